@@ -1,0 +1,2 @@
+//! The `daos` command.
+fn main() {}

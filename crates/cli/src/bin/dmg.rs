@@ -1,0 +1,2 @@
+//! The `dmg` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Identifiers, object classes, properties and error numbers of DAOS.

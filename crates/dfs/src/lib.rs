@@ -1,0 +1,1 @@
+//! The POSIX namespace of a container.

@@ -1,0 +1,1 @@
+//! The embedded engine: pools, containers, objects, log and recovery, shared by processes.

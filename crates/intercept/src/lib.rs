@@ -1,0 +1,1 @@
+//! System-call interception: rewriting, guard, user memory.

@@ -1,0 +1,1 @@
+//! Shared-memory segments, owner slots and owner-recorded locks.

@@ -1,0 +1,1 @@
+//! CPUs, NUMA nodes, network interfaces and the choice between them.
