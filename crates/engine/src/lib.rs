@@ -1,1 +1,3 @@
 //! The embedded engine: pools, containers, objects, log and recovery, shared by processes.
+
+pub mod system;
