@@ -90,7 +90,7 @@ impl PoolDescriptor {
 pub(crate) fn store_map(dir: &Path, map: &PoolMap) -> Result<usize, SystemError> {
     let bytes = map.encode();
     let name = Path::new(MAP_NAME);
-    let even = map.ranks.len() % 2 == 0;
+    let even = map.ranks.len().is_multiple_of(2);
     let mut stored = 0;
     for rank in &map.ranks {
         let written = open_dir(&rank.path).and_then(|rank| replace_at(&rank, name, &bytes));
@@ -256,7 +256,7 @@ fn read_all(dir: &Path, uuid: PoolId) -> Result<Found, SystemError> {
         .map(|rank| present.contains(&rank.path))
         .collect();
     let on_ranks = present.iter().filter(|present| **present).count();
-    let even = map.ranks.len() % 2 == 0;
+    let even = map.ranks.len().is_multiple_of(2);
     let votes = on_ranks + usize::from(even && registry_counts);
     Ok(Found {
         map,
