@@ -102,14 +102,20 @@ struct DestroyArgs {
 
 /// Finds a pool in the words of `dmg`.
 pub(crate) fn find_pool(name: &str, outer: &str) -> Result<PoolDescriptor, Failure> {
-    let ident: Ident = name.parse().map_err(|bad| Failure::plain(format!("{outer}: {bad}")))?;
-    system_root()?.find_pool(&ident).map_err(|error| not_found(name, outer, &error))
+    let ident: Ident = name
+        .parse()
+        .map_err(|bad| Failure::plain(format!("{outer}: {bad}")))?;
+    system_root()?
+        .find_pool(&ident)
+        .map_err(|error| not_found(name, outer, &error))
 }
 
 fn not_found(name: &str, outer: &str, error: &SystemError) -> Failure {
     if is_missing(error) {
-        Failure::plain(format!("{outer}: unable to find pool service with label {name:?}"))
-            .because(error)
+        Failure::plain(format!(
+            "{outer}: unable to find pool service with label {name:?}"
+        ))
+        .because(error)
     } else {
         Failure::der(outer, error.der()).because(error)
     }
@@ -135,10 +141,17 @@ fn created(tool: Tool, spoken: String, pool: &PoolDescriptor) -> Result<Reply, F
         ("Service Ranks        ", "0".to_owned()),
         ("Storage Ranks        ", ranges(&ranks)),
         ("Total Size           ", total.clone()),
-        ("Storage tier 0 (SCM) ", format!("{total} ({per_rank} / rank)")),
+        (
+            "Storage tier 0 (SCM) ",
+            format!("{total} ({per_rank} / rank)"),
+        ),
         ("Storage tier 1 (NVMe)", "0 B (0 B / rank)".to_owned()),
     ];
-    let text = format!("{spoken}{title}\n{}\n{}", "-".repeat(title.len()), block(&rows));
+    let text = format!(
+        "{spoken}{title}\n{}\n{}",
+        "-".repeat(title.len()),
+        block(&rows)
+    );
     let json = CreatedJson {
         uuid: pool.uuid.to_string(),
         svc_ldr: 0,
@@ -150,11 +163,14 @@ fn created(tool: Tool, spoken: String, pool: &PoolDescriptor) -> Result<Reply, F
 }
 
 fn create(tool: Tool, args: CreateArgs) -> Result<Reply, Failure> {
-    let size = args.size.ok_or_else(|| Failure::usage("either --size or --scm-size must be set"))?;
-    let size_bytes = parse_size(&size).map_err(|bad| bad_flag("-z, --size", "poolSizeFlag", bad))?;
-    let label = args.label.ok_or_else(|| {
-        Failure::usage("the required argument `<pool label>` was not provided")
-    })?;
+    let size = args
+        .size
+        .ok_or_else(|| Failure::usage("either --size or --scm-size must be set"))?;
+    let size_bytes =
+        parse_size(&size).map_err(|bad| bad_flag("-z, --size", "poolSizeFlag", bad))?;
+    let label = args
+        .label
+        .ok_or_else(|| Failure::usage("the required argument `<pool label>` was not provided"))?;
     let label = Label::new(&label).map_err(|bad| Failure::plain(bad.to_string()))?;
     let spoken = format!(
         "Creating DAOS pool with automatic storage allocation: {} total, 100.00% ratio\n",
@@ -164,7 +180,11 @@ fn create(tool: Tool, args: CreateArgs) -> Result<Reply, Failure> {
         failure.spoken = spoken.clone();
         failure
     };
-    let rank_paths = args.rank_path.iter().map(std::path::absolute).collect::<Result<_, _>>();
+    let rank_paths = args
+        .rank_path
+        .iter()
+        .map(std::path::absolute)
+        .collect::<Result<_, _>>();
     let spec = PoolSpec {
         label,
         size_bytes,
@@ -174,9 +194,11 @@ fn create(tool: Tool, args: CreateArgs) -> Result<Reply, Failure> {
         reserve: args.reserve,
     };
     let mut bar = Bar::bytes("Reserving space");
-    let made = system_root().map_err(failed)?.create_pool(&spec, &mut |done, total| {
-        bar.set(done, total);
-    });
+    let made = system_root()
+        .map_err(failed)?
+        .create_pool(&spec, &mut |done, total| {
+            bar.set(done, total);
+        });
     bar.finish();
     match made {
         Ok(pool) => created(tool, spoken, &pool),
@@ -190,9 +212,9 @@ fn create(tool: Tool, args: CreateArgs) -> Result<Reply, Failure> {
                 "use another label, or destroy the old pool: dmg pool destroy {label}"
             ))
         })),
-        Err(error) => {
-            Err(failed(Failure::der("pool create failed", error.der()).because(error)))
-        }
+        Err(error) => Err(failed(
+            Failure::der("pool create failed", error.der()).because(error),
+        )),
     }
 }
 

@@ -93,16 +93,25 @@ impl ContArgs {
             let typed = (positions.len() > least).then(|| positions.remove(0));
             (typed.or_else(|| env("DAOS_POOL")), env("DAOS_CONT"))
         } else {
-            (fallback(&self.pool, "DAOS_POOL"), fallback(&self.cont, "DAOS_CONT"))
+            (
+                fallback(&self.pool, "DAOS_POOL"),
+                fallback(&self.cont, "DAOS_CONT"),
+            )
         };
-        let (Some(pool), Some(cont)) = (pool, cont) else { return Err(no_container()) };
+        let (Some(pool), Some(cont)) = (pool, cont) else {
+            return Err(no_container());
+        };
         if positions.len() < least {
             return Err(Failure::usage("too few arguments; see --help"));
         }
         if let Some(extra) = positions.get(most) {
             return Err(Failure::usage(format!("unexpected argument {extra:?}")));
         }
-        Ok(ContNames { pool, cont, rest: positions })
+        Ok(ContNames {
+            pool,
+            cont,
+            rest: positions,
+        })
     }
 }
 
@@ -121,18 +130,40 @@ mod tests {
 
     fn names(pool: &str, cont: &str, rest: &[&str]) -> ContNames {
         let rest = rest.iter().map(|text| (*text).to_owned()).collect();
-        ContNames { pool: pool.to_owned(), cont: cont.to_owned(), rest }
+        ContNames {
+            pool: pool.to_owned(),
+            cont: cont.to_owned(),
+            rest,
+        }
     }
 
     #[test]
     fn positions_and_flags_mix() {
         let split = |args: ContArgs, least, most| args.split(least, most).ok();
-        assert_eq!(split(args(&["p", "c"], None, None), 0, 0), Some(names("p", "c", &[])));
-        assert_eq!(split(args(&["c"], Some("p"), None), 0, 0), Some(names("p", "c", &[])));
-        assert_eq!(split(args(&["p"], None, Some("c")), 0, 0), Some(names("p", "c", &[])));
-        assert_eq!(split(args(&[], Some("p"), Some("c")), 0, 0), Some(names("p", "c", &[])));
-        assert_eq!(split(args(&["p", "c", "/x"], None, None), 0, 1), Some(names("p", "c", &["/x"])));
-        assert_eq!(split(args(&["/x"], Some("p"), Some("c")), 1, 1), Some(names("p", "c", &["/x"])));
+        assert_eq!(
+            split(args(&["p", "c"], None, None), 0, 0),
+            Some(names("p", "c", &[]))
+        );
+        assert_eq!(
+            split(args(&["c"], Some("p"), None), 0, 0),
+            Some(names("p", "c", &[]))
+        );
+        assert_eq!(
+            split(args(&["p"], None, Some("c")), 0, 0),
+            Some(names("p", "c", &[]))
+        );
+        assert_eq!(
+            split(args(&[], Some("p"), Some("c")), 0, 0),
+            Some(names("p", "c", &[]))
+        );
+        assert_eq!(
+            split(args(&["p", "c", "/x"], None, None), 0, 1),
+            Some(names("p", "c", &["/x"]))
+        );
+        assert_eq!(
+            split(args(&["/x"], Some("p"), Some("c")), 1, 1),
+            Some(names("p", "c", &["/x"]))
+        );
         assert_eq!(split(args(&["p", "c", "x"], None, None), 0, 0), None);
     }
 }

@@ -38,8 +38,15 @@ impl Failure {
     /// A failure with a DAOS error behind it: `outer: DER_X(-N): text`.
     pub(crate) fn der(outer: impl Into<String>, der: Der) -> Failure {
         let outer = outer.into();
-        let message = if outer.is_empty() { der.to_string() } else { format!("{outer}: {der}") };
-        Failure { status: der.code(), ..Failure::plain(message) }
+        let message = if outer.is_empty() {
+            der.to_string()
+        } else {
+            format!("{outer}: {der}")
+        };
+        Failure {
+            status: der.code(),
+            ..Failure::plain(message)
+        }
     }
 
     /// A failure without a DAOS error number.
@@ -55,7 +62,10 @@ impl Failure {
 
     /// Arguments that cannot be understood.
     pub(crate) fn usage(message: impl Into<String>) -> Failure {
-        Failure { usage: true, ..Failure::plain(message) }
+        Failure {
+            usage: true,
+            ..Failure::plain(message)
+        }
     }
 
     /// A failure of the POSIX layer: `outer: errno N (text)`.
@@ -63,7 +73,16 @@ impl Failure {
         let outer = outer.into();
         let status = Der::from_errno(errno.code()).code();
         let message = format!("{outer}: errno {} ({errno})", errno.code());
-        Failure { status, ..Failure::plain(message) }
+        Failure {
+            status,
+            ..Failure::plain(message)
+        }
+    }
+
+    /// Puts what was being done in front.
+    pub(crate) fn under(mut self, outer: &str) -> Failure {
+        self.message = format!("{outer}: {}", self.message);
+        self
     }
 
     /// Appends what the matter is and how to cure it.
@@ -99,14 +118,28 @@ pub(crate) struct Tool {
 impl Tool {
     /// The answer of a successful command.
     pub(crate) fn reply<T: Serialize>(self, text: String, response: &T) -> Result<Reply, Failure> {
-        let envelope = Envelope { response: Some(response), error: None, status: 0 };
-        Ok(Reply { text, json: self.json.then(|| pretty(&envelope)) })
+        let envelope = Envelope {
+            response: Some(response),
+            error: None,
+            status: 0,
+        };
+        Ok(Reply {
+            text,
+            json: self.json.then(|| pretty(&envelope)),
+        })
     }
 
     /// The answer of a command that has nothing to report.
     pub(crate) fn done(self, text: impl Into<String>) -> Result<Reply, Failure> {
-        let envelope: Envelope<'_, ()> = Envelope { response: None, error: None, status: 0 };
-        Ok(Reply { text: text.into(), json: self.json.then(|| pretty(&envelope)) })
+        let envelope: Envelope<'_, ()> = Envelope {
+            response: None,
+            error: None,
+            status: 0,
+        };
+        Ok(Reply {
+            text: text.into(),
+            json: self.json.then(|| pretty(&envelope)),
+        })
     }
 
     /// Prints the outcome; the exit code is 1 for every failure.
@@ -117,7 +150,11 @@ impl Tool {
                     Some(json) => say(&format!("{json}\n")),
                     None => say(&text),
                 };
-                if said { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+                if said {
+                    ExitCode::SUCCESS
+                } else {
+                    ExitCode::FAILURE
+                }
             }
             Err(failure) => {
                 self.complain(&failure);
@@ -129,8 +166,11 @@ impl Tool {
     fn complain(self, failure: &Failure) {
         if self.json && !failure.usage {
             let error = Some(failure.message.as_str());
-            let envelope: Envelope<'_, ()> =
-                Envelope { response: None, error, status: failure.status };
+            let envelope: Envelope<'_, ()> = Envelope {
+                response: None,
+                error,
+                status: failure.status,
+            };
             say(&format!("{}\n", pretty(&envelope)));
         } else {
             say(&failure.spoken);
@@ -139,7 +179,11 @@ impl Tool {
         for line in &failure.lead {
             lines.push_str(&format!("ERROR: {line}\n"));
         }
-        lines.push_str(&format!("ERROR: {}: {}\n", self.name, one_line(&failure.message)));
+        lines.push_str(&format!(
+            "ERROR: {}: {}\n",
+            self.name,
+            one_line(&failure.message)
+        ));
         // Nobody is left to be told when stderr is closed; the exit code still says it.
         std::io::stderr().write_all(lines.as_bytes()).unwrap_or(());
     }
@@ -147,11 +191,15 @@ impl Tool {
 
 /// Keeps an error on one line, whatever a path or label contains.
 fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
 }
 
 /// Writes to stdout; `false` when nobody listens any more.
 pub(crate) fn say(text: &str) -> bool {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .is_ok()
 }

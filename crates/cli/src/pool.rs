@@ -164,7 +164,11 @@ struct PoolJson {
 
 /// State of a rank as shown: one whose directory is missing is down, whatever the map says.
 fn shown_state(rank: &RankDescriptor) -> &'static str {
-    if rank.state.serves() && !rank.present { "down" } else { rank.state.name() }
+    if rank.state.serves() && !rank.present {
+        "down"
+    } else {
+        rank.state.name()
+    }
 }
 
 fn in_service(rank: &RankDescriptor) -> bool {
@@ -182,7 +186,11 @@ fn disabled_targets(pool: &PoolDescriptor) -> u32 {
 }
 
 fn pool_state(pool: &PoolDescriptor) -> &'static str {
-    if disabled_targets(pool) == 0 { "Ready" } else { "Degraded" }
+    if disabled_targets(pool) == 0 {
+        "Ready"
+    } else {
+        "Degraded"
+    }
 }
 
 fn leader(pool: &PoolDescriptor) -> u16 {
@@ -190,10 +198,30 @@ fn leader(pool: &PoolDescriptor) -> u16 {
 }
 
 fn tiers(usage: &Usage) -> Vec<Tier> {
-    let Usage { total, free, min, max, mean } = *usage;
+    let Usage {
+        total,
+        free,
+        min,
+        max,
+        mean,
+    } = *usage;
     vec![
-        Tier { total, free, min, max, mean, media_type: "scm" },
-        Tier { total: 0, free: 0, min: 0, max: 0, mean: 0, media_type: "nvme" },
+        Tier {
+            total,
+            free,
+            min,
+            max,
+            mean,
+            media_type: "scm",
+        },
+        Tier {
+            total: 0,
+            free: 0,
+            min: 0,
+            max: 0,
+            mean: 0,
+            media_type: "nvme",
+        },
     ]
 }
 
@@ -206,8 +234,13 @@ impl PoolJson {
             free,
             imbalance,
         };
-        let rebuild =
-            Rebuild { status: 0, state: "idle", objects: 0, records: 0, total_objects: 0 };
+        let rebuild = Rebuild {
+            status: 0,
+            state: "idle",
+            objects: 0,
+            records: 0,
+            total_objects: 0,
+        };
         PoolJson {
             query_mask: if usage.is_some() {
                 "rebuild,space"
@@ -266,7 +299,11 @@ pub(crate) fn query(tool: Tool, args: QueryArgs) -> Result<Reply, Failure> {
         "dmg" => crate::dmg::find_pool(&name, "pool query failed")?,
         _ => find_pool(&name, &format!("failed to connect to pool {name}"))?,
     };
-    let usage = if args.health_only { None } else { Some(usage(&pool)?) };
+    let usage = if args.health_only {
+        None
+    } else {
+        Some(usage(&pool)?)
+    };
     let disabled = disabled_targets(&pool);
     let mut text = format!(
         "Pool {}, ntarget={}, disabled={disabled}, leader={}, version={}, state={}\n\
@@ -279,7 +316,10 @@ pub(crate) fn query(tool: Tool, args: QueryArgs) -> Result<Reply, Failure> {
     );
     let out = rank_numbers(&pool, false);
     if args.show_enabled {
-        text.push_str(&format!("- Enabled ranks: {}\n", ranges(&rank_numbers(&pool, true))));
+        text.push_str(&format!(
+            "- Enabled ranks: {}\n",
+            ranges(&rank_numbers(&pool, true))
+        ));
     }
     if !out.is_empty() && !args.show_enabled {
         text.push_str(&format!("- Disabled ranks: {}\n", ranges(&out)));
@@ -303,7 +343,11 @@ pub(crate) fn query(tool: Tool, args: QueryArgs) -> Result<Reply, Failure> {
 
 fn rank_json(rank: &RankDescriptor) -> RankJson {
     let path = rank.path.display().to_string();
-    RankJson { rank: rank.rank, state: shown_state(rank), path }
+    RankJson {
+        rank: rank.rank,
+        state: shown_state(rank),
+        path,
+    }
 }
 
 #[derive(Serialize)]
@@ -317,7 +361,11 @@ pub(crate) fn list(tool: Tool, args: &ListArgs) -> Result<Reply, Failure> {
     let mut pools = Vec::new();
     for found in system_root()?.list_pools()? {
         let pool = found?;
-        let usage = if args.no_query { Usage::default() } else { usage(&pool)? };
+        let usage = if args.no_query {
+            Usage::default()
+        } else {
+            usage(&pool)?
+        };
         let disabled = format!("{}/{}", disabled_targets(&pool), pool.targets());
         let (label, state) = (pool.label.to_string(), pool_state(&pool).to_owned());
         let size = format_base10(usage.total);
@@ -341,7 +389,14 @@ pub(crate) fn list(tool: Tool, args: &ListArgs) -> Result<Reply, Failure> {
                 "idle".to_owned(),
             ]
         } else {
-            vec![label, size, state, format!("{}%", usage.used_percent()), imbalance, disabled]
+            vec![
+                label,
+                size,
+                state,
+                format!("{}%", usage.used_percent()),
+                imbalance,
+                disabled,
+            ]
         });
         let mut json = PoolJson::new(&pool, Some(&usage));
         json.label = Some(pool.label.to_string());
@@ -393,8 +448,10 @@ fn query_targets(tool: Tool, args: TargetArgs) -> Result<Reply, Failure> {
     let name = args.pool.name()?;
     let pool = find_pool(&name, &format!("failed to connect to pool {name}"))?;
     let missing = |target: u16| {
-        let outer =
-            format!("failed to query pool {} rank:target {}:{target}", pool.uuid, args.rank);
+        let outer = format!(
+            "failed to query pool {} rank:target {}:{target}",
+            pool.uuid, args.rank
+        );
         Failure::der(outer, Der::NonExist).because(format!(
             "pool {} has ranks 0 to {} with targets 0 to {}",
             pool.label,
@@ -410,7 +467,10 @@ fn query_targets(tool: Tool, args: TargetArgs) -> Result<Reply, Failure> {
         }
     };
     let first = targets.first().copied().unwrap_or(0);
-    let rank = pool.ranks.get(usize::from(args.rank)).ok_or_else(|| missing(first))?;
+    let rank = pool
+        .ranks
+        .get(usize::from(args.rank))
+        .ok_or_else(|| missing(first))?;
     let usage = usage(&pool)?;
     let per_target = usage.total / u64::from(pool.targets().max(1));
     let free = usage.mean;
@@ -428,10 +488,22 @@ fn query_targets(tool: Tool, args: TargetArgs) -> Result<Reply, Failure> {
             format_base10(free)
         ));
         let space = vec![
-            TargetSpace { total: per_target, free, media_type: "scm" },
-            TargetSpace { total: 0, free: 0, media_type: "nvme" },
+            TargetSpace {
+                total: per_target,
+                free,
+                media_type: "scm",
+            },
+            TargetSpace {
+                total: 0,
+                free: 0,
+                media_type: "nvme",
+            },
         ];
-        infos.push(TargetJson { target_type: "unknown", target_state: state, space });
+        infos.push(TargetJson {
+            target_type: "unknown",
+            target_state: state,
+            space,
+        });
     }
     tool.reply(text, &infos)
 }
@@ -443,23 +515,33 @@ pub(crate) fn attr_list(
     attrs: &[(String, Vec<u8>)],
     values: bool,
 ) -> Result<Reply, Failure> {
-    let sorted: BTreeMap<&str, &[u8]> =
-        attrs.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+    let sorted: BTreeMap<&str, &[u8]> = attrs
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_slice()))
+        .collect();
     let mut text = format!("Attributes for {title}:\n");
     if sorted.is_empty() {
         text.push_str("  No attributes found.\n");
     } else if values {
         let row = |(name, value): (&&str, &&[u8])| {
-            vec![(*name).to_owned(), String::from_utf8_lossy(value).into_owned()]
+            vec![
+                (*name).to_owned(),
+                String::from_utf8_lossy(value).into_owned(),
+            ]
         };
-        text.push_str(&table(&["Name", "Value"], &sorted.iter().map(row).collect::<Vec<_>>()));
+        text.push_str(&table(
+            &["Name", "Value"],
+            &sorted.iter().map(row).collect::<Vec<_>>(),
+        ));
     } else {
         let rows: Vec<_> = sorted.keys().map(|name| vec![(*name).to_owned()]).collect();
         text.push_str(&table(&["Name"], &rows));
     }
     if values {
-        let json: BTreeMap<&str, String> =
-            sorted.iter().map(|(name, value)| (*name, base64(value))).collect();
+        let json: BTreeMap<&str, String> = sorted
+            .iter()
+            .map(|(name, value)| (*name, base64(value)))
+            .collect();
         tool.reply(text, &json)
     } else {
         tool.reply(text, &sorted.keys().collect::<Vec<_>>())
@@ -480,7 +562,9 @@ pub(crate) fn attr_get(
     attrs: &[(String, Vec<u8>)],
     names: Option<&str>,
 ) -> Result<Reply, Failure> {
-    let Some(names) = names else { return attr_list(tool, title, attrs, true) };
+    let Some(names) = names else {
+        return attr_list(tool, title, attrs, true);
+    };
     let mut chosen = Vec::new();
     for name in names.split(',') {
         match attrs.iter().find(|(known, _)| known == name) {
@@ -492,9 +576,13 @@ pub(crate) fn attr_get(
         }
     }
     match chosen.as_slice() {
-        [(name, value)] if tool.json => {
-            tool.reply(String::new(), &AttrJson { name, value: base64(value) })
-        }
+        [(name, value)] if tool.json => tool.reply(
+            String::new(),
+            &AttrJson {
+                name,
+                value: base64(value),
+            },
+        ),
         _ => attr_list(tool, title, &chosen, true),
     }
 }
@@ -511,7 +599,11 @@ pub(crate) fn attr_names(text: Option<String>) -> Result<Vec<String>, Failure> {
     Ok(text.split(',').map(str::to_owned).collect())
 }
 
-fn attrs(tool: Tool, args: AttrArgs, what: fn(Tool, &PoolDescriptor, Option<String>) -> Result<Reply, Failure>) -> Result<Reply, Failure> {
+fn attrs(
+    tool: Tool,
+    args: AttrArgs,
+    what: fn(Tool, &PoolDescriptor, Option<String>) -> Result<Reply, Failure>,
+) -> Result<Reply, Failure> {
     let (name, rest) = args.pool.with_rest()?;
     let pool = find_pool(&name, &format!("failed to connect to pool {name}"))?;
     what(tool, &pool, rest.or(args.attrs))
@@ -519,7 +611,13 @@ fn attrs(tool: Tool, args: AttrArgs, what: fn(Tool, &PoolDescriptor, Option<Stri
 
 fn get_attr(tool: Tool, pool: &PoolDescriptor, names: Option<String>) -> Result<Reply, Failure> {
     let failing = format!("failed to get attributes for pool {}", pool.label);
-    attr_get(tool, &format!("pool {}", pool.uuid), &failing, &pool.attrs, names.as_deref())
+    attr_get(
+        tool,
+        &format!("pool {}", pool.uuid),
+        &failing,
+        &pool.attrs,
+        names.as_deref(),
+    )
 }
 
 fn set_attr(tool: Tool, pool: &PoolDescriptor, pairs: Option<String>) -> Result<Reply, Failure> {
@@ -549,7 +647,12 @@ pub(crate) fn run(tool: Tool, command: PoolCommand) -> Result<Reply, Failure> {
         PoolCommand::ListAttr(args) => {
             let name = args.pool.name()?;
             let pool = find_pool(&name, &format!("failed to connect to pool {name}"))?;
-            attr_list(tool, &format!("pool {}", pool.uuid), &pool.attrs, args.verbose_values)
+            attr_list(
+                tool,
+                &format!("pool {}", pool.uuid),
+                &pool.attrs,
+                args.verbose_values,
+            )
         }
         PoolCommand::GetAttr(args) => attrs(tool, args, get_attr),
         PoolCommand::SetAttr(args) => attrs(tool, args, set_attr),

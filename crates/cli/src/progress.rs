@@ -17,7 +17,9 @@ impl Bar {
         let style = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
         let bar = ProgressBar::new(0).with_message(what);
         match ProgressStyle::with_template(style) {
-            Ok(style) => Bar { bar: Some(bar.with_style(style)) },
+            Ok(style) => Bar {
+                bar: Some(bar.with_style(style)),
+            },
             Err(_) => Bar { bar: Some(bar) },
         }
     }

@@ -10,7 +10,10 @@ pub(crate) fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
     };
     let widths: Vec<usize> = (0..titles.len()).map(width).collect();
     let line = |cells: Vec<&str>| {
-        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$} "));
+        let padded = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$} "));
         padded.collect::<String>() + "\n"
     };
     let dashes: Vec<String> = titles.iter().map(|title| "-".repeat(title.len())).collect();
@@ -24,8 +27,16 @@ pub(crate) fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
 
 /// A block of `  Key : value` lines, both columns padded, and a blank line.
 pub(crate) fn block(rows: &[(&str, String)]) -> String {
-    let key_width = rows.iter().map(|(key, _)| key.chars().count()).max().unwrap_or(0);
-    let value_width = rows.iter().map(|(_, value)| value.chars().count()).max().unwrap_or(0);
+    let key_width = rows
+        .iter()
+        .map(|(key, _)| key.chars().count())
+        .max()
+        .unwrap_or(0);
+    let value_width = rows
+        .iter()
+        .map(|(_, value)| value.chars().count())
+        .max()
+        .unwrap_or(0);
     let mut out = String::new();
     for (key, value) in rows {
         out.push_str(&format!("  {key:<key_width$}: {value:<value_width$}\n"));
@@ -44,7 +55,11 @@ pub(crate) fn ranges(numbers: &[u16]) -> String {
         }
     }
     let text = |(first, last): &(u16, u16)| {
-        if first == last { first.to_string() } else { format!("{first}-{last}") }
+        if first == last {
+            first.to_string()
+        } else {
+            format!("{first}-{last}")
+        }
     };
     runs.iter().map(text).collect::<Vec<_>>().join(",")
 }
@@ -59,7 +74,11 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
         for digit in 0..4 {
             let index = (bits >> (18 - 6 * digit) & 63) as usize;
             let filled = digit <= chunk.len();
-            out.push(if filled { char::from(DIGITS[index]) } else { '=' });
+            out.push(if filled {
+                char::from(DIGITS[index])
+            } else {
+                '='
+            });
         }
     }
     out
@@ -79,7 +98,10 @@ mod tests {
     #[test]
     fn blocks_pad_keys_and_values() {
         let text = block(&[("Container UUID", "abcdef".into()), ("Type", "x".into())]);
-        assert_eq!(text, "  Container UUID: abcdef\n  Type          : x     \n\n");
+        assert_eq!(
+            text,
+            "  Container UUID: abcdef\n  Type          : x     \n\n"
+        );
     }
 
     #[test]
@@ -87,7 +109,12 @@ mod tests {
         assert_eq!(ranges(&[0, 1, 2, 5]), "0-2,5");
         assert_eq!(ranges(&[]), "");
         assert_eq!(ranges(&[u16::MAX]), "65535");
-        for (bytes, text) in [("v1", "djE="), ("5s", "NXM="), ("v", "dg=="), ("abc", "YWJj")] {
+        for (bytes, text) in [
+            ("v1", "djE="),
+            ("5s", "NXM="),
+            ("v", "dg=="),
+            ("abc", "YWJj"),
+        ] {
             assert_eq!(base64(bytes.as_bytes()), text);
         }
     }

@@ -48,13 +48,19 @@ fn reached<'a>(command: &'a Command, args: &[OsString]) -> &'a Command {
 
 fn choices(command: &Command) -> String {
     let hidden = |sub: &&Command| !sub.is_hide_set() && sub.get_name() != "help";
-    let mut names: Vec<&str> =
-        command.get_subcommands().filter(hidden).map(Command::get_name).collect();
+    let mut names: Vec<&str> = command
+        .get_subcommands()
+        .filter(hidden)
+        .map(Command::get_name)
+        .collect();
     names.sort_unstable();
     match names.split_last() {
         Some((last, [])) => format!("Please use the {last} command"),
         Some((last, rest)) => {
-            format!("Please specify one command of: {} or {last}", rest.join(", "))
+            format!(
+                "Please specify one command of: {} or {last}",
+                rest.join(", ")
+            )
         }
         None => String::new(),
     }
@@ -62,7 +68,11 @@ fn choices(command: &Command) -> String {
 
 /// `-z, --chunk-size` for the flag an error names, `--pool` where there is no short form.
 fn flag_name(command: &Command, named: &str) -> String {
-    let long = named.split([' ', '=']).next().unwrap_or_default().trim_start_matches('-');
+    let long = named
+        .split([' ', '='])
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches('-');
     let mut flags = command.get_arguments();
     let flag = flags.find(|arg| {
         arg.get_long() == Some(long) || arg.get_short().is_some_and(|c| c.to_string() == long)
@@ -79,7 +89,11 @@ fn reword(command: &Command, args: &[OsString], error: &clap::Error) -> Failure 
     let message = match error.kind() {
         ErrorKind::UnknownArgument => match invalid.unwrap_or_default() {
             flag if flag.starts_with('-') => {
-                let name = flag.split('=').next().unwrap_or_default().trim_start_matches('-');
+                let name = flag
+                    .split('=')
+                    .next()
+                    .unwrap_or_default()
+                    .trim_start_matches('-');
                 format!("unknown flag `{name}'")
             }
             word if at.has_subcommands() => format!("Unknown command `{word}'. {}", choices(at)),
@@ -94,10 +108,15 @@ fn reword(command: &Command, args: &[OsString], error: &clap::Error) -> Failure 
         }
         ErrorKind::MissingRequiredArgument => {
             let missing = invalid.unwrap_or_default();
-            format!("the required flag `{}' was not specified", flag_name(at, &missing))
+            format!(
+                "the required flag `{}' was not specified",
+                flag_name(at, &missing)
+            )
         }
         ErrorKind::InvalidValue
-            if context(error, ContextKind::InvalidValue).unwrap_or_default().is_empty() =>
+            if context(error, ContextKind::InvalidValue)
+                .unwrap_or_default()
+                .is_empty() =>
         {
             let flag = flag_name(at, &invalid.unwrap_or_default());
             format!("expected argument for flag `{flag}'")
@@ -109,7 +128,11 @@ fn reword(command: &Command, args: &[OsString], error: &clap::Error) -> Failure 
         }
         _ => {
             let text = error.to_string();
-            text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+            text.lines()
+                .next()
+                .unwrap_or_default()
+                .trim_start_matches("error: ")
+                .to_owned()
         }
     };
     Failure::usage(message)
@@ -117,5 +140,7 @@ fn reword(command: &Command, args: &[OsString], error: &clap::Error) -> Failure 
 
 /// A value that does not parse, in the words of the Go flag library DAOS uses.
 pub(crate) fn bad_flag(flag: &str, go_type: &str, why: impl std::fmt::Display) -> Failure {
-    Failure::usage(format!("invalid argument for flag `{flag}' (expected main.{go_type}): {why}"))
+    Failure::usage(format!(
+        "invalid argument for flag `{flag}' (expected main.{go_type}): {why}"
+    ))
 }

@@ -127,7 +127,8 @@ impl Pool {
     pub(crate) fn refresh_backing(&self) -> Result<()> {
         let pages = self.arena.word(header::PAGES_BACKED).ok_or(Errno::EIO)?;
         let pages = pages.load(Ordering::Acquire).min(at::PAGES_MAX);
-        self.arena.set_backed(at::PAGES + pages * crate::limits::PAGE);
+        self.arena
+            .set_backed(at::PAGES + pages * crate::limits::PAGE);
         Ok(())
     }
 
@@ -167,7 +168,11 @@ impl Pool {
     #[inline]
     pub fn target_of(&self, rec: Rec) -> Result<u16> {
         let target = self.page_state(rec.page())?.target;
-        if u64::from(target) < self.target_count() { Ok(target) } else { Err(Errno::EIO) }
+        if u64::from(target) < self.target_count() {
+            Ok(target)
+        } else {
+            Err(Errno::EIO)
+        }
     }
 
     /// Copies on disk of the page that holds `rec`.
@@ -203,7 +208,10 @@ impl Pool {
 
     fn lock_word(&self, id: LockId) -> Result<&Lock> {
         let off = at::LOCKS + id.index() * at::LOCK_BYTES;
-        self.arena.word32(off).map(Lock::from_word).ok_or(Errno::EIO)
+        self.arena
+            .word32(off)
+            .map(Lock::from_word)
+            .ok_or(Errno::EIO)
     }
 
     /// The calling thread's block and its owner slot in this pool.
@@ -265,7 +273,9 @@ impl Pool {
     /// Gives the calling thread's owner slot back, with all it had reserved.
     pub fn leave(&self) -> Result<()> {
         let block = ThreadBlock::current()?;
-        let Some(owner) = block.owner(self.index) else { return Ok(()) };
+        let Some(owner) = block.owner(self.index) else {
+            return Ok(());
+        };
         self.give_back(owner, owner)?;
         let slot = self.slot(owner)?;
         block.robust.remove(slot)?;
@@ -356,7 +366,8 @@ impl Pool {
             }
         }
         ThreadBlock::release_dead(self.index, |owner| {
-            self.slot(owner).is_ok_and(|slot| slot.state() == OwnerState::Free)
+            self.slot(owner)
+                .is_ok_and(|slot| slot.state() == OwnerState::Free)
         });
         Ok(reaped)
     }

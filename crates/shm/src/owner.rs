@@ -56,7 +56,12 @@ impl OwnerSlot {
     /// Moves from one state to another; false if somebody else was first.
     pub fn change_state(&self, from: OwnerState, to: OwnerState) -> bool {
         self.state
-            .compare_exchange(encode(from), encode(to), Ordering::AcqRel, Ordering::Acquire)
+            .compare_exchange(
+                encode(from),
+                encode(to),
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            )
             .is_ok()
     }
 
@@ -99,7 +104,11 @@ impl OwnerSlot {
         self.alive.store(thread_id(), Ordering::Release);
         robust.splice(self)?;
         self.generation.fetch_add(1, Ordering::AcqRel);
-        if self.change_state(OwnerState::Joining, OwnerState::Live) { Ok(()) } else { Err(Errno::EIO) }
+        if self.change_state(OwnerState::Joining, OwnerState::Live) {
+            Ok(())
+        } else {
+            Err(Errno::EIO)
+        }
     }
 
     /// Gives the slot back. Called by the thread itself after [`Robust::remove`], or by the owner
@@ -107,7 +116,8 @@ impl OwnerSlot {
     pub fn vacate(&self) {
         self.alive.store(0, Ordering::Release);
         self.generation.fetch_add(1, Ordering::AcqRel);
-        self.state.store(encode(OwnerState::Free), Ordering::Release);
+        self.state
+            .store(encode(OwnerState::Free), Ordering::Release);
     }
 }
 
@@ -139,7 +149,11 @@ fn process_id() -> u32 {
 }
 
 fn thread_exists(pid: u32, tid: u32) -> bool {
-    const SYS_TGKILL: usize = if cfg!(target_arch = "x86_64") { 234 } else { 131 };
+    const SYS_TGKILL: usize = if cfg!(target_arch = "x86_64") {
+        234
+    } else {
+        131
+    };
     // SAFETY: signal 0 only asks whether the thread exists.
     let asked = unsafe { syscall!(SYS_TGKILL, pid, tid, 0) };
     !matches!(asked, Err(Errno::ESRCH))
@@ -162,8 +176,16 @@ struct RobustHead {
     pending: AtomicU64,
 }
 
-const SYS_SET_ROBUST_LIST: usize = if cfg!(target_arch = "x86_64") { 273 } else { 99 };
-const SYS_GET_ROBUST_LIST: usize = if cfg!(target_arch = "x86_64") { 274 } else { 100 };
+const SYS_SET_ROBUST_LIST: usize = if cfg!(target_arch = "x86_64") {
+    273
+} else {
+    99
+};
+const SYS_GET_ROBUST_LIST: usize = if cfg!(target_arch = "x86_64") {
+    274
+} else {
+    100
+};
 const FUTEX_OFFSET: i64 = -32;
 
 impl Robust {
@@ -175,7 +197,9 @@ impl Robust {
         if head == 0 {
             let own = &raw const self.own;
             self.own.list.store(own as u64, Ordering::Relaxed);
-            self.own.futex_offset.store(FUTEX_OFFSET as u64, Ordering::Relaxed);
+            self.own
+                .futex_offset
+                .store(FUTEX_OFFSET as u64, Ordering::Relaxed);
             self.own.pending.store(0, Ordering::Relaxed);
             // SAFETY: the head lives in the thread's block, which is never unmapped.
             unsafe { syscall!(SYS_SET_ROBUST_LIST, own, size_of::<RobustHead>()) }?;
@@ -197,7 +221,8 @@ impl Robust {
         slot.prev.store(&raw const *head as u64, Ordering::Relaxed);
         set_back_pointer(first, slot.next.as_ptr() as u64);
         // ORDERING: the node is complete before the kernel can find it.
-        head.list.store(slot.next.as_ptr() as u64, Ordering::Release);
+        head.list
+            .store(slot.next.as_ptr() as u64, Ordering::Release);
         Ok(())
     }
 

@@ -9,7 +9,7 @@
 use crate::system::SystemError;
 use crate::system::fd::{Fd, errno, open_at, open_dir, read_at, write_all_at};
 use rustix::fs::{Mode, OFlags};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use sys::{Errno, Result};
@@ -261,13 +261,8 @@ impl AttachFile {
         }
     }
 
-    /// Raw number of the descriptor, which must stay open while attached.
-    pub fn raw_fd(&self) -> i32 {
-        self.file.raw()
-    }
-
-    /// The pool directory.
-    pub fn dir(&self) -> &OsStr {
-        self.dir.as_os_str()
+    /// The descriptor whose locks keep this process marked as attached.
+    pub(crate) fn descriptor(&self) -> &Fd {
+        &self.file
     }
 }

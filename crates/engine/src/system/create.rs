@@ -1,5 +1,6 @@
 //! Creating pools. For the command line: uses `std::fs`.
 
+use crate::media::DATA_FILE;
 use crate::system::fd::{errno, open, open_dir};
 use crate::system::map::MAP_NAME;
 use crate::system::root::{check_local, make_dir, open_own_dir};
@@ -10,15 +11,13 @@ use std::path::{Path, PathBuf};
 use sys::Errno;
 
 /// Most ranks of a pool.
-pub(crate) const RANKS_MAX: u16 = 256;
+pub(crate) const RANKS_MAX: u16 = crate::limits::RANKS_MAX as u16;
 /// Most targets of a pool.
-pub(crate) const TARGETS_MAX: u32 = 4096;
+pub(crate) const TARGETS_MAX: u32 = crate::limits::TARGETS_MAX as u32;
 /// Least bytes of a rank.
 pub(crate) const RANK_BYTES_MIN: u64 = 1 << 20;
 /// Most bytes of a rank.
-pub(crate) const RANK_BYTES_MAX: u64 = 512 << 30;
-/// Name of a rank's data file, preallocated by `--reserve`.
-pub const RANK_DATA_FILE: &str = "data";
+pub(crate) const RANK_BYTES_MAX: u64 = crate::limits::RANK_BLOCKS_MAX * crate::limits::BLOCK;
 /// Preallocation step in bytes, one turn of the progress bar.
 const RESERVE_STEP: u64 = 64 << 20;
 
@@ -282,6 +281,7 @@ impl SystemRoot {
         write_map(staging)?;
         let total = spec.rank_bytes() * u64::from(spec.ranks);
         let mut done = 0;
+        let mut made = Vec::new();
         for rank in &map.ranks {
             let final_parent = rank.path.parent().unwrap_or(staging);
             let parent = if spec.rank_paths.is_empty() {
@@ -297,8 +297,18 @@ impl SystemRoot {
             let dir = parent.join(rank.path.file_name().unwrap_or_default());
             make_dir(&dir)?;
             write_map(&dir)?;
-            if spec.reserve {
-                reserve(&dir.join(RANK_DATA_FILE), spec.rank_bytes(), &mut |step| {
+            made.push(dir);
+        }
+        crate::Pool::format(&crate::PoolSpec {
+            uuid: map.uuid.0,
+            ranks: made.clone(),
+            targets_per_rank: spec.targets_per_rank.into(),
+            size_bytes: spec.size_bytes,
+            runtime_dir: PathBuf::new(),
+        })?;
+        if spec.reserve {
+            for dir in made {
+                reserve(&dir.join(DATA_FILE), spec.rank_bytes(), &mut |step| {
                     done += step;
                     progress(done, total);
                 })?;

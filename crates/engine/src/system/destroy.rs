@@ -2,10 +2,10 @@
 
 use crate::system::create::flock;
 use crate::system::find::{known_rank_paths, list_dir};
+use crate::system::join::remove_arena_file;
 use crate::system::{AttachFile, PoolDescriptor, SystemError, SystemRoot};
 use daos_types::{Ident, PoolId};
 use std::path::Path;
-use sys::Errno;
 
 /// Removes the rank directories that lie outside the pool's own directory.
 ///
@@ -67,13 +67,7 @@ impl SystemRoot {
         self.remove_labels(uuid)?;
         std::fs::remove_dir_all(&doomed).map_err(|e| SystemError::std("remove", &doomed, &e))?;
         ranks?;
-        match arena.as_deref().map(std::fs::remove_file) {
-            Some(Err(e)) if e.raw_os_error() != Some(Errno::ENOENT.code()) => {
-                let path = arena.unwrap_or_default();
-                Err(SystemError::std("remove shared memory", &path, &e))
-            }
-            _ => Ok(()),
-        }
+        arena.map_or(Ok(()), |arena| remove_arena_file(&arena))
     }
 
     /// Removes the label links of a pool.

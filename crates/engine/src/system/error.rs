@@ -1,5 +1,6 @@
 //! What can go wrong around pools, each with the thing it is about and the cure.
 
+use crate::EngineError;
 use core::fmt;
 use daos_types::{Der, format_base10};
 use std::path::{Path, PathBuf};
@@ -125,6 +126,28 @@ pub enum SystemError {
         /// One of them.
         process: u32,
     },
+    /// The engine refused.
+    Engine(EngineError),
+}
+
+impl From<EngineError> for SystemError {
+    fn from(error: EngineError) -> SystemError {
+        SystemError::Engine(error)
+    }
+}
+
+impl EngineError {
+    /// The DAOS error number.
+    pub fn der(&self) -> Der {
+        match self {
+            EngineError::System { errno, .. } => Der::from_errno(errno.code()),
+            EngineError::Corrupt(_) => Der::Io,
+            EngineError::Invalid(_) => Der::Inval,
+            EngineError::NotFound(_) => Der::NonExist,
+            EngineError::Exists(_) => Der::Exist,
+            EngineError::Busy(_) => Der::Busy,
+        }
+    }
 }
 
 impl SystemError {
@@ -157,6 +180,7 @@ impl SystemError {
             SystemError::NewerFormat { .. } => Der::DfIncompt,
             SystemError::Damaged { .. } | SystemError::NoMajority { .. } => Der::Io,
             SystemError::Attached { .. } | SystemError::OtherRuntime { .. } => Der::Busy,
+            SystemError::Engine(error) => error.der(),
         }
     }
 
@@ -164,6 +188,7 @@ impl SystemError {
     pub fn errno(&self) -> Errno {
         match self {
             SystemError::Io { errno, .. } => *errno,
+            SystemError::Engine(error) => error.errno(),
             other => Errno::new(other.der().errno()),
         }
     }
@@ -272,6 +297,7 @@ impl fmt::Display for SystemError {
                 path.display(),
                 arena.display()
             ),
+            SystemError::Engine(error) => error.fmt(f),
         }
     }
 }

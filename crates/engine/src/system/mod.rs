@@ -17,11 +17,12 @@ mod destroy;
 mod error;
 mod fd;
 mod find;
+mod join;
 mod map;
 mod root;
 
 pub use attach::{AttachFile, AttachLock, Authority, Standing};
-pub use create::{PoolInfo, PoolSpec, RANK_DATA_FILE};
+pub use create::{PoolInfo, PoolSpec};
 pub use error::SystemError;
 pub use find::{PoolDescriptor, RankDescriptor};
 pub use map::{MAP_FORMAT, MAP_NAME, MapRank, PoolMap, RankState};

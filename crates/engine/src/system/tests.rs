@@ -117,7 +117,7 @@ fn ranks_spread_over_the_given_paths_and_leave_nothing_behind() {
     assert_eq!(last, (3 * (2 << 20), 3 * (2 << 20)));
     for (rank, base) in pool.ranks.iter().zip([&paths[0], &paths[1], &paths[0]]) {
         assert!(rank.path.starts_with(base), "{rank:?}");
-        let data = std::fs::metadata(rank.path.join(RANK_DATA_FILE)).expect("reserved");
+        let data = std::fs::metadata(rank.path.join(crate::media::DATA_FILE)).expect("reserved");
         assert_eq!(data.len(), 2 << 20);
     }
     home.root
@@ -513,4 +513,33 @@ proptest! {
     fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         prop_assert!(PoolMap::decode(&bytes, Path::new("x")).is_err());
     }
+}
+
+#[test]
+fn a_pool_is_attached_kept_warm_released_and_rebuilt() {
+    let home = home();
+    let spec = PoolSpec {
+        size_bytes: 64 << 20,
+        ..spec("tank", 2)
+    };
+    let made = create(&home, &spec).expect("created");
+    let pool = made.attach().expect("attached");
+    assert!(std::ptr::eq(pool, made.attach().expect("the same handle")));
+    assert_eq!(pool.usage().expect("usage").total, 64 << 20);
+    let authority = AttachFile::open(&made.dir)
+        .expect("opened")
+        .read()
+        .expect("written");
+    assert_eq!(authority.instance, pool.instance());
+    assert_eq!(authority.arena, pool.arena_path());
+    let refused = home.root.destroy_pool(&ident("tank"), false);
+    assert!(
+        matches!(refused, Err(SystemError::Attached { .. })),
+        "{refused:?}"
+    );
+    assert!(matches!(made.release(), Err(SystemError::Attached { .. })));
+    home.root
+        .destroy_pool(&ident("tank"), true)
+        .expect("forced");
+    assert!(!authority.arena.exists());
 }
