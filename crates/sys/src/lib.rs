@@ -7,6 +7,7 @@
 mod errno;
 pub mod futex;
 pub mod raw;
+pub mod uaccess;
 
 pub use errno::Errno;
 

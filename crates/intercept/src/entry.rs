@@ -1,0 +1,86 @@
+//! Where the gate enters Rust.
+
+use crate::arch::frame::*;
+use crate::{Call, Outcome, guard};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use sys::Errno;
+
+/// Handles one entry; returns an `ACTION_*`. Runs on the hook stack with depth 1.
+pub(crate) extern "sysv64" fn enter(frame: *mut Frame) -> usize {
+    // SAFETY: the gate passes the frame it has just built, which lies above this stack frame.
+    let frame = unsafe { &mut *frame };
+    match catch_unwind(AssertUnwindSafe(|| handle(frame))) {
+        Ok(action) => action,
+        Err(payload) => {
+            // Dropping the payload could panic again.
+            core::mem::forget(payload);
+            guard::count_panic();
+            if let Some(config) = crate::config() {
+                let call = Call {
+                    nr: frame.nr,
+                    args: frame.args,
+                };
+                if catch_unwind(|| (config.after_panic)(&call)).is_err() {
+                    guard::count_panic();
+                }
+            }
+            frame.result = match frame.kind {
+                KIND_CALL => Errno::EIO.as_ret(),
+                _ => frame.nr as isize,
+            };
+            ACTION_DONE
+        }
+    }
+}
+
+fn handle(frame: &mut Frame) -> usize {
+    let Some(config) = crate::config() else {
+        return ACTION_PASS;
+    };
+    match frame.kind {
+        KIND_CALL => {
+            let mut call = Call {
+                nr: frame.nr,
+                args: frame.args,
+            };
+            let (action, token) = match (config.dispatch)(&mut call) {
+                Outcome::Done(result) => {
+                    frame.result = result;
+                    return ACTION_DONE;
+                }
+                Outcome::Pass if call.nr == frame.nr && call.args == frame.args => {
+                    return ACTION_PASS;
+                }
+                Outcome::Pass => (ACTION_PASS_WITH, 0),
+                Outcome::PassThen(token) => (ACTION_PASS_THEN, token),
+            };
+            frame.new_nr = call.nr;
+            frame.new_args = call.args;
+            frame.token = token;
+            action
+        }
+        KIND_AFTER => {
+            // SAFETY: the gate left token and call number there, on the program's stack, which
+            // nothing but this thread writes to.
+            let (token, number) = unsafe {
+                let at = frame.sp as *const usize;
+                (*at.add(2), *at.add(3))
+            };
+            let call = Call {
+                nr: number,
+                args: frame.args,
+            };
+            frame.result = (config.after)(&call, frame.nr as isize, token);
+            ACTION_DONE
+        }
+        kind => {
+            if kind == KIND_CLONE_PRE {
+                crate::clone::before(frame);
+            } else {
+                crate::clone::after(frame);
+            }
+            frame.result = frame.nr as isize;
+            ACTION_DONE
+        }
+    }
+}
