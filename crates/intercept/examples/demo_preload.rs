@@ -4,7 +4,7 @@
 
 use intercept::{Call, CloneKind, Config, Mode, Outcome, Startup, classes, fdtab, guard, nr};
 use pil4dfs_intercept as intercept;
-use std::ffi::{CStr, c_char};
+use std::ffi::c_char;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use sys::{Errno, syscall, uaccess};
 
@@ -13,10 +13,12 @@ const PATH_MAX: usize = 4096;
 
 static BACKING: AtomicPtr<c_char> = AtomicPtr::new(std::ptr::null_mut());
 static BACKING_LEN: AtomicUsize = AtomicUsize::new(0);
-/// Dispatched calls and forks of this process, shown at exit when `PFS_DEMO_REPORT` is set.
+/// Dispatched calls and forks of this process, appended at exit to the file `PFS_DEMO_REPORT`.
 static CALLS: AtomicU64 = AtomicU64::new(0);
 static FORKS: AtomicU64 = AtomicU64::new(0);
-static REPORT: AtomicU64 = AtomicU64::new(0);
+static REPORT_PATH: AtomicPtr<c_char> = AtomicPtr::new(std::ptr::null_mut());
+/// With `PFS_DEMO_NULL`, reads of demo files return 0 at once: the cost of a hook alone.
+static NULL: AtomicU64 = AtomicU64::new(0);
 
 fn backing() -> &'static [u8] {
     let at = BACKING.load(Ordering::Acquire);
@@ -82,7 +84,7 @@ fn with_path(call: &mut Call, at: usize) -> Outcome {
 
 fn dispatch(call: &mut Call) -> Outcome {
     CALLS.fetch_add(1, Ordering::Relaxed);
-    if REPORT.load(Ordering::Relaxed) == 2 && (call.nr == nr::READ || call.nr == nr::GETDENTS) {
+    if NULL.load(Ordering::Relaxed) != 0 && call.nr == nr::READ {
         return Outcome::Done(0);
     }
     let class = classes::FILE_CALLS[call.nr & 511];
@@ -122,9 +124,7 @@ fn dispatch(call: &mut Call) -> Outcome {
         // SAFETY: the arguments are the program's own.
         nr::RT_SIGPROCMASK => Outcome::Done(unsafe { intercept::signals::hook_sigprocmask(call) }),
         nr::EXIT_GROUP => {
-            if REPORT.load(Ordering::Relaxed) != 0 {
-                report();
-            }
+            report();
             Outcome::Pass
         }
         _ if class == classes::Class::Path0 => with_path(call, 0),
@@ -153,9 +153,19 @@ fn report() {
         FORKS.load(Ordering::Relaxed),
         guard::panic_count()
     );
-    // SAFETY: the text is valid for its length.
-    let written = unsafe { syscall!(nr::WRITE, 2, text.as_ptr(), text.len()) };
-    assert!(written.is_ok());
+    let path = REPORT_PATH.load(Ordering::Acquire);
+    if path.is_null() {
+        return;
+    }
+    // SAFETY: path and text are valid; flags are O_WRONLY | O_CREAT | O_APPEND.
+    unsafe {
+        if let Ok(fd) = syscall!(nr::OPENAT, -100isize, path, 0o2101, 0o600) {
+            let written = syscall!(nr::WRITE, fd, text.as_ptr(), text.len());
+            assert!(written.is_ok());
+            let closed = syscall!(nr::CLOSE, fd);
+            assert!(closed.is_ok());
+        }
+    }
 }
 
 static CONFIG: Config = Config {
@@ -184,12 +194,10 @@ extern "C" fn init(argc: i32, argv: *const *const c_char, envp: *const *const c_
         BACKING_LEN.store(dir.to_bytes().len(), Ordering::Release);
         BACKING.store(dir.as_ptr().cast_mut(), Ordering::Release);
     }
-    if let Some(value) = startup.get(b"PFS_DEMO_REPORT") {
-        REPORT.store(
-            if value.to_bytes() == b"null" { 2 } else { 1 },
-            Ordering::Relaxed,
-        );
+    if let Some(path) = startup.get(b"PFS_DEMO_REPORT") {
+        REPORT_PATH.store(path.as_ptr().cast_mut(), Ordering::Release);
     }
+    NULL.store(u64::from(startup.get(b"PFS_DEMO_NULL").is_some()), Ordering::Relaxed);
     // SAFETY: constructors run before the program has threads.
     let started = unsafe { intercept::start(&CONFIG) };
     if startup.get(b"PFS_DEMO_VERBOSE").is_some() {
@@ -203,6 +211,3 @@ extern "C" fn init(argc: i32, argv: *const *const c_char, envp: *const *const c_
 #[used]
 #[unsafe(link_section = ".init_array")]
 static INIT: extern "C" fn(i32, *const *const c_char, *const *const c_char) = init;
-
-#[allow(dead_code, reason = "names the type for readers")]
-type Text = CStr;
