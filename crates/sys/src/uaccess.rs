@@ -307,3 +307,235 @@ pub unsafe fn fix_up(context: *mut u8) -> bool {
     }
     true
 }
+
+/// Handlers for programs of our own (command line, dfuse, tests), which chain to what was there.
+mod handlers {
+    use crate::syscall;
+    use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    const SYS_RT_SIGACTION: usize = 13;
+    pub(super) const SIGBUS: usize = 7;
+    pub(super) const SIGSEGV: usize = 11;
+    const SA_SIGINFO: usize = 4;
+    const SA_RESTORER: usize = 0x0400_0000;
+    const SA_ONSTACK: usize = 0x0800_0000;
+    const SA_NODEFER: usize = 0x4000_0000;
+    const SIG_IGN: usize = 1;
+
+    #[repr(C)]
+    #[derive(Default)]
+    struct Action {
+        handler: usize,
+        flags: usize,
+        restorer: usize,
+        mask: u64,
+    }
+
+    static INSTALLED: AtomicBool = AtomicBool::new(false);
+    /// Former handler and flags, for SIGBUS and SIGSEGV.
+    static FORMER: [[AtomicUsize; 2]; 2] = [const { [const { AtomicUsize::new(0) }; 2] }; 2];
+
+    core::arch::global_asm!(
+        ".pushsection .text.pil4dfs_restorer,\"ax\",@progbits",
+        ".hidden pil4dfs_uaccess_restorer",
+        ".globl pil4dfs_uaccess_restorer",
+        "pil4dfs_uaccess_restorer:",
+        "    mov eax, 15",
+        "    syscall",
+        ".popsection"
+    );
+    unsafe extern "C" {
+        fn pil4dfs_uaccess_restorer();
+    }
+
+    extern "C" fn handle(signal: i32, info: *mut u8, context: *mut u8) {
+        // SAFETY: the kernel passes a siginfo, whose third word is si_code, and a ucontext.
+        if unsafe { info.add(8).cast::<i32>().read() > 0 && super::fix_up(context) } {
+            return;
+        }
+        let former = &FORMER[usize::from(signal as usize == SIGSEGV)];
+        let (handler, flags) = (
+            former[0].load(Ordering::Acquire),
+            former[1].load(Ordering::Acquire),
+        );
+        if handler > SIG_IGN {
+            // SAFETY: the address is that of a handler somebody installed with these flags.
+            unsafe {
+                if flags & SA_SIGINFO != 0 {
+                    let call: extern "C" fn(i32, *mut u8, *mut u8) = core::mem::transmute(handler);
+                    call(signal, info, context);
+                } else {
+                    let call: extern "C" fn(i32) = core::mem::transmute(handler);
+                    call(signal);
+                }
+            }
+            return;
+        }
+        // Back to the default; the instruction faults again upon return.
+        let default = Action::default();
+        // SAFETY: the action is a live local.
+        let done = unsafe { syscall!(SYS_RT_SIGACTION, signal, &raw const default, 0, 8) };
+        debug_assert!(done.is_ok());
+    }
+
+    pub(super) fn install() -> crate::Result<()> {
+        if INSTALLED.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        for (slot, signal) in FORMER.iter().zip([SIGBUS, SIGSEGV]) {
+            let mut old = Action::default();
+            let new = Action {
+                handler: handle as *const () as usize,
+                flags: SA_SIGINFO | SA_RESTORER | SA_ONSTACK | SA_NODEFER,
+                restorer: pil4dfs_uaccess_restorer as *const () as usize,
+                mask: 0,
+            };
+            // SAFETY: both actions are live locals of the kernel's layout.
+            unsafe {
+                syscall!(SYS_RT_SIGACTION, signal, 0, &raw mut old, 8)?;
+                slot[0].store(old.handler, Ordering::Release);
+                slot[1].store(old.flags, Ordering::Release);
+                syscall!(SYS_RT_SIGACTION, signal, &raw const new, 0, 8)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sets handlers for SIGSEGV and SIGBUS that fix up faults of these routines and pass all others
+/// on to the handlers found. For programs of our own; a second call does nothing.
+///
+/// # Errors
+/// Those of `rt_sigaction(2)`, which do not happen for these signals.
+pub fn install() -> Result<()> {
+    handlers::install()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mapping(pages: usize) -> usize {
+        // SAFETY: a fresh anonymous mapping; its second half is made inaccessible.
+        unsafe {
+            let at = crate::syscall!(9, 0, pages * 4096, 3, 0x22, usize::MAX, 0).unwrap_or(0);
+            assert_ne!(at, 0);
+            let half = pages / 2 * 4096;
+            assert!(crate::syscall!(10, at + half, half, 0).is_ok());
+            at
+        }
+    }
+
+    #[test]
+    fn copies_of_all_lengths_are_exact() {
+        let source: Vec<u8> = (0..20_000u32).map(|i| (i * 7 + i / 251) as u8).collect();
+        let lengths = (0..600).chain([4095, 4096, 4097, 8191, 12_345, 19_990]);
+        for len in lengths {
+            for shift in [0, 1, 7] {
+                let mut target = vec![0xa5u8; 20_000];
+                copy_in(
+                    &mut target[shift..shift + len],
+                    source.as_ptr() as usize + shift,
+                )
+                .unwrap();
+                assert_eq!(target[shift..shift + len], source[shift..shift + len]);
+                assert!(
+                    target[shift + len..].iter().all(|&b| b == 0xa5),
+                    "len {len}"
+                );
+                assert!(target[..shift].iter().all(|&b| b == 0xa5));
+                let mut cold = vec![0xa5u8; 20_000];
+                // SAFETY: within the vector.
+                unsafe {
+                    copy_nt(
+                        cold.as_mut_ptr() as usize + shift,
+                        source.as_ptr() as usize,
+                        len,
+                    )
+                    .unwrap();
+                }
+                assert_eq!(cold[shift..shift + len], source[..len]);
+                assert!(cold[shift + len..].iter().all(|&b| b == 0xa5));
+            }
+        }
+    }
+
+    #[test]
+    fn missing_memory_is_a_fault_on_either_side() {
+        install().unwrap();
+        let at = mapping(8);
+        let edge = at + 4 * 4096;
+        let mut buf = vec![1u8; 40_000];
+        for len in [1, 3, 8, 16, 17, 100, 513, 5000, 16_384] {
+            assert_eq!(
+                copy_in(&mut buf[..len], edge - len + 1),
+                Err(Fault),
+                "{len}"
+            );
+            assert_eq!(copy_in(&mut buf[..len], edge - len), Ok(()));
+            // SAFETY: the mapping is this test's own.
+            unsafe {
+                assert_eq!(copy_out(edge - len + 1, &buf[..len]), Err(Fault));
+                assert_eq!(copy_out(edge - len, &buf[..len]), Ok(()));
+                assert_eq!(
+                    copy_nt(edge - len + 1, buf.as_ptr() as usize, len),
+                    Err(Fault)
+                );
+                assert_eq!(zero(edge - len + 1, len), Err(Fault));
+                assert_eq!(zero(edge - len, len), Ok(()));
+            }
+        }
+        assert_eq!(load::<u64>(8), Err(Fault));
+        assert_eq!(
+            load::<u64>(0x8000_0000_0000_0000),
+            Err(Fault),
+            "not canonical"
+        );
+        // SAFETY: nothing is mapped there, or it is the test's own.
+        unsafe {
+            assert_eq!(store(16, 5u32), Err(Fault));
+            assert_eq!(store(edge - 4, 5u32), Ok(()));
+        }
+        assert_eq!(load::<u32>(edge - 4), Ok(5));
+    }
+
+    #[test]
+    fn strings_end_at_nul_fault_or_capacity() {
+        install().unwrap();
+        let at = mapping(2);
+        let edge = at + 4096;
+        for len in 0..70usize {
+            for start in [edge - len - 1, at + 3, at + 16] {
+                let mut text: Vec<u8> = (0..len).map(|i| b'a' + (i % 26) as u8).collect();
+                text.push(0);
+                let mut buf = [0xffu8; 128];
+                // SAFETY: the mapping is this test's own.
+                unsafe { copy_out(start, &text).unwrap() };
+                assert_eq!(read_cstr(start, &mut buf), Ok(len));
+                assert_eq!(buf[..len + 1], text[..]);
+                assert_eq!(read_cstr(start, &mut buf[..len]), Err(Errno::ENAMETOOLONG));
+                assert_eq!(read_cstr(start, &mut buf[..len + 1]), Ok(len));
+            }
+        }
+        // SAFETY: as above.
+        unsafe { copy_out(edge - 5, b"abcde").unwrap() };
+        assert_eq!(read_cstr(edge - 5, &mut [0; 64]), Err(Errno::EFAULT));
+        assert_eq!(read_cstr(0, &mut [0; 64]), Err(Errno::EFAULT));
+    }
+
+    #[test]
+    fn truncated_file_map_is_a_fault() {
+        install().unwrap();
+        // SAFETY: a memory file of one page, mapped, then truncated; all owned here.
+        unsafe {
+            let fd = crate::syscall!(319, c"t".as_ptr(), 1).unwrap();
+            crate::syscall!(77, fd, 4096).unwrap();
+            let at = crate::syscall!(9, 0, 4096, 3, 1, fd, 0).unwrap();
+            assert_eq!(store(at, 1u64), Ok(()));
+            crate::syscall!(77, fd, 0).unwrap();
+            assert_eq!(store(at, 1u64), Err(Fault));
+            assert_eq!(load::<u8>(at), Err(Fault));
+            crate::syscall!(3, fd).unwrap();
+        }
+    }
+}
