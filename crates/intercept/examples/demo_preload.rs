@@ -119,10 +119,6 @@ fn dispatch(call: &mut Call) -> Outcome {
             }
             Outcome::Pass
         }
-        // SAFETY: the arguments are the program's own.
-        nr::RT_SIGACTION => Outcome::Done(unsafe { intercept::signals::hook_sigaction(call) }),
-        // SAFETY: the arguments are the program's own.
-        nr::RT_SIGPROCMASK => Outcome::Done(unsafe { intercept::signals::hook_sigprocmask(call) }),
         nr::EXIT_GROUP => {
             report();
             Outcome::Pass

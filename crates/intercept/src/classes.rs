@@ -184,6 +184,7 @@ pub const FILE_CALLS: ClassTable = {
             nr::EXIT_GROUP,
             nr::RT_SIGACTION,
             nr::RT_SIGPROCMASK,
+            nr::SIGALTSTACK,
             nr::SENDMSG,
             nr::RECVMSG,
             nr::SENDMMSG,

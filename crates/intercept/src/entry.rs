@@ -1,7 +1,7 @@
 //! Where the gate enters Rust.
 
 use crate::arch::frame::*;
-use crate::{Call, Outcome, guard};
+use crate::{Call, Outcome, guard, nr, signals};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use sys::Errno;
 
@@ -15,22 +15,32 @@ pub(crate) extern "sysv64" fn enter(frame: *mut Frame) -> usize {
             // Dropping the payload could panic again.
             core::mem::forget(payload);
             guard::count_panic();
-            if let Some(config) = crate::config() {
-                let call = Call {
-                    nr: frame.nr,
-                    args: frame.args,
-                };
-                if catch_unwind(|| (config.after_panic)(&call)).is_err() {
-                    guard::count_panic();
-                }
-            }
-            frame.result = match frame.kind {
-                KIND_CALL => Errno::EIO.as_ret(),
-                _ => frame.nr as isize,
-            };
-            ACTION_DONE
+            give_up(frame)
         }
     }
+}
+
+/// Continues a hook whose dispatcher faulted. Runs on the hook stack with depth 1.
+pub(crate) extern "sysv64" fn abandoned(frame: *mut Frame) -> usize {
+    // SAFETY: the gate passes the frame at the top of the hook stack.
+    let frame = unsafe { &mut *frame };
+    guard::count_fault();
+    give_up(frame)
+}
+
+fn give_up(frame: &mut Frame) -> usize {
+    if let Some(config) = crate::config() {
+        let call = Call { nr: frame.nr, args: frame.args };
+        if let Err(payload) = catch_unwind(|| (config.after_panic)(&call)) {
+            core::mem::forget(payload);
+            guard::count_panic();
+        }
+    }
+    frame.result = match frame.kind & !KIND_ABANDONED {
+        KIND_CALL => Errno::EIO.as_ret(),
+        _ => frame.nr as isize,
+    };
+    ACTION_DONE
 }
 
 fn handle(frame: &mut Frame) -> usize {
@@ -43,6 +53,11 @@ fn handle(frame: &mut Frame) -> usize {
                 nr: frame.nr,
                 args: frame.args,
             };
+            signals::protect_alternate_stack(frame);
+            if let Some(result) = own(&call) {
+                frame.result = result;
+                return ACTION_DONE;
+            }
             let (action, token) = match (config.dispatch)(&mut call) {
                 Outcome::Done(result) => {
                     frame.result = result;
@@ -81,6 +96,19 @@ fn handle(frame: &mut Frame) -> usize {
             }
             frame.result = frame.nr as isize;
             ACTION_DONE
+        }
+    }
+}
+
+/// Calls that this crate serves itself, because they concern its own working.
+fn own(call: &Call) -> Option<isize> {
+    // SAFETY: the program named the memory for the answers, and it is touched by guarded copies.
+    unsafe {
+        match call.nr {
+            nr::RT_SIGACTION => Some(signals::hook_sigaction(call)),
+            nr::RT_SIGPROCMASK => Some(signals::hook_sigprocmask(call)),
+            nr::SIGALTSTACK => Some(signals::hook_sigaltstack(call)),
+            _ => None,
         }
     }
 }

@@ -3,6 +3,10 @@
 use crate::tls;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+// The unwinder comes from the static archive, so that the library does not need libgcc_s.so.
+#[link(name = "gcc_eh", kind = "static", modifiers = "+whole-archive,-bundle")]
+unsafe extern "C" {}
+
 static PANICS: AtomicU64 = AtomicU64::new(0);
 static FAULTS: AtomicU64 = AtomicU64::new(0);
 

@@ -221,6 +221,11 @@ pub(crate) fn check(
     })
 }
 
+/// Length of header and table of an image with `site_count` sites.
+pub(crate) fn head_len(site_count: usize) -> usize {
+    size_of::<Header>() + site_count * RECORD
+}
+
 /// Record `index` of an image's site table.
 pub(crate) fn record(image: &[u8], index: usize) -> Option<SiteRecord> {
     let at = size_of::<Header>() + index * RECORD;

@@ -13,12 +13,13 @@
 //! * [`Outcome::Pass`] runs the call after the hook has ended, on the program's stack: blocking,
 //!   restarting and cancellation are as without interception.
 //! * All registers but the result are the program's afterwards.
+//! * A memory fault in it, outside [`sys::uaccess`], is treated like a panic
+//!   ([`guard::fault_count`]), except that nothing is unwound.
+//! * `rt_sigaction`, `rt_sigprocmask` and `sigaltstack` do not arrive: this crate serves them.
 //!
 //! # What it must do
 //! * Touch program memory through [`sys::uaccess`] only.
 //! * Keep [`fdtab`] true: [`Class::Fd0`] calls on numbers without an entry never arrive.
-//! * Hand `rt_sigaction` to [`signals::hook_sigaction`] and `rt_sigprocmask` to
-//!   [`signals::hook_sigprocmask`], with [`Outcome::Done`].
 //! * In a vfork child ([`guard::in_vfork_child`]) change nothing that belongs to the process; the
 //!   table is the parent's and changes to it are dropped, and every descriptor call arrives there.
 //!
@@ -40,7 +41,7 @@ mod install;
 mod modules;
 mod os;
 mod report;
-pub mod signals;
+mod signals;
 mod tls;
 
 pub use alloc::HostAlloc;
@@ -49,6 +50,7 @@ pub use cache::Source;
 pub use call::{Call, Outcome};
 pub use clone::CloneKind;
 pub use environ::Startup;
+pub use guard::in_vfork_child;
 pub use report::{ModuleReport, Report};
 pub use tls::{WORD_COUNT, words};
 

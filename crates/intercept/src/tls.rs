@@ -22,12 +22,14 @@ pub(crate) struct Block {
     pub(crate) deferred: AtomicU64,
     /// The signal mask the program believes in while `deferred` is 1.
     pub(crate) saved_mask: AtomicU64,
-    /// The frame of the hook that runs, while `depth` is 1.
-    pub(crate) frame: AtomicU64,
     /// Synchronous signals the program believes to have blocked.
     pub(crate) hidden_mask: AtomicU64,
     /// Start of the mapping that holds the hook stack.
     pub(crate) stack_slot: AtomicU64,
+    /// Start and length of the thread's alternate signal stack; length 0 if there is none.
+    pub(crate) alternate_start: AtomicU64,
+    pub(crate) alternate_len: AtomicU64,
+    pad: [u64; 7],
     words: [AtomicU64; WORD_COUNT],
 }
 

@@ -9,6 +9,9 @@ pub(crate) const KIND_CLONE_POST: usize = 2;
 /// After a native call that asked for a second round.
 pub(crate) const KIND_AFTER: usize = 3;
 
+/// Set in `kind` when the dispatcher faulted and the hook was abandoned.
+pub(crate) const KIND_ABANDONED: usize = 1 << 8;
+
 /// The gate returns `result`.
 pub(crate) const ACTION_DONE: usize = 0;
 /// The gate runs the call natively, unchanged.

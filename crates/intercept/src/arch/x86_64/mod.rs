@@ -34,6 +34,7 @@ macro_rules! vector_list {
 }
 
 mod analyse;
+pub(crate) mod context;
 mod emit;
 pub(crate) mod frame;
 mod gate;
@@ -67,6 +68,32 @@ unsafe extern "sysv64" {
     fn pil4dfs_gate();
     fn pil4dfs_gate_clone_pre();
     fn pil4dfs_gate_clone_post();
+    fn pil4dfs_abandon();
+    fn pil4dfs_restorer();
+    static pil4dfs_native_nested: u8;
+    static pil4dfs_native_alone: u8;
+    static pil4dfs_native_pass: u8;
+}
+
+/// Where a hook goes on whose dispatcher faulted.
+pub(crate) fn abandon() -> usize {
+    pil4dfs_abandon as *const () as usize
+}
+
+/// A signal restorer, for handlers that were installed without one.
+pub(crate) fn restorer() -> usize {
+    pil4dfs_restorer as *const () as usize
+}
+
+/// If `address` is at or directly behind a `syscall` instruction of the gate that runs the
+/// program's call with the program's registers: the distance from its start.
+pub(crate) fn native_in_gate(address: usize) -> Option<usize> {
+    let sites = [
+        &raw const pil4dfs_native_nested as usize,
+        &raw const pil4dfs_native_alone as usize,
+        &raw const pil4dfs_native_pass as usize,
+    ];
+    sites.iter().map(|site| address.wrapping_sub(*site)).find(|&behind| behind == 0 || behind == 2)
 }
 
 pub(crate) fn gate() -> usize {
