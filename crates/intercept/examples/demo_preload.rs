@@ -69,6 +69,10 @@ fn with_path(call: &mut Call, at: usize) -> Outcome {
             if buf[backing().len()..].starts_with(b"/panic\0") {
                 panic!("asked for");
             }
+            if buf[backing().len()..].starts_with(b"/fault\0") {
+                // SAFETY: none; the fault is the point.
+                unsafe { std::ptr::read_volatile(8 as *const u8) };
+            }
             let mut args = call.args;
             args[at] = buf.as_ptr() as usize;
             // SAFETY: the program's own call with another path.
@@ -193,7 +197,10 @@ extern "C" fn init(argc: i32, argv: *const *const c_char, envp: *const *const c_
     if let Some(path) = startup.get(b"PFS_DEMO_REPORT") {
         REPORT_PATH.store(path.as_ptr().cast_mut(), Ordering::Release);
     }
-    NULL.store(u64::from(startup.get(b"PFS_DEMO_NULL").is_some()), Ordering::Relaxed);
+    NULL.store(
+        u64::from(startup.get(b"PFS_DEMO_NULL").is_some()),
+        Ordering::Relaxed,
+    );
     // SAFETY: constructors run before the program has threads.
     let started = unsafe { intercept::start(&CONFIG) };
     if startup.get(b"PFS_DEMO_VERBOSE").is_some() {

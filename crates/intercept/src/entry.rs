@@ -30,7 +30,10 @@ pub(crate) extern "sysv64" fn abandoned(frame: *mut Frame) -> usize {
 
 fn give_up(frame: &mut Frame) -> usize {
     if let Some(config) = crate::config() {
-        let call = Call { nr: frame.nr, args: frame.args };
+        let call = Call {
+            nr: frame.nr,
+            args: frame.args,
+        };
         if let Err(payload) = catch_unwind(|| (config.after_panic)(&call)) {
             core::mem::forget(payload);
             guard::count_panic();

@@ -57,7 +57,10 @@ struct Action {
 }
 
 static ACTIONS: [Action; SIGNALS + 1] = [const {
-    Action { sequence: AtomicU32::new(0), words: [const { AtomicUsize::new(0) }; 4] }
+    Action {
+        sequence: AtomicU32::new(0),
+        words: [const { AtomicUsize::new(0) }; 4],
+    }
 }; SIGNALS + 1];
 
 impl Action {
@@ -136,7 +139,13 @@ pub(crate) fn start() {
     }
     // SAFETY: unblocks two signals; the set is a live constant.
     let done = unsafe {
-        syscall!(nr::RT_SIGPROCMASK, SIG_UNBLOCK, &raw const FAULT_SET, 0, SET_BYTES)
+        syscall!(
+            nr::RT_SIGPROCMASK,
+            SIG_UNBLOCK,
+            &raw const FAULT_SET,
+            0,
+            SET_BYTES
+        )
     };
     debug_assert!(done.is_ok());
 }
@@ -169,7 +178,11 @@ pub(crate) unsafe fn hook_sigaction(call: &Call) -> isize {
 /// As for [`hook_sigaction`].
 unsafe fn change_action(signal: usize, new: usize, old: usize) -> Result<(), Errno> {
     let entry = ACTIONS.get(signal).ok_or(Errno::EINVAL)?;
-    let wanted = if new == 0 { None } else { Some(uaccess::load::<[usize; 4]>(new)?) };
+    let wanted = if new == 0 {
+        None
+    } else {
+        Some(uaccess::load::<[usize; 4]>(new)?)
+    };
     let known = entry.read();
     let former = match &wanted {
         None => set_kernel_action(signal, None)?,
@@ -183,7 +196,11 @@ unsafe fn change_action(signal: usize, new: usize, old: usize) -> Result<(), Err
         }
     };
     if old != 0 {
-        let shown = if former[HANDLER] == wrapper_address() { known } else { former };
+        let shown = if former[HANDLER] == wrapper_address() {
+            known
+        } else {
+            former
+        };
         // SAFETY: the program asked for the old action there.
         unsafe { uaccess::store(old, shown)? };
     }
@@ -218,7 +235,11 @@ fn combined(how: usize, mask: u64, set: u64) -> Option<u64> {
 unsafe fn change_mask(how: usize, new: usize, old: usize) -> Result<(), Errno> {
     let block = tls::block();
     let hidden = block.hidden_mask.load(Ordering::Relaxed);
-    let set = if new == 0 { None } else { Some(uaccess::load::<u64>(new)?) };
+    let set = if new == 0 {
+        None
+    } else {
+        Some(uaccess::load::<u64>(new)?)
+    };
     let mut former = 0u64;
     if block.deferred.load(Ordering::Relaxed) != 0 {
         former = block.saved_mask.load(Ordering::Relaxed);
@@ -228,7 +249,9 @@ unsafe fn change_mask(how: usize, new: usize, old: usize) -> Result<(), Errno> {
         }
     } else {
         let visible = set.map(|set| set & !FAULTS);
-        let at = visible.as_ref().map_or(0, |set| core::ptr::from_ref(set) as usize);
+        let at = visible
+            .as_ref()
+            .map_or(0, |set| core::ptr::from_ref(set) as usize);
         // SAFETY: both sets are null or live locals.
         unsafe { syscall!(nr::RT_SIGPROCMASK, how, at, &raw mut former, SET_BYTES)? };
     }
@@ -253,8 +276,15 @@ pub(crate) fn flush() {
 
 fn set_mask(mask: u64) {
     // SAFETY: the set is a live local.
-    let done =
-        unsafe { syscall!(nr::RT_SIGPROCMASK, SIG_SETMASK, &raw const mask, 0, SET_BYTES) };
+    let done = unsafe {
+        syscall!(
+            nr::RT_SIGPROCMASK,
+            SIG_SETMASK,
+            &raw const mask,
+            0,
+            SET_BYTES
+        )
+    };
     debug_assert!(done.is_ok());
 }
 
@@ -377,7 +407,13 @@ fn take_default(signal: usize, info: *mut u8, from_kernel: bool) {
         // A fault recurs by itself when the handler returns; a sent signal does not.
         // SAFETY: info is the kernel's own.
         let sent = unsafe {
-            syscall!(nr::RT_TGSIGQUEUEINFO, os::getpid(), os::gettid(), signal, info)
+            syscall!(
+                nr::RT_TGSIGQUEUEINFO,
+                os::getpid(),
+                os::gettid(),
+                signal,
+                info
+            )
         };
         debug_assert!(sent.is_ok());
     }
@@ -399,7 +435,9 @@ pub(crate) unsafe fn hook_sigaltstack(call: &Call) -> isize {
         let off = flags & SS_DISABLE != 0;
         let block = tls::block();
         block.alternate_start.store(start as u64, Ordering::Relaxed);
-        block.alternate_len.store(if off { 0 } else { len as u64 }, Ordering::Relaxed);
+        block
+            .alternate_len
+            .store(if off { 0 } else { len as u64 }, Ordering::Relaxed);
     }
     done
 }
@@ -418,10 +456,18 @@ pub(crate) fn protect_alternate_stack(frame: &Frame) {
     // SAFETY: both sets are live.
     let done = unsafe {
         let set = &raw const DEFER_SET;
-        syscall!(nr::RT_SIGPROCMASK, SIG_BLOCK, set, former.as_ptr(), SET_BYTES)
+        syscall!(
+            nr::RT_SIGPROCMASK,
+            SIG_BLOCK,
+            set,
+            former.as_ptr(),
+            SET_BYTES
+        )
     };
     if done.is_ok() {
-        block.saved_mask.store(former.load(Ordering::Relaxed), Ordering::Relaxed);
+        block
+            .saved_mask
+            .store(former.load(Ordering::Relaxed), Ordering::Relaxed);
         block.deferred.store(1, Ordering::Relaxed);
     }
 }

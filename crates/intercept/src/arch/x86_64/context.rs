@@ -69,7 +69,10 @@ impl Context {
         let (call, sp) = match super::native_in_gate(real[0]) {
             // In the gate: the stub is the one that called it.
             // SAFETY: at those instructions the return address is on top of the stack.
-            Some(_) => (unsafe { (real[1] as *const usize).read() }, real[1] + STUB_BYTES),
+            Some(_) => (
+                unsafe { (real[1] as *const usize).read() },
+                real[1] + STUB_BYTES,
+            ),
             None => (real[0], real[1]),
         };
         let address = original(call, super::native_in_gate(real[0]))?;
@@ -105,9 +108,8 @@ fn original(address: usize, gate: Option<usize>) -> Option<usize> {
         let count = module.site_count.load(Ordering::Relaxed);
         let head = module.head.load(Ordering::Relaxed);
         // SAFETY: head and table of an installed image stay mapped; the table was checked.
-        let head = unsafe {
-            core::slice::from_raw_parts(head as *const u8, image::head_len(count))
-        };
+        let head =
+            unsafe { core::slice::from_raw_parts(head as *const u8, image::head_len(count)) };
         // Stubs lie in the order of the table: the last that begins at or before the offset.
         let (mut low, mut high) = (0, count);
         while low < high {

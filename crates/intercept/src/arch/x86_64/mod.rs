@@ -93,7 +93,10 @@ pub(crate) fn native_in_gate(address: usize) -> Option<usize> {
         &raw const pil4dfs_native_alone as usize,
         &raw const pil4dfs_native_pass as usize,
     ];
-    sites.iter().map(|site| address.wrapping_sub(*site)).find(|&behind| behind == 0 || behind == 2)
+    sites
+        .iter()
+        .map(|site| address.wrapping_sub(*site))
+        .find(|&behind| behind == 0 || behind == 2)
 }
 
 pub(crate) fn gate() -> usize {
