@@ -81,10 +81,7 @@ fn replace(pool: &Pool, worker: usize, words: u64, random: &mut Random) -> sys::
     // A worker's words are guarded by the target of its number: the last operation of its killed
     // predecessor may be published and not yet applied.
     let guard = LockId::Target(worker as u16);
-    let (old_rec, old_page) = (
-        Rec(pool.load(words + 8)? as u32),
-        PageLink(pool.load(words + 16)?),
-    );
+    let old_rec = Rec(pool.load(words + 8)? as u32);
     let mut locks = vec![guard, LockId::Target(target)];
     if !old_rec.is_none() {
         locks.push(LockId::Target(pool.target_of(old_rec)?));
