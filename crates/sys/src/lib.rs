@@ -7,6 +7,7 @@
 mod errno;
 pub mod futex;
 pub mod raw;
+pub mod set_once;
 
 pub use errno::Errno;
 
