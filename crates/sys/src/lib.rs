@@ -6,6 +6,7 @@
 
 mod errno;
 pub mod futex;
+pub mod own_fd;
 pub mod raw;
 pub mod set_once;
 
