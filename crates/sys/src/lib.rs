@@ -9,6 +9,7 @@ pub mod futex;
 pub mod own_fd;
 pub mod raw;
 pub mod set_once;
+pub mod tls;
 
 pub use errno::Errno;
 
