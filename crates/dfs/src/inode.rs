@@ -77,7 +77,8 @@ pub(crate) mod word {
     pub(crate) const RECLAIM: u64 = 28;
     /// File: bumped by each change of data. Directory: granule of its own entry, a hint.
     pub(crate) const SEQUENCE: u64 = 29;
-    /// Directory: chunk that may have room, a hint: 0 = none, 1 = the first, else a page link.
+    /// Directory: chunk that may have room, a hint: 0 = none, all ones = the first, else a
+    /// page link.
     pub(crate) const ROOM: u64 = 30;
     /// Directory: slots of the hash table that are not empty.
     pub(crate) const TABLE_USED: u64 = 31;
