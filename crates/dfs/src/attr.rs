@@ -28,7 +28,7 @@ const STAT_WORDS: usize = word::CONTAINER as usize + 1;
 impl Dfs {
     /// Attributes of an inode. `ESTALE` if it is gone.
     pub fn stat(&self, ino: Ino) -> Result<Stat> {
-        let offset = self.pool.rec_off(inode::record(ino)?);
+        let offset = inode::record(ino)?.offset();
         let mut words = [0; STAT_WORDS];
         self.pool.words(offset, &mut words)?;
         still(self.pool, ino, offset)?;
@@ -75,8 +75,8 @@ impl Dfs {
             if !cred.privileged && !perm::in_group(cred, guard.gid) {
                 bits &= !S_ISGID;
             }
-            tx.set(at(offset, word::MODE), pair(guard.mode & !0o7777 | bits, guard.nlink));
-            tx.set(at(offset, word::CTIME), now as u64);
+            tx.set(at(offset, word::MODE), pair(guard.mode & !0o7777 | bits, guard.nlink))?;
+            tx.set(at(offset, word::CTIME), now as u64)?;
             Ok(())
         })
     }
@@ -101,11 +101,11 @@ impl Dfs {
                 return Err(Errno::EPERM);
             }
             if mode != guard.mode {
-                tx.set(at(offset, word::MODE), pair(mode, guard.nlink));
+                tx.set(at(offset, word::MODE), pair(mode, guard.nlink))?;
             }
             let owner = pair(uid.unwrap_or(guard.uid), gid.unwrap_or(guard.gid));
-            tx.set(at(offset, word::OWNER), owner);
-            tx.set(at(offset, word::CTIME), now as u64);
+            tx.set(at(offset, word::OWNER), owner)?;
+            tx.set(at(offset, word::CTIME), now as u64)?;
             Ok(())
         })
     }
@@ -133,11 +133,11 @@ impl Dfs {
             for (number, time) in [(word::ATIME, atime), (word::MTIME, mtime)] {
                 match time {
                     SetTime::Omit => {}
-                    SetTime::Now => tx.set(at(offset, number), now as u64),
-                    SetTime::At(ns) => tx.set(at(offset, number), ns as u64),
+                    SetTime::Now => tx.set(at(offset, number), now as u64)?,
+                    SetTime::At(ns) => tx.set(at(offset, number), ns as u64)?,
                 }
             }
-            tx.set(at(offset, word::CTIME), now as u64);
+            tx.set(at(offset, word::CTIME), now as u64)?;
             Ok(())
         })
     }
@@ -159,7 +159,7 @@ impl Dfs {
         }
         let mut tx = self.pool.tx(&[inode::lock(self.pool, ino)?])?;
         still(self.pool, ino, offset)?;
-        tx.set(at(offset, word::ATIME), now as u64);
+        tx.set(at(offset, word::ATIME), now as u64)?;
         tx.commit().map(drop)
     }
 

@@ -15,11 +15,11 @@
 //! regular file as the transaction has room for, clears the links, `true` once nothing is left.
 
 use crate::Ino;
-use engine::{LockId, Pool, Rec, kind};
+use engine::{LockId, Pool, Rec, kind, tag_generation, tag_kind};
 use sys::{Errno, Result};
 
 /// Bytes of an inode record.
-pub(crate) const INODE_BYTES: usize = 256;
+pub(crate) const INODE_BYTES: u64 = 256;
 /// Words of an inode record.
 pub(crate) const INODE_WORDS: usize = 32;
 
@@ -113,16 +113,6 @@ pub(crate) const S_ISGID: u32 = 0o2000;
 /// Sticky.
 pub(crate) const S_ISVTX: u32 = 0o1000;
 
-/// Kind of record a tag word stands for.
-pub(crate) fn tag_kind(tag: u64) -> u8 {
-    (tag >> 56) as u8
-}
-
-/// Generation in a tag word.
-pub(crate) fn tag_generation(tag: u64) -> u32 {
-    tag as u32
-}
-
 /// Two 32-bit halves as one word.
 pub(crate) fn pair(high: u32, low: u32) -> u64 {
     u64::from(high) << 32 | u64::from(low)
@@ -184,7 +174,7 @@ pub(crate) fn at(offset: u64, word: u64) -> u64 {
 
 /// Offset of a live inode; `ESTALE` if it is gone.
 pub(crate) fn locate(pool: &Pool, ino: Ino) -> Result<u64> {
-    let offset = pool.rec_off(record(ino)?);
+    let offset = record(ino)?.offset();
     still(pool, ino, offset)?;
     Ok(offset)
 }
@@ -204,7 +194,7 @@ pub(crate) fn still(pool: &Pool, ino: Ino, offset: u64) -> Result<()> {
 
 /// The inode in the record `number`, whatever its generation; `None` if that is no live inode.
 pub(crate) fn from_number(pool: &Pool, number: u32) -> Result<Option<Ino>> {
-    let tag = pool.load(pool.rec_off(Rec(number)))?;
+    let tag = pool.load(Rec(number).offset())?;
     let live = tag_kind(tag) == kind::INODE;
     Ok(live.then_some(Ino { number: u64::from(number), generation: tag_generation(tag) }))
 }

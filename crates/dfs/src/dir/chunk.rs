@@ -2,12 +2,12 @@
 
 use super::NAME_MAX;
 use crate::Ino;
-use crate::inode::{at, from_link, high, low, tag_generation, tag_kind, word};
-use engine::{GRANULE, PAGE, PageLink, Pool, Rec, Tx, kind};
+use crate::inode::{at, from_link, high, low, word};
+use engine::{GRANULE, PAGE, PageLink, Pool, Rec, Tx, kind, tag_generation, tag_kind};
 use sys::{Errno, Result};
 
 /// Bytes of the first chunk, a slot record.
-pub(super) const FIRST_BYTES: usize = 1024;
+pub(super) const FIRST_BYTES: u64 = 1024;
 /// Granules of the first chunk, the header's included.
 const FIRST_GRANULES: u32 = (FIRST_BYTES / GRANULE) as u32;
 /// Granules of a page.
@@ -83,7 +83,7 @@ impl Head {
 
 /// Granules of an entry with a name of `name_len` bytes.
 pub(super) const fn granules(name_len: usize) -> u32 {
-    1 + name_len.saturating_sub(GRANULE - NAME_AT as usize).div_ceil(GRANULE) as u32
+    1 + name_len.saturating_sub((GRANULE - NAME_AT) as usize).div_ceil(GRANULE as usize) as u32
 }
 
 /// The child an entry's second word names: `record:32 | generation:32`.
@@ -112,7 +112,7 @@ impl Chunk {
     /// First chunk of the directory at `dir`; `None` if it has none yet.
     pub(super) fn first(pool: &Pool, dir: u64) -> Result<Option<Chunk>> {
         let Some(link) = from_link(pool.load(at(dir, word::DATA))?) else { return Ok(None) };
-        let offset = pool.rec_off(Rec(link.number as u32));
+        let offset = Rec(link.number as u32).offset();
         let tag = pool.load(offset)?;
         if tag_kind(tag) != kind::DIR_SMALL || tag_generation(tag) != link.generation {
             return Err(Errno::ESTALE);
@@ -122,7 +122,7 @@ impl Chunk {
 
     /// Chunk in a page of the directory; `ESTALE` if the page is no longer one of its chunks.
     pub(super) fn at_page(pool: &Pool, owner: Ino, link: PageLink) -> Result<Chunk> {
-        let chunk = Chunk { offset: pool.page_off(link.page()), page: Some(link) };
+        let chunk = Chunk { offset: link.offset(), page: Some(link) };
         chunk.check(pool, owner)?;
         Ok(chunk)
     }
@@ -133,7 +133,10 @@ impl Chunk {
         core::sync::atomic::fence(core::sync::atomic::Ordering::Acquire);
         let named = pool.load(at(self.offset, header::OWNER))?;
         let valid = match self.page {
-            Some(link) => pool.page_version(link.page()) == link.version(),
+            Some(link) => {
+                let state = pool.page_state(link.page())?;
+                state.kind == kind::DIR_CHUNK && state.version == link.version()
+            }
             None => tag_kind(pool.load(self.offset)?) == kind::DIR_SMALL,
         };
         let ours = u64::from(high(named)) == owner.number;
@@ -143,13 +146,12 @@ impl Chunk {
     /// The chunk that holds an entry of the directory at `dir`; under its lock.
     pub(super) fn of_entry(pool: &Pool, owner: Ino, dir: u64, entry: u32) -> Result<Chunk> {
         let first = Chunk::first(pool, dir)?.ok_or(Errno::EIO)?;
-        let granule = granule_number(pool, first.offset);
+        let granule = granule_number(first.offset);
         if (granule..granule + FIRST_GRANULES).contains(&entry) {
             return Ok(first);
         }
-        let page = pool.page_of(Rec(entry));
-        let version = pool.page_version(page);
-        let link = PageLink(u64::from(version) << 32 | u64::from(page));
+        let page = Rec(entry).page();
+        let link = PageLink::new(page, pool.page_state(page)?.version, 0);
         Chunk::at_page(pool, owner, link).map_err(|_| Errno::EIO)
     }
 
@@ -186,8 +188,8 @@ impl Chunk {
     }
 
     /// Record number of the granule `index` of this chunk.
-    pub(super) fn granule(&self, pool: &Pool, index: u32) -> u32 {
-        granule_number(pool, self.offset) + index
+    pub(super) fn granule(&self, index: u32) -> u32 {
+        granule_number(self.offset) + index
     }
 
     /// Granules where entries begin, as a bit set.
@@ -210,10 +212,10 @@ impl Chunk {
         let run = run_mask(count) << index;
         if self.page.is_some() {
             let starts = tx.load(at(self.offset, header::STARTS))?;
-            tx.set(at(self.offset, header::USED), used | run);
-            tx.set(at(self.offset, header::STARTS), starts | 1 << index);
+            tx.set(at(self.offset, header::USED), used | run)?;
+            tx.set(at(self.offset, header::STARTS), starts | 1 << index)?;
         } else {
-            tx.set(at(self.offset, header::USED), used | run | 1 << (index + 16));
+            tx.set(at(self.offset, header::USED), used | run | 1 << (index + 16))?;
         }
         Ok(())
     }
@@ -224,10 +226,10 @@ impl Chunk {
         let run = run_mask(count) << index;
         if self.page.is_some() {
             let starts = tx.load(at(self.offset, header::STARTS))?;
-            tx.set(at(self.offset, header::STARTS), starts & !(1 << index));
-            tx.set(at(self.offset, header::USED), used & !run);
+            tx.set(at(self.offset, header::STARTS), starts & !(1 << index))?;
+            tx.set(at(self.offset, header::USED), used & !run)?;
         } else {
-            tx.set(at(self.offset, header::USED), used & !(run | 1 << (index + 16)));
+            tx.set(at(self.offset, header::USED), used & !(run | 1 << (index + 16)))?;
         }
         Ok(())
     }
@@ -249,7 +251,7 @@ impl Chunk {
         let word = header::TAGS.get(index as usize / 4).ok_or(Errno::EIO)?;
         let shift = index % 4 * 16;
         let old = tx.load(at(self.offset, *word))?;
-        tx.set(at(self.offset, *word), old & !(0xffff << shift) | u64::from(tag) << shift);
+        tx.set(at(self.offset, *word), old & !(0xffff << shift) | u64::from(tag) << shift)?;
         Ok(())
     }
 }
@@ -265,11 +267,11 @@ pub(super) fn short_tag(hash: u32) -> u16 {
 }
 
 /// Number of the granule at an offset of the page area.
-pub(super) fn granule_number(pool: &Pool, offset: u64) -> u32 {
-    (offset.wrapping_sub(pool.rec_off(Rec(0))) / GRANULE as u64) as u32
+pub(super) fn granule_number(offset: u64) -> u32 {
+    (offset.wrapping_sub(Rec(0).offset()) / GRANULE) as u32
 }
 
 /// Offset of the granule with a number.
-pub(super) fn granule_offset(pool: &Pool, number: u32) -> u64 {
-    pool.rec_off(Rec(number))
+pub(super) fn granule_offset(number: u32) -> u64 {
+    Rec(number).offset()
 }

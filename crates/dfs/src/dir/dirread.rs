@@ -209,7 +209,7 @@ fn copy_entry(
     index: u32,
     name: &mut Copied,
 ) -> Result<Option<(Head, Ino)>> {
-    let entry = granule_offset(pool, chunk.granule(pool, index));
+    let entry = granule_offset(chunk.granule(index));
     for _ in 0..TRIES {
         let head = Head(pool.load(entry)?);
         let child = pool.load(entry + 8)?;

@@ -8,8 +8,8 @@ use super::find::Found;
 use super::name::{NAME_WORDS, packed};
 use super::table::{self, Table};
 use crate::Ino;
-use crate::inode::{at, link_word, lock, low, pair, record, still, tag_generation, word};
-use engine::{PageLink, Pool, Rec, Tx, kind};
+use crate::inode::{at, link_word, lock, low, pair, record, still, word};
+use engine::{PageLink, Pool, Rec, Tx, kind, tag_generation};
 use sys::{Errno, Result};
 
 /// What an entry is to say.
@@ -35,7 +35,7 @@ pub(crate) fn insert(
     entry: NewEntry<'_>,
     crowded: bool,
 ) -> Result<Option<u32>> {
-    let table = Table::named(pool, tx.load(at(dir, word::TABLE))?)?;
+    let table = Table::named(tx.load(at(dir, word::TABLE))?)?;
     match &table {
         Some(table) if table.is_full(tx.load(at(dir, word::TABLE_USED))?, crowded) => {
             return Ok(None);
@@ -45,16 +45,16 @@ pub(crate) fn insert(
     }
     let count = granules(entry.name.len());
     let Some((chunk, index)) = room(tx, pool, owner, dir, count)? else { return Ok(None) };
-    let granule = chunk.granule(pool, index);
-    let offset = granule_offset(pool, granule);
+    let granule = chunk.granule(index);
+    let offset = granule_offset(granule);
     let mut words = [0; NAME_WORDS + 1];
     words[0] = child_word(entry.child);
     let name_words = entry.name.len().div_ceil(8);
     for (word, piece) in words[1..].iter_mut().zip(entry.name.chunks(8)) {
         *word = packed(piece);
     }
-    tx.put(offset + 8, &words[..=name_words]);
-    tx.set(offset, Head::new(entry.entry_type, entry.name.len(), entry.hash).0);
+    tx.put(offset + 8, &words[..=name_words])?;
+    tx.set(offset, Head::new(entry.entry_type, entry.name.len(), entry.hash).0)?;
     match &table {
         Some(table) => table.insert(tx, dir, entry.hash, granule)?,
         None => {}
@@ -79,7 +79,7 @@ fn room(
         {
             return Ok(Some((chunk, index)));
         }
-        tx.set_volatile(at(dir, word::ROOM), 0);
+        tx.set_volatile(at(dir, word::ROOM), 0)?;
     }
     let Some(chunk) = last_chunk(pool, owner, dir)? else { return Ok(None) };
     Ok(chunk.room_for(tx, count)?.map(|index| (chunk, index)))
@@ -107,12 +107,12 @@ pub(crate) fn remove(
 ) -> Result<Option<PageLink>> {
     let head = Head(found.head);
     let chunk = Chunk::of_entry(pool, owner, dir, found.granule)?;
-    let index = found.granule - chunk.granule(pool, 0);
+    let index = found.granule - chunk.granule(0);
     if index == 0 || index >= PAGE_GRANULES {
         return Err(Errno::EIO);
     }
-    tx.set(granule_offset(pool, found.granule), 0);
-    if let Some(table) = Table::named(pool, tx.load(at(dir, word::TABLE))?)? {
+    tx.set(granule_offset(found.granule), 0)?;
+    if let Some(table) = Table::named(tx.load(at(dir, word::TABLE))?)? {
         table.remove(tx, dir, head.hash(), found.granule)?;
     }
     chunk.set_tag(tx, index, 0)?;
@@ -126,26 +126,32 @@ pub(crate) fn remove(
         return Ok(chunk.page);
     }
     if tx.load(at(dir, word::ROOM))? != chunk.as_hint() {
-        tx.set_volatile(at(dir, word::ROOM), chunk.as_hint());
+        tx.set_volatile(at(dir, word::ROOM), chunk.as_hint())?;
     }
     Ok(None)
 }
 
 /// Makes an entry name another inode, at one stroke.
-pub(crate) fn replace(tx: &mut Tx<'_>, pool: &Pool, found: &Found, child: Ino, entry_type: u8) {
-    let offset = granule_offset(pool, found.granule);
-    tx.set(offset + 8, child_word(child));
+pub(crate) fn replace(
+    tx: &mut Tx<'_>,
+    found: &Found,
+    child: Ino,
+    entry_type: u8,
+) -> Result<()> {
+    let offset = granule_offset(found.granule);
+    tx.set(offset + 8, child_word(child))?;
     let head = Head(found.head);
     if head.entry_type() != entry_type {
-        tx.set(offset, head.with_type(entry_type).0);
+        tx.set(offset, head.with_type(entry_type).0)?;
     }
+    Ok(())
 }
 
 /// Makes room for an entry with a name of `name_len` bytes: a first chunk, a further page, a
 /// table, or a bigger one.
 pub(crate) fn grow(pool: &Pool, owner: Ino, name_len: usize) -> Result<()> {
     let mut tx = pool.tx(&[lock(pool, owner)?])?;
-    let dir = pool.rec_off(record(owner)?);
+    let dir = record(owner)?.offset();
     still(pool, owner, dir)?;
     if low(tx.load(at(dir, word::MODE))?) == 0 {
         return Err(Errno::ENOENT);
@@ -154,7 +160,7 @@ pub(crate) fn grow(pool: &Pool, owner: Ino, name_len: usize) -> Result<()> {
         add_first(&mut tx, pool, owner, dir)?;
         return tx.commit().map(drop);
     };
-    let table = Table::named(pool, pool.load(at(dir, word::TABLE))?)?;
+    let table = Table::named(pool.load(at(dir, word::TABLE))?)?;
     let used = pool.load(at(dir, word::TABLE_USED))?;
     let page = room(&mut tx, pool, owner, dir, granules(name_len))?.is_none();
     match table {
@@ -176,7 +182,7 @@ pub(crate) fn grow(pool: &Pool, owner: Ino, name_len: usize) -> Result<()> {
 /// Builds the table a directory of several chunks lacks after its arena was rebuilt.
 pub(super) fn make_table(pool: &Pool, owner: Ino) -> Result<()> {
     let mut tx = pool.tx(&[lock(pool, owner)?])?;
-    let dir = pool.rec_off(record(owner)?);
+    let dir = record(owner)?.offset();
     still(pool, owner, dir)?;
     if pool.load(at(dir, word::TABLE))? == 0 && pool.load(at(dir, word::LAST_CHUNK))? != 0 {
         table::rebuild(&mut tx, pool, owner, dir)?;
@@ -188,14 +194,14 @@ pub(super) fn make_table(pool: &Pool, owner: Ino) -> Result<()> {
 fn add_first(tx: &mut Tx<'_>, pool: &Pool, owner: Ino, dir: u64) -> Result<()> {
     let own = record(owner)?;
     let target = pool.target_of(own)?;
-    let first = tx.alloc(kind::DIR_SMALL, FIRST_BYTES, target, pool.replicas_of(own))?;
-    let offset = pool.rec_off(first);
+    let first = tx.alloc(kind::DIR_SMALL, FIRST_BYTES, target, pool.replicas_of(own)?)?;
+    let offset = first.offset();
     let mut words = [0; header::WORDS - 1];
     words[header::OWNER as usize - 1] = pair(own.0, 0);
-    tx.put(offset + 8, &words);
+    tx.put(offset + 8, &words)?;
     let generation = tag_generation(tx.load(offset)?);
     let link = link_word(Ino { number: u64::from(first.0), generation });
-    tx.set(at(dir, word::DATA), link);
+    tx.set(at(dir, word::DATA), link)?;
     Ok(())
 }
 
@@ -203,22 +209,22 @@ fn add_page(tx: &mut Tx<'_>, pool: &Pool, owner: Ino, dir: u64, last: &Chunk) ->
     let own = record(owner)?;
     let ordinal = last.ordinal(pool)?.checked_add(1).ok_or(Errno::ENOSPC)?;
     let target = pool.target_of(own)?;
-    let link = tx.alloc_page(kind::DIR_CHUNK, target, pool.replicas_of(own), false)?;
-    let offset = pool.page_off(link.page());
+    let link = tx.alloc_page(kind::DIR_CHUNK, target, pool.replicas_of(own)?, false)?;
+    let offset = link.offset();
     let mut words = [0; header::WORDS - 1];
     words[header::OWNER as usize - 1] = pair(own.0, ordinal);
     words[header::PREVIOUS as usize - 1] = last.as_previous();
     words[header::USED as usize - 1] = 1;
-    tx.put(offset + 8, &words);
-    tx.set(at(last.offset, header::NEXT), link.0);
-    tx.set(at(dir, word::LAST_CHUNK), link.0);
+    tx.put(offset + 8, &words)?;
+    tx.set(at(last.offset, header::NEXT), link.0)?;
+    tx.set(at(dir, word::LAST_CHUNK), link.0)?;
     Ok(())
 }
 
 /// Frees a chunk that ran empty, unless it is in use again or the last.
 pub(crate) fn tidy(pool: &Pool, owner: Ino, link: PageLink) -> Result<()> {
     let mut tx = pool.tx(&[lock(pool, owner)?])?;
-    let dir = pool.rec_off(record(owner)?);
+    let dir = record(owner)?.offset();
     still(pool, owner, dir)?;
     let chunk = Chunk::at_page(pool, owner, link)?;
     let next = chunk.next(pool)?;
@@ -231,10 +237,10 @@ pub(crate) fn tidy(pool: &Pool, owner: Ino, link: PageLink) -> Result<()> {
         0 => Chunk::first(pool, dir)?.ok_or(Errno::EIO)?,
         link => Chunk::at_page(pool, owner, PageLink(link))?,
     };
-    tx.set(at(before.offset, header::NEXT), next);
-    tx.set(at(next_chunk.offset, header::PREVIOUS), previous);
+    tx.set(at(before.offset, header::NEXT), next)?;
+    tx.set(at(next_chunk.offset, header::PREVIOUS), previous)?;
     if tx.load(at(dir, word::ROOM))? == chunk.as_hint() {
-        tx.set_volatile(at(dir, word::ROOM), 0);
+        tx.set_volatile(at(dir, word::ROOM), 0)?;
     }
     tx.free_page(link)?;
     tx.commit().map(drop)
@@ -246,21 +252,21 @@ pub(crate) fn clear(tx: &mut Tx<'_>, pool: &Pool, owner: Ino, dir: u64) -> Resul
     let Some(first) = Chunk::first(pool, dir)? else { return Ok(true) };
     let mut next = first.next(pool)?;
     while next != 0 {
-        if tx.room() < 64 {
-            tx.set(at(first.offset, header::NEXT), next);
+        if tx.room() < 64 || tx.free_page_room() < 2 {
+            tx.set(at(first.offset, header::NEXT), next)?;
             return Ok(false);
         }
         let page = Chunk::at_page(pool, owner, PageLink(next)).map_err(|_| Errno::EIO)?;
         tx.free_page(PageLink(next))?;
         next = page.next(pool)?;
     }
-    if let Some(table) = Table::named(pool, tx.load(at(dir, word::TABLE))?)? {
-        tx.set_volatile(at(dir, word::TABLE), 0);
+    if let Some(table) = Table::named(tx.load(at(dir, word::TABLE))?)? {
+        tx.set_volatile(at(dir, word::TABLE), 0)?;
         table.free(tx)?;
     }
-    tx.set(at(dir, word::LAST_CHUNK), 0);
-    tx.set(at(dir, word::DATA), 0);
-    let granule = super::chunk::granule_number(pool, first.offset);
+    tx.set(at(dir, word::LAST_CHUNK), 0)?;
+    tx.set(at(dir, word::DATA), 0)?;
+    let granule = super::chunk::granule_number(first.offset);
     tx.free(Rec(granule))?;
     Ok(true)
 }

@@ -75,7 +75,7 @@ pub(crate) fn find_locked(
 #[inline]
 fn look(pool: &Pool, dir: Ino, offset: u64, name: &[u8], hash: u32) -> Result<Seen> {
     let link = pool.load(at(offset, word::TABLE))?;
-    let seen = match Table::named(pool, link)? {
+    let seen = match Table::named(link)? {
         Some(table) => look_in_table(pool, &table, name, hash)?,
         None => look_in_first(pool, dir, offset, name, hash)?,
     };
@@ -129,7 +129,7 @@ fn look_by_tag(pool: &Pool, chunk: &Chunk, name: &[u8], hash: u32) -> Result<See
             if index == 0 {
                 continue;
             }
-            match read_entry(pool, chunk.granule(pool, index), name, hash)? {
+            match read_entry(pool, chunk.granule(index), name, hash)? {
                 Seen::Miss => continue,
                 other => return Ok(other),
             }
@@ -145,7 +145,7 @@ fn search_chain(pool: &Pool, dir: Ino, offset: u64, name: &[u8], hash: u32) -> R
     while let Some(current) = chunk {
         let mut starts = current.starts(pool)?;
         while starts != 0 {
-            let granule = current.granule(pool, starts.trailing_zeros());
+            let granule = current.granule(starts.trailing_zeros());
             starts &= starts - 1;
             if let hit @ Seen::Hit(_) = read_entry(pool, granule, name, hash)? {
                 return Ok(hit);
@@ -169,7 +169,7 @@ fn search_chain(pool: &Pool, dir: Ino, offset: u64, name: &[u8], hash: u32) -> R
 /// Reads the entry in `granule` if it is the one named `name`.
 #[inline]
 fn read_entry(pool: &Pool, granule: u32, name: &[u8], hash: u32) -> Result<Seen> {
-    let entry = granule_offset(pool, granule);
+    let entry = granule_offset(granule);
     let head = Head(pool.load(entry)?);
     if head.hash() != hash || head.name_len() != name.len() || !head.is_live() {
         return Ok(Seen::Miss);
@@ -227,12 +227,12 @@ fn named_in(
 ) -> Result<Option<usize>> {
     let offset = locate(pool, parent)?;
     let Ok(chunk) = Chunk::of_entry(pool, parent, offset, granule) else { return Ok(None) };
-    let index = granule.wrapping_sub(chunk.granule(pool, 0));
+    let index = granule.wrapping_sub(chunk.granule(0));
     let begins = |pool| Ok(chunk.starts(pool)? >> (index & 63) & 1 == 1);
     if !begins(pool)? {
         return Ok(None);
     }
-    let entry = granule_offset(pool, granule);
+    let entry = granule_offset(granule);
     let head = Head(pool.load(entry)?);
     let named = pool.load(entry + 8)?;
     let mut copy = Copied::new();

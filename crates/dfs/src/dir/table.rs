@@ -43,7 +43,7 @@ impl Slot {
 impl Table {
     /// The table a link word names; `None` for 0, `EIO` for a size that cannot be.
     #[inline]
-    pub(super) fn named(pool: &Pool, link: u64) -> Result<Option<Table>> {
+    pub(super) fn named(link: u64) -> Result<Option<Table>> {
         if link == 0 {
             return Ok(None);
         }
@@ -52,7 +52,7 @@ impl Table {
         if !(LOG2_MIN..=LOG2_MAX).contains(&log2) {
             return Err(Errno::EIO);
         }
-        Ok(Some(Table { link, offset: pool.page_off(link.page()), mask: (1 << log2) - 1 }))
+        Ok(Some(Table { link, offset: link.offset(), mask: (1 << log2) - 1 }))
     }
 
     /// Slots.
@@ -112,11 +112,11 @@ impl Table {
             let value = tx.load(offset)?;
             if value == 0 {
                 let used = tx.load(at(dir, word::TABLE_USED))?;
-                tx.set_volatile(at(dir, word::TABLE_USED), used + 1);
+                tx.set_volatile(at(dir, word::TABLE_USED), used + 1)?;
             } else if value != DELETED {
                 continue;
             }
-            tx.set_volatile(offset, pair(hash, granule));
+            tx.set_volatile(offset, pair(hash, granule))?;
             return Ok(());
         }
         Err(Errno::EIO)
@@ -134,9 +134,9 @@ impl Table {
                 let last_in_run = tx.load(self.place(hash, steps + 1))? == 0;
                 if last_in_run {
                     let used = tx.load(at(dir, word::TABLE_USED))?;
-                    tx.set_volatile(at(dir, word::TABLE_USED), used.saturating_sub(1));
+                    tx.set_volatile(at(dir, word::TABLE_USED), used.saturating_sub(1))?;
                 }
-                tx.set_volatile(offset, if last_in_run { 0 } else { DELETED });
+                tx.set_volatile(offset, if last_in_run { 0 } else { DELETED })?;
                 return Ok(());
             }
         }
@@ -174,19 +174,19 @@ pub(super) fn rebuild(tx: &mut Tx<'_>, pool: &Pool, owner: Ino, dir: u64) -> Res
     let target = pool.target_of(crate::inode::record(owner)?)?;
     let link = tx.alloc_pages(kind::TABLE, target, pages as u32)?;
     let link = PageLink(link.0 | u64::from(log2) << 48);
-    let table = Table::named(pool, link.0)?.ok_or(Errno::EIO)?;
+    let table = Table::named(link.0)?.ok_or(Errno::EIO)?;
     for slot in 0..table.len() {
         pool.word(table.offset + slot * 8)?.store(0, Ordering::Relaxed);
     }
-    let old = Table::named(pool, tx.load(at(dir, word::TABLE))?)?;
+    let old = Table::named(tx.load(at(dir, word::TABLE))?)?;
     let used = match old {
         Some(old) => copy(pool, &old, &table)?,
         None => collect(pool, owner, dir, &table)?,
     };
-    tx.set_volatile(at(dir, word::TABLE_USED), used);
+    tx.set_volatile(at(dir, word::TABLE_USED), used)?;
     // ORDERING: the table's words were stored plainly; the commit's release store of this link
     // comes after them (partner: the acquire load of the link by readers).
-    tx.set_volatile(at(dir, word::TABLE), link.0);
+    tx.set_volatile(at(dir, word::TABLE), link.0)?;
     match old {
         Some(old) => old.free(tx),
         None => Ok(()),
@@ -214,9 +214,9 @@ fn collect(pool: &Pool, owner: Ino, dir: u64, to: &Table) -> Result<u64> {
     while let Some(current) = chunk {
         let mut starts = current.starts(pool)?;
         while starts != 0 {
-            let granule = current.granule(pool, starts.trailing_zeros());
+            let granule = current.granule(starts.trailing_zeros());
             starts &= starts - 1;
-            let head = Head(pool.load(granule_offset(pool, granule))?);
+            let head = Head(pool.load(granule_offset(granule))?);
             if used * 2 >= to.len() || !head.is_live() {
                 return Err(Errno::EIO);
             }

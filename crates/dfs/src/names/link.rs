@@ -5,11 +5,11 @@ use super::{Held, TRIES, check_len, gone, is_dots, set_nlink};
 use crate::dir::{self, NewEntry};
 use crate::inode::{
     self, Guard, INLINE_TARGET, LINKABLE, at, entry_type, is_dir, is_symlink, locate, still,
-    tag_generation, tag_kind, word,
+    word,
 };
 use crate::perm::{self, EXECUTE, WRITE};
 use crate::{Cred, Dfs, Ino};
-use engine::{PageLink, Rec, kind};
+use engine::{PageLink, Rec, kind, tag_generation, tag_kind};
 use sys::{Errno, Result};
 
 /// Most names of an inode; most subdirectories of a directory, and two.
@@ -52,9 +52,9 @@ impl Dfs {
             }
             let now = self.pool.now_ns();
             // The count comes first: an entry never leads to an inode that may be freed.
-            set_nlink(&mut tx, offset, &guard, guard.nlink + 1, now);
+            set_nlink(&mut tx, offset, &guard, guard.nlink + 1, now)?;
             if open & LINKABLE != 0 {
-                tx.set_volatile(at(offset, word::OPEN), open & !LINKABLE);
+                tx.set_volatile(at(offset, word::OPEN), open & !LINKABLE)?;
             }
             let entry = NewEntry { name, hash, entry_type: entry_type(guard.mode), child: ino };
             if dir::insert(&mut tx, self.pool, dir, held.offset, entry, crowded)?.is_none() {
@@ -83,7 +83,7 @@ impl Dfs {
         let place = if len <= INLINE_TARGET {
             at(offset, word::INLINE)
         } else if len <= TARGET_RECORD {
-            let place = self.pool.rec_off(Rec(inode::low(data)));
+            let place = Rec(inode::low(data)).offset();
             let tag = self.pool.load(place)?;
             if tag_kind(tag) != kind::SYMLINK || tag_generation(tag) != inode::high(data) {
                 still(self.pool, ino, offset)?;
@@ -91,9 +91,9 @@ impl Dfs {
             }
             place + 8
         } else {
-            self.pool.page_off(PageLink(data).page())
+            PageLink(data).offset()
         };
-        let len = len.min(buf.len()).min(engine::PAGE);
+        let len = len.min(buf.len()).min(engine::PAGE as usize);
         for (index, piece) in buf[..len].chunks_mut(8).enumerate() {
             let word = self.pool.load(place + index as u64 * 8)?.to_le_bytes();
             piece.copy_from_slice(&word[..piece.len()]);

@@ -4,12 +4,13 @@ use super::{Held, TRIES, check_len, gone, is_dots};
 use crate::dir::{self, NewEntry};
 use crate::inode::{
     self, Guard, INLINE_TARGET, INODE_BYTES, INODE_WORDS, LINKABLE, S_IFBLK, S_IFCHR, S_IFDIR,
-    S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, S_ISVTX, at, entry_type, is_dir, is_symlink,
-    link_word, low, pair, tag_generation, word,
+    S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, S_ISVTX, at, entry_type, high, is_dir, is_symlink,
+    link_word, low, pair, word,
 };
 use crate::perm::{self, EXECUTE, WRITE};
 use crate::{Cred, Dfs, Ino};
-use engine::{LockId, Pool, Rec, Tx, kind};
+use daos_types::ObjectClass;
+use engine::{LockId, Pool, Rec, Tx, kind, tag_generation};
 use sys::{Errno, Result};
 
 /// Longest target of a symbolic link, bytes (`PATH_MAX` less the final 0).
@@ -108,9 +109,9 @@ impl Dfs {
         let now = self.pool.now_ns();
         let target = self.pool.target_of(inode::record(dir)?)?;
         let ino = new_inode(&mut tx, self.pool, cred, &held, &node, target, now)?;
-        let offset = self.pool.rec_off(Rec(ino.number as u32));
-        tx.set(at(offset, word::MODE), pair(inherited(cred, &held.guard, &node).0, 0));
-        tx.set_volatile(at(offset, word::OPEN), LINKABLE);
+        let offset = Rec(ino.number as u32).offset();
+        tx.set(at(offset, word::MODE), pair(inherited(cred, &held.guard, &node).0, 0))?;
+        tx.set_volatile(at(offset, word::OPEN), LINKABLE)?;
         tx.commit()?;
         Ok(ino)
     }
@@ -152,8 +153,8 @@ impl Dfs {
             };
             let subdirs = i32::from(is_dir(node.mode));
             if subdirs != 0 {
-                let offset = self.pool.rec_off(Rec(child.number as u32));
-                tx.set_volatile(at(offset, word::SEQUENCE), u64::from(granule));
+                let offset = Rec(child.number as u32).offset();
+                tx.set_volatile(at(offset, word::SEQUENCE), u64::from(granule))?;
             }
             held.changed(&mut tx, now, 1, subdirs)?;
             tx.commit()?;
@@ -167,8 +168,11 @@ impl Dfs {
         if !is_dir(node.mode) {
             return self.pool.target_of(inode::record(dir)?);
         }
-        let _ = hash;
-        self.pool.target_of(inode::record(dir)?)
+        let offset = inode::locate(self.pool, dir).map_err(gone)?;
+        let class = high(self.pool.load(at(offset, word::CONTAINER))?);
+        let class = ObjectClass::from_id(class).ok_or(Errno::EIO)?;
+        let object = dir.number << 32 | u64::from(hash);
+        Ok(engine::place::directory(self.pool.target_count(), class, object).0)
     }
 }
 
@@ -211,9 +215,9 @@ pub(super) fn new_inode(
     target: u16,
     now: i64,
 ) -> Result<Ino> {
-    let replicas = pool.replicas_of(inode::record(dir.ino)?);
+    let replicas = pool.replicas_of(inode::record(dir.ino)?)?;
     let rec = tx.alloc(kind::INODE, INODE_BYTES, target, replicas)?;
-    let offset = pool.rec_off(rec);
+    let offset = rec.offset();
     let (mode, gid) = inherited(cred, &dir.guard, node);
     let mut words = [0; INODE_WORDS];
     words[word::MODE as usize] = pair(mode, if is_dir(mode) { 2 } else { 1 });
@@ -225,9 +229,9 @@ pub(super) fn new_inode(
     words[word::CLASS as usize] = pool.load(at(dir.offset, word::CLASS))?;
     words[word::CONTAINER as usize] = pool.load(at(dir.offset, word::CONTAINER))?;
     if !node.target.is_empty() {
-        put_target(tx, pool, node.target, target, replicas, &mut words)?;
+        put_target(tx, node.target, target, replicas, &mut words)?;
     }
-    tx.put(at(offset, 1), &words[1..]);
+    tx.put(at(offset, 1), &words[1..])?;
     let generation = tag_generation(tx.load(offset)?);
     Ok(Ino { number: u64::from(rec.0), generation })
 }
@@ -235,7 +239,6 @@ pub(super) fn new_inode(
 /// Stores the target of a symbolic link: in the inode, in a record, or in a page.
 fn put_target(
     tx: &mut Tx<'_>,
-    pool: &Pool,
     bytes: &[u8],
     target: u16,
     replicas: u8,
@@ -250,14 +253,14 @@ fn put_target(
     let mut place = if bytes.len() <= TARGET_RECORD {
         let size = if bytes.len() <= 256 - 8 { 256 } else { 1024 };
         let rec = tx.alloc(kind::SYMLINK, size, target, replicas)?;
-        let offset = pool.rec_off(rec);
+        let offset = rec.offset();
         let generation = tag_generation(tx.load(offset)?);
         words[word::DATA as usize] = pair(generation, rec.0);
         offset + 8
     } else {
         let page = tx.alloc_page(kind::BLOB, target, replicas, false)?;
         words[word::DATA as usize] = page.0;
-        pool.page_off(page.page())
+        page.offset()
     };
     for piece in bytes.chunks(256) {
         let mut packed = [0; 32];
@@ -265,7 +268,7 @@ fn put_target(
             *word = dir::packed(piece);
         }
         let len = piece.len().div_ceil(8);
-        tx.put(place, &packed[..len]);
+        tx.put(place, &packed[..len])?;
         place += len as u64 * 8;
     }
     Ok(())

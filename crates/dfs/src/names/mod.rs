@@ -51,9 +51,9 @@ impl Held {
         let add = |count: u32, change: i32| count.checked_add_signed(change).ok_or(Errno::EIO);
         let changed = pair(add(high(counts), entries)?, add(low(counts), subdirs)?);
         if changed != counts {
-            tx.set(at(self.offset, word::COUNTS), changed);
+            tx.set(at(self.offset, word::COUNTS), changed)?;
         }
-        tx.put(at(self.offset, word::MTIME), &[now as u64, now as u64]);
+        tx.put(at(self.offset, word::MTIME), &[now as u64, now as u64])?;
         Ok(())
     }
 }
@@ -93,7 +93,7 @@ fn is_dots(name: &[u8]) -> bool {
 }
 
 /// Sets the number of names of an inode and its change time.
-fn set_nlink(tx: &mut Tx<'_>, offset: u64, guard: &Guard, nlink: u32, now: i64) {
-    tx.set(at(offset, word::MODE), pair(guard.mode, nlink));
-    tx.set(at(offset, word::CTIME), now as u64);
+fn set_nlink(tx: &mut Tx<'_>, offset: u64, guard: &Guard, nlink: u32, now: i64) -> Result<()> {
+    tx.set(at(offset, word::MODE), pair(guard.mode, nlink))?;
+    tx.set(at(offset, word::CTIME), now as u64)
 }

@@ -41,7 +41,7 @@ impl Dfs {
         queue: bool,
     ) -> Result<Retired> {
         if high(tx.load(at(offset, word::OPEN))?) != 0 {
-            super::set_nlink(tx, offset, guard, 0, now);
+            super::set_nlink(tx, offset, guard, 0, now)?;
             return Ok(Retired::Kept);
         }
         if self.free_contents(tx, ino, offset, guard)? {
@@ -51,11 +51,11 @@ impl Dfs {
         if !queue {
             return Ok(Retired::NeedsQueue);
         }
-        super::set_nlink(tx, offset, guard, 0, now);
+        super::set_nlink(tx, offset, guard, 0, now)?;
         let root = locate(self.pool, self.root)?;
         let first = tx.load(at(root, word::RECLAIM))?;
-        tx.set_volatile(at(offset, word::RECLAIM), first);
-        tx.set_volatile(at(root, word::RECLAIM), link_word(ino));
+        tx.set_volatile(at(offset, word::RECLAIM), first)?;
+        tx.set_volatile(at(root, word::RECLAIM), link_word(ino))?;
         Ok(Retired::Queued)
     }
 
@@ -104,13 +104,13 @@ impl Dfs {
         }
         let Ok(offset) = locate(self.pool, first) else {
             // Damage; the list cannot be followed any further.
-            tx.set_volatile(at(root, word::RECLAIM), 0);
+            tx.set_volatile(at(root, word::RECLAIM), 0)?;
             return tx.commit().map(|_| false);
         };
         let guard = Guard::read(self.pool, offset)?;
         if self.free_contents(&mut tx, first, offset, &guard)? {
             let next = tx.load(at(offset, word::RECLAIM))?;
-            tx.set_volatile(at(root, word::RECLAIM), next);
+            tx.set_volatile(at(root, word::RECLAIM), next)?;
             tx.free(inode::record(first)?)?;
         }
         tx.commit().map(|_| true)
@@ -143,7 +143,7 @@ impl Dfs {
         if data == 0 {
             return Ok(());
         }
-        tx.set(at(offset, word::DATA), 0);
+        tx.set(at(offset, word::DATA), 0)?;
         if tx.load(at(offset, word::SIZE))? <= TARGET_RECORD as u64 {
             tx.free(Rec(low(data)))
         } else {

@@ -58,7 +58,7 @@ impl Dfs {
             if nlink == 0 {
                 retired = self.retire(&mut tx, found.child, child, &guard, now, queue)?;
             } else {
-                set_nlink(&mut tx, child, &guard, nlink, now);
+                set_nlink(&mut tx, child, &guard, nlink, now)?;
             }
             if matches!(retired, Retired::NeedsQueue) {
                 queue = true;

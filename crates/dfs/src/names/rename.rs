@@ -268,10 +268,10 @@ impl Dfs {
         now: i64,
     ) -> Result<()> {
         let source = &ends.source;
-        dir::replace(tx, self.pool, &target.found, source.found.child, entry_type(source.guard.mode));
-        dir::replace(tx, self.pool, &source.found, target.found.child, entry_type(target.guard.mode));
-        place(tx, source, plan.to_dir, target.found.granule, now);
-        place(tx, target, plan.from_dir, source.found.granule, now);
+        dir::replace(tx, &target.found, source.found.child, entry_type(source.guard.mode))?;
+        dir::replace(tx, &source.found, target.found.child, entry_type(target.guard.mode))?;
+        place(tx, source, plan.to_dir, target.found.granule, now)?;
+        place(tx, target, plan.from_dir, source.found.granule, now)?;
         if plan.from_dir == plan.to_dir {
             return ends.from.changed(tx, now, 0, 0);
         }
@@ -297,7 +297,7 @@ impl Dfs {
         let child = source.found.child;
         let granule = match &ends.target {
             Some(target) => {
-                dir::replace(tx, self.pool, &target.found, child, kind);
+                dir::replace(tx, &target.found, child, kind)?;
                 target.found.granule
             }
             None => {
@@ -309,7 +309,7 @@ impl Dfs {
                 }
             }
         };
-        place(tx, source, plan.to_dir, granule, now);
+        place(tx, source, plan.to_dir, granule, now)?;
         let emptied = self.leave_old(tx, cred, plan, ends, now)?;
         self.count(tx, plan, ends, now)?;
         let retired = match &ends.target {
@@ -335,7 +335,7 @@ impl Dfs {
         let node = Node { mode: S_IFCHR, rdev: 0, target: b"" };
         let target = self.pool.target_of(inode::record(plan.from_dir)?)?;
         let white = new_inode(tx, self.pool, cred, &ends.from, &node, target, now)?;
-        dir::replace(tx, self.pool, old, white, entry_type(node.mode));
+        dir::replace(tx, old, white, entry_type(node.mode))?;
         Ok(None)
     }
 
@@ -358,7 +358,7 @@ impl Dfs {
     fn displaced(&self, tx: &mut Tx<'_>, end: &End, now: i64, queue: bool) -> Result<Retired> {
         let nlink = if is_dir(end.guard.mode) { 0 } else { end.guard.nlink.saturating_sub(1) };
         if nlink != 0 {
-            set_nlink(tx, end.offset, &end.guard, nlink, now);
+            set_nlink(tx, end.offset, &end.guard, nlink, now)?;
             return Ok(Retired::Kept);
         }
         self.retire(tx, end.found.child, end.offset, &end.guard, now, queue)
@@ -366,12 +366,12 @@ impl Dfs {
 }
 
 /// Records where an inode's name lies now.
-fn place(tx: &mut Tx<'_>, end: &End, dir: Ino, granule: u32, now: i64) {
-    tx.set(at(end.offset, word::PARENT), link_word(dir));
+fn place(tx: &mut Tx<'_>, end: &End, dir: Ino, granule: u32, now: i64) -> Result<()> {
+    tx.set(at(end.offset, word::PARENT), link_word(dir))?;
     if is_dir(end.guard.mode) {
-        tx.set_volatile(at(end.offset, word::SEQUENCE), u64::from(granule));
+        tx.set_volatile(at(end.offset, word::SEQUENCE), u64::from(granule))?;
     }
-    tx.set(at(end.offset, word::CTIME), now as u64);
+    tx.set(at(end.offset, word::CTIME), now as u64)
 }
 
 /// Rights, kinds and limits, in the order of Linux.
