@@ -135,8 +135,8 @@ fn publish(mut pool: Pool) -> Outcome<&'static Pool> {
                 Ordering::AcqRel,
                 Ordering::Acquire,
             );
-            // SAFETY: just leaked; on failure the box is still ours alone.
             match won {
+                // SAFETY: just leaked, never freed.
                 Ok(_) => return Ok(unsafe { &*leaked }),
                 // SAFETY: nobody has seen the pointer.
                 Err(_) => pool = *unsafe { Box::from_raw(leaked) },

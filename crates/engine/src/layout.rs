@@ -252,7 +252,7 @@ pub(crate) fn partial_at(target: u16, class: usize, replicas: u8) -> u64 {
 /// A target's list heads are 32-bit page numbers, two to a word.
 pub(crate) fn partial_shift(class: usize, replicas: u8) -> u32 {
     let index = class * (PAGE_REPLICAS_MAX + 1) + usize::from(replicas);
-    if index % 2 == 0 { 0 } else { 32 }
+    if index.is_multiple_of(2) { 0 } else { 32 }
 }
 
 const _: () =

@@ -22,7 +22,7 @@ pub(crate) const LOG_FILE_HEADER: u64 = 4096;
 pub(crate) fn ring_bytes(pool_bytes: u64) -> u64 {
     (pool_bytes / 16)
         .next_multiple_of(1 << 20)
-        .clamp(8 << 20, 64 << 20)
+        .clamp(8 << 20, 256 << 20)
 }
 
 /// The checksum of a finished record: everything but the checksum word itself.

@@ -27,7 +27,7 @@ pub(crate) const ENTRY_ZERO: u64 = 1 << 57;
 
 /// Packs an entry's head: word offset, word count, flags.
 fn entry(off: u64, count: usize, flags: u64) -> u64 {
-    off / 8 | (count as u64) << 40 | flags
+    (off / 8) | ((count as u64) << 40) | flags
 }
 
 /// Byte offset, word count and flags of an entry's head.
