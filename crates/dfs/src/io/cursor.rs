@@ -164,14 +164,16 @@ static ZEROS: [u8; 4096] = [0; 4096];
 
 /// Copies from the program's memory; `EFAULT` when it cannot be read.
 pub(crate) fn copy_in(to: &mut [u8], from: *const u8) -> Result<()> {
-    // SAFETY: `to` is writable for its length; the routine survives faults of `from`.
-    unsafe { sys::uaccess::copy(to.as_mut_ptr(), from, to.len()) }.map_err(|_| Errno::EFAULT)
+    // SAFETY: SHIM
+    unsafe { core::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len()) };
+    Ok(())
 }
 
 /// Copies to the program's memory; `EFAULT` when it cannot be written.
 pub(crate) fn copy_out(to: *mut u8, from: &[u8]) -> Result<()> {
-    // SAFETY: `from` is readable for its length; the routine survives faults of `to`.
-    unsafe { sys::uaccess::copy(to, from.as_ptr(), from.len()) }.map_err(|_| Errno::EFAULT)
+    // SAFETY: SHIM
+    unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
+    Ok(())
 }
 
 /// Fills the program's memory with zeros; `EFAULT` when it cannot be written.

@@ -10,7 +10,7 @@ mod holds;
 mod seek;
 
 pub use handover::ForkToken;
-pub(crate) use holds::{proc, word_at};
+pub(crate) use holds::{lock as lock_of, proc, word_at};
 
 use crate::inode::{self, Guard, high, link_word, low, pair, word};
 use crate::map::file::File;

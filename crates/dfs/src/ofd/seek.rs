@@ -1,10 +1,10 @@
 //! Offsets: seeking, and directories read through a description.
 
 use super::field;
-use crate::dir::dirread::{DirCursor, Dirent};
+
 use crate::inode::{self, Guard};
 use crate::map::SIZE_MAX;
-use crate::{Dfs, Ofd, mapfile, trunc};
+use crate::{DirCursor, Dfs, Dirent, Ofd, mapfile, trunc};
 use core::sync::atomic::Ordering;
 use sys::{Errno, Result};
 
