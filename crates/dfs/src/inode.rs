@@ -195,16 +195,6 @@ pub(crate) fn still(pool: &Pool, ino: Ino, offset: u64) -> Result<()> {
     }
 }
 
-/// The inode in the record `number`, whatever its generation; `None` if that is no live inode.
-pub(crate) fn from_number(pool: &Pool, number: u32) -> Result<Option<Ino>> {
-    let tag = pool.load(Rec(number).offset())?;
-    let live = tag_kind(tag) == kind::INODE;
-    Ok(live.then_some(Ino {
-        number: u64::from(number),
-        generation: tag_generation(tag),
-    }))
-}
-
 /// Lock under which the words of an inode change.
 pub(crate) fn lock(pool: &Pool, ino: Ino) -> Result<LockId> {
     Ok(LockId::Target(pool.target_of(record(ino)?)?))

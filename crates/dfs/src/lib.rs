@@ -19,3 +19,4 @@ pub use dir::{DirCursor, Dirent};
 pub use mount::Dfs;
 pub use names::{RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT};
 pub use types::*;
+pub use xattr::{XATTR_CREATE, XATTR_REPLACE};

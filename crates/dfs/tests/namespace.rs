@@ -55,3 +55,66 @@ fn names_come_and_go() {
     assert_eq!(list(&c.dfs, root).expect("list"), ["file"]);
     assert_eq!(c.dfs.stat(dir), Err(Errno::ESTALE));
 }
+
+#[test]
+fn attributes_of_all_sizes_are_kept() {
+    let c = Container::new();
+    let (file, _) = c
+        .dfs
+        .create(&ROOT, c.dfs.root(), b"f", 0o644, true)
+        .expect("create");
+    for len in [
+        0, 1, 7, 8, 100, 900, 1000, 4096, 5000, 32_768, 32_769, 65_536,
+    ] {
+        for round in 0..2 {
+            let value: Vec<u8> = (0..len).map(|i| (i * 7 + round) as u8).collect();
+            let name = format!("user.a{len}");
+            c.dfs
+                .setxattr(&ROOT, file, name.as_bytes(), &value, 0)
+                .expect("set");
+            let mut out = vec![0; len + 1];
+            assert_eq!(
+                c.dfs.getxattr(&ROOT, file, name.as_bytes(), &mut out),
+                Ok(len)
+            );
+            assert_eq!(out[..len], value);
+            assert_eq!(
+                c.dfs.getxattr(&ROOT, file, name.as_bytes(), &mut []),
+                Ok(len)
+            );
+            if len > 1 {
+                let short = &mut out[..len - 1];
+                assert_eq!(
+                    c.dfs.getxattr(&ROOT, file, name.as_bytes(), short),
+                    Err(Errno::ERANGE)
+                );
+            }
+        }
+    }
+    let big = vec![0; 65_537];
+    assert_eq!(
+        c.dfs.setxattr(&ROOT, file, b"user.x", &big, 0),
+        Err(Errno::E2BIG)
+    );
+    let len = c.dfs.listxattr(&ROOT, file, &mut []).expect("size");
+    let mut list = vec![0; len];
+    assert_eq!(c.dfs.listxattr(&ROOT, file, &mut list), Ok(len));
+    assert_eq!(
+        list.split(|b| *b == 0)
+            .filter(|name| name.starts_with(b"user.a"))
+            .count(),
+        12
+    );
+    c.dfs
+        .removexattr(&ROOT, file, b"user.a4096")
+        .expect("remove");
+    assert_eq!(
+        c.dfs.removexattr(&ROOT, file, b"user.a4096"),
+        Err(Errno::ENODATA)
+    );
+    c.dfs.unlink(&ROOT, c.dfs.root(), b"f").expect("unlink");
+    assert_eq!(
+        c.dfs.getxattr(&ROOT, file, b"user.a1", &mut []),
+        Err(Errno::ESTALE)
+    );
+}
