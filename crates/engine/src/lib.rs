@@ -2,6 +2,7 @@
 //! of processes at once without a daemon.
 //!
 //! ```text
+//!   system                        the system root, pool registry, pool maps, who may attach
 //!   containers   place              what objects are and where they lie
 //!   tx           takeover           atomic changes, and those of the dead
 //!   pages        space              memory and blocks, given out and taken back
@@ -24,6 +25,7 @@ mod pool;
 pub mod process;
 mod rebuild;
 mod space;
+pub mod system;
 mod takeover;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -34,7 +36,7 @@ mod usage;
 pub use containers::{BLOB_BYTES_MAX, ContainerInfo};
 pub use error::EngineError;
 pub use layout::{BlockPtr, PageLink, PageState, Rec, Run, kind, tag_generation, tag_kind};
-pub use limits::{BLOCK, GRANULE, PAGE, RANKS_MAX, REPLICAS_MAX, TARGETS_MAX, TX_LOCKS_MAX};
+pub use limits::{BLOCK, GRANULE, PAGE, PROCESSES_MAX, RANKS_MAX, REPLICAS_MAX, TARGETS_MAX, TX_LOCKS_MAX};
 pub use pool::{LockId, Pool, PoolSpec};
 pub use space::{STAGED_MAX, Stage};
 pub use tx::Tx;
