@@ -272,9 +272,15 @@ impl Topology {
             })
             .collect();
         let fallback = by_node(Some(0)).unwrap_or(0);
+        let several_nodes = self
+            .nodes
+            .iter()
+            .filter(|node| !node.cpus.is_empty())
+            .count()
+            > 1;
         let mut unplaced = Vec::new();
         for (nic, socket) in self.nics.iter_mut().zip(sockets) {
-            if socket.is_none() && count > 1 && nic.kind != NicKind::Virtual {
+            if socket.is_none() && several_nodes && nic.kind != NicKind::Virtual {
                 unplaced.push(nic.name.clone());
             }
             nic.socket = Some(socket.unwrap_or(fallback));

@@ -254,8 +254,9 @@ fn through_members(tree: &Tree, name: &str) -> Option<Location> {
         .iter()
         .filter_map(|entry| entry.strip_prefix("lower_"))
         .filter(|member| {
+            let master = tree.link(&format!("{NET}/{member}/master"));
             tree.is_dir(&format!("{NET}/{member}/device"))
-                && tree.is_dir(&format!("{NET}/{member}/master"))
+                && master.is_some_and(|master| master.rsplit('/').next() == Some(name))
         })
         .map(|member| locate(tree, &format!("{NET}/{member}")));
     let mut place = places.next()?;

@@ -88,6 +88,8 @@ pub struct Peer {
 /// Which step decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
+    /// The socket has one interface of the kind.
+    Only,
     /// Core index mod number of interfaces: the guide's table.
     Table,
     /// Position among the ranks of the socket.
@@ -105,6 +107,7 @@ impl Rule {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Rule::Only => "only",
             Rule::Table => "table",
             Rule::RankIndex => "rank-index",
             Rule::CurrentCpu => "current-cpu",
@@ -316,8 +319,6 @@ fn answer(
             reason.push_str(&format!(", but the share of {} is taken", wanted.name));
         }
         reason.push_str(&format!(": {} carries least", chosen.name));
-    } else {
-        reason.push_str(&format!(": {}", chosen.name));
     }
     if seat.home != seat.near {
         reason.push_str(&format!(" (no interface of socket {} is up)", seat.near));

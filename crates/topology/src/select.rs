@@ -10,13 +10,14 @@
 use std::path::PathBuf;
 
 use crate::cache::{Cache, Source};
+use crate::cpuset::CpuSet;
 use crate::discover::root_from;
 use crate::error::TopologyError;
 use crate::handover::{Handover, Names, handover};
 use crate::launcher::{Identity, Lookup, local_identity};
 use crate::model::Topology;
 use crate::peers::Registry;
-use crate::plan::{Choice, Policy, choose};
+use crate::plan::{Choice, Policy, Process, choose};
 use crate::process::this_process;
 use crate::store;
 
@@ -31,6 +32,8 @@ pub struct Session {
     /// Live processes of the job on this node when this one joined; `None` if they are not known.
     pub joined: Option<usize>,
     registry: Option<Registry>,
+    /// CPUs to assume instead of asking the kernel.
+    cpus: Option<CpuSet>,
     notes: Vec<String>,
 }
 
@@ -54,28 +57,41 @@ impl Session {
     /// topology: launchers, shells and wrapper scripts come here as well.
     #[must_use]
     pub fn start(variable: &Lookup<'_>) -> Session {
-        Session::start_in(variable, store::default_dir(variable))
+        Session::start_in(variable, store::default_dir(variable), None)
     }
 
-    /// The same with another directory for the shared file; `None` for no shared file.
+    /// The same with another directory for the shared file (`None` for no shared file), and as if
+    /// the process were bound to `cpus`: to see what ranks would do elsewhere.
     #[must_use]
-    pub fn start_in(variable: &Lookup<'_>, dir: Option<PathBuf>) -> Session {
+    pub fn start_in(variable: &Lookup<'_>, dir: Option<PathBuf>, cpus: Option<CpuSet>) -> Session {
         let identity = local_identity(variable);
         let registry = dir.map(|dir| Registry::new(&dir, identity.job.as_deref()));
-        let mut notes = identity.notes.clone();
-        let joined = registry
-            .as_ref()
-            .map(|registry| registry.join(&this_process(identity.local)));
-        if joined.is_none() {
-            notes.push("no directory for shared files: other ranks not known".to_owned());
-        }
-        let joined = joined.and_then(|joined| noted(joined, &mut notes));
-        Session {
+        let notes = identity.notes.clone();
+        let mut session = Session {
             identity,
-            joined,
+            joined: None,
             registry,
+            cpus,
             notes,
+        };
+        let me = session.process();
+        session.joined = match &session.registry {
+            Some(registry) => noted(registry.join(&me), &mut session.notes),
+            None => {
+                let note = "no directory for shared files: other ranks not known";
+                session.notes.push(note.to_owned());
+                None
+            }
+        };
+        session
+    }
+
+    fn process(&self) -> Process {
+        let mut me = this_process(self.identity.local);
+        if let Some(cpus) = &self.cpus {
+            me.cpus.clone_from(cpus);
         }
+        me
     }
 
     /// Chooses the interface for this process, in the machine's topology (`DAOS_TOPOLOGY_ROOT`
@@ -94,7 +110,7 @@ impl Session {
         notes.extend(topology.notes.iter().cloned());
         let (policy, ignored) = Policy::from_env(variable);
         notes.extend(ignored);
-        let me = this_process(self.identity.local);
+        let me = self.process();
         let shared = self
             .registry
             .as_ref()
@@ -122,6 +138,13 @@ impl Session {
     #[must_use]
     pub fn peer_count(&self) -> Option<usize> {
         Some(self.registry.as_ref()?.peers().ok()?.len())
+    }
+
+    /// How many of them have chosen an interface.
+    #[must_use]
+    pub fn chosen_count(&self) -> Option<usize> {
+        let peers = self.registry.as_ref()?.peers().ok()?;
+        Some(peers.iter().filter(|peer| peer.nic.is_some()).count())
     }
 
     /// Gives the place up, for a process that stops using DAOS but goes on. Processes that end need

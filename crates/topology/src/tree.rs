@@ -15,6 +15,8 @@ use crate::error::TopologyError;
 
 /// No attribute is longer than a page; CPU lists of the largest machines fit as well.
 const FILE_BYTES_MAX: usize = 16 << 10;
+/// openat2(2) asks to try again when it loses a race; this often, then the file is "not there".
+const OPEN_TRIES_MAX: usize = 1000;
 /// Directory entries looked at; the rest of a huge directory is ignored.
 const ENTRIES_MAX: usize = 4096;
 
@@ -38,13 +40,25 @@ impl Tree {
     }
 
     fn open_at(&self, path: &str, flags: OFlags) -> Option<OwnedFd> {
-        let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        if self.confined.get() {
-            let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        // openat2 refuses, with O_PATH, flags that mean nothing there.
+        let flags = match flags.contains(OFlags::PATH) {
+            true => flags | OFlags::CLOEXEC,
+            false => flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY,
+        };
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        for _ in 0..OPEN_TRIES_MAX {
+            if !self.confined.get() {
+                break;
+            }
             match fs::openat2(&self.root, path, flags, Mode::empty(), resolve) {
+                // A rename anywhere in the system while ".." was resolved.
+                Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(Errno::NOSYS | Errno::PERM) => self.confined.set(false),
                 answer => return answer.ok(),
             }
+        }
+        if self.confined.get() {
+            return None;
         }
         fs::openat(&self.root, path, flags, Mode::empty()).ok()
     }

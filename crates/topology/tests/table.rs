@@ -162,6 +162,9 @@ fn recommended_lists_for_every_ppn() {
         let (low, high) = (plan.loads.iter().min(), plan.loads.iter().max());
         let spread = high.unwrap() - low.unwrap();
         assert!(spread <= 1, "{ppn}: {:?}", plan.loads);
+        let unbound = topology::plan::plan(&aurora, &vec![aurora.online(); ppn], Policy::default());
+        let spread = unbound.loads.iter().max().unwrap() - unbound.loads.iter().min().unwrap();
+        assert!(spread <= 1, "{ppn} unbound: {:?}", unbound.loads);
     }
     // The first cores are left to the operating system while there is room.
     assert!(

@@ -176,8 +176,13 @@ impl Seat {
             let slot = core.checked_rem(nominal.len())?;
             nominal.get(slot).copied().filter(|nic| up.contains(nic))
         };
-        if nominal.is_empty() {
-            return seat(None, Rule::NoNic, String::new());
+        match (nominal, fabric.kind) {
+            ([], _) | (_, None) => return seat(None, Rule::NoNic, String::new()),
+            (&[only], Some(kind)) => {
+                let reason = format!("the only {kind} interface of socket {home}");
+                return seat(up.contains(&only).then_some(only), Rule::Only, reason);
+            }
+            _ => {}
         }
         if let ([_], Some(core)) = (sockets, one_class(topology, &process.cpus, nominal.len())) {
             let reason = format!(
