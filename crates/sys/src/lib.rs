@@ -7,6 +7,7 @@
 mod errno;
 pub mod futex;
 pub mod raw;
+pub mod tls;
 
 pub use errno::Errno;
 
