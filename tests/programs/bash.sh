@@ -29,3 +29,5 @@ type -t ls; command -v cat > /dev/null && echo found
 cd d; pwd -P | sed 's/.*\///'; cd - > /dev/null; pushd d > /dev/null; popd > /dev/null
 umask 077; > masked; stat -c %a masked
 ulimit -n > /dev/null && coproc cat; echo co >&"${COPROC[1]}"; read -u "${COPROC[0]}" c; echo "$c"
+mkdir cache; echo 1 > cache/f; rm -rf cache; mkdir cache; echo 2 > cache/f; cat cache/f; (rm -rf cache); mkdir cache; echo 3 > cache/g; cat cache/*
+exec 5> log 6>&5; echo five >&5; (echo six >&6); echo configure: >> log; exec 5>&- 6>&-; cat log; : > log; test ! -s log && echo emptied

@@ -107,6 +107,20 @@ impl Mount {
         }
     }
 
+    /// The directory with the copies of the library and the commands.
+    pub(crate) fn stage(&self) -> &Path {
+        self.stage.path()
+    }
+
+    /// The value of one of the variables that make the mount visible.
+    pub(crate) fn variable(&self, name: &str) -> Option<&OsString> {
+        self.place
+            .env
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value)
+    }
+
     /// The mount's root path.
     pub(crate) fn point(&self) -> PathBuf {
         self.place

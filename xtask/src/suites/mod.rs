@@ -5,6 +5,7 @@ mod c_programs;
 mod fsx;
 mod mpi;
 mod pjdfstest;
+mod preload;
 mod programs;
 mod tools;
 
@@ -59,6 +60,7 @@ const SUITES: &[(&str, Runner)] = &[
     ("posix", c_programs::posix),
     ("posix-user", c_programs::posix_user),
     ("programs", programs::programs),
+    ("preload", preload::preload),
     ("bad-input", bad_input::bad_input),
     ("pjdfstest", pjdfstest::as_root),
     ("pjdfstest-user", pjdfstest::as_user),
@@ -72,6 +74,7 @@ const NEED_BUILD: &[&str] = &[
     "posix",
     "posix-user",
     "programs",
+    "preload",
     "bad-input",
     "pjdfstest",
     "pjdfstest-user",

@@ -194,7 +194,7 @@ fn compare(expected: &Ran, got: &Ran) -> Ending {
 }
 
 /// The first line that differs.
-fn difference(expected: &str, got: &str) -> String {
+pub(super) fn difference(expected: &str, got: &str) -> String {
     let (mut left, mut right) = (expected.lines(), got.lines());
     for number in 1.. {
         match (left.next(), right.next()) {
