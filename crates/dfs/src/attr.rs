@@ -45,7 +45,11 @@ impl Dfs {
             uid: high(word(word::OWNER)),
             gid: low(word(word::OWNER)),
             rdev: word(word::RDEV),
-            size: if is_dir(mode) { dir_size(word(word::COUNTS)) } else { word(word::SIZE) },
+            size: if is_dir(mode) {
+                dir_size(word(word::COUNTS))
+            } else {
+                word(word::SIZE)
+            },
             blocks: word(word::BLOCKS).saturating_mul(8),
             blksize: low(word(word::CLASS)).max(engine::PAGE as u32),
             atime: word(word::ATIME) as i64,
@@ -75,7 +79,10 @@ impl Dfs {
             if !cred.privileged && !perm::in_group(cred, guard.gid) {
                 bits &= !S_ISGID;
             }
-            tx.set(at(offset, word::MODE), pair(guard.mode & !0o7777 | bits, guard.nlink))?;
+            tx.set(
+                at(offset, word::MODE),
+                pair(guard.mode & !0o7777 | bits, guard.nlink),
+            )?;
             tx.set(at(offset, word::CTIME), now as u64)?;
             Ok(())
         })
@@ -112,13 +119,7 @@ impl Dfs {
 
     /// Sets access and modification time. Both to the present: owner, privileged, or permission to
     /// write (`EACCES`); anything else: owner or privileged (`EPERM`).
-    pub fn utimens(
-        &self,
-        cred: &Cred<'_>,
-        ino: Ino,
-        atime: SetTime,
-        mtime: SetTime,
-    ) -> Result<()> {
+    pub fn utimens(&self, cred: &Cred<'_>, ino: Ino, atime: SetTime, mtime: SetTime) -> Result<()> {
         if (atime, mtime) == (SetTime::Omit, SetTime::Omit) {
             return Guard::of(self.pool, ino).map(drop);
         }
@@ -145,7 +146,7 @@ impl Dfs {
     /// Records a read of the data, by the rules of `relatime` (`mount(8)`): only if the last one
     /// was not after the last change, or was a day ago. Losing it is no error.
     pub fn touch_atime(&self, ino: Ino) {
-        drop(self.try_touch(ino));
+        self.try_touch(ino).ok();
     }
 
     fn try_touch(&self, ino: Ino) -> Result<()> {

@@ -156,7 +156,10 @@ pub(crate) fn link_word(ino: Ino) -> u64 {
 /// The inode a link word names; `None` for 0.
 pub(crate) fn from_link(word: u64) -> Option<Ino> {
     let number = u64::from(low(word));
-    (number != 0).then_some(Ino { number, generation: high(word) })
+    (number != 0).then_some(Ino {
+        number,
+        generation: high(word),
+    })
 }
 
 /// Record of an inode; `ESTALE` for a number no record can have.
@@ -192,13 +195,6 @@ pub(crate) fn still(pool: &Pool, ino: Ino, offset: u64) -> Result<()> {
     }
 }
 
-/// The inode in the record `number`, whatever its generation; `None` if that is no live inode.
-pub(crate) fn from_number(pool: &Pool, number: u32) -> Result<Option<Ino>> {
-    let tag = pool.load(Rec(number).offset())?;
-    let live = tag_kind(tag) == kind::INODE;
-    Ok(live.then_some(Ino { number: u64::from(number), generation: tag_generation(tag) }))
-}
-
 /// Lock under which the words of an inode change.
 pub(crate) fn lock(pool: &Pool, ino: Ino) -> Result<LockId> {
     Ok(LockId::Target(pool.target_of(record(ino)?)?))
@@ -223,7 +219,12 @@ impl Guard {
     pub(crate) fn read(pool: &Pool, offset: u64) -> Result<Guard> {
         let mode = pool.load(at(offset, word::MODE))?;
         let owner = pool.load(at(offset, word::OWNER))?;
-        Ok(Guard { mode: high(mode), nlink: low(mode), uid: high(owner), gid: low(owner) })
+        Ok(Guard {
+            mode: high(mode),
+            nlink: low(mode),
+            uid: high(owner),
+            gid: low(owner),
+        })
     }
 
     /// The same for an inode, checked: `ESTALE` if it is gone.

@@ -29,3 +29,4 @@ pub use names::{RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT};
 pub use ofd::{ForkToken, OfdInfo};
 pub use trunc::{FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE};
 pub use types::*;
+pub use xattr::{XATTR_CREATE, XATTR_REPLACE};

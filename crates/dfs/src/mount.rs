@@ -1,8 +1,6 @@
 //! A mounted container: the handle everything else is a method of.
 
-use crate::inode::{
-    self, Guard, INODE_BYTES, INODE_WORDS, S_IFDIR, at, is_dir, pair, word,
-};
+use crate::inode::{self, Guard, INODE_BYTES, INODE_WORDS, S_IFDIR, at, is_dir, pair, word};
 use crate::{Ino, StatFs};
 use daos_types::ObjectClass;
 use engine::{ContainerInfo, LockId, Pool, kind, tag_generation};
@@ -29,7 +27,11 @@ impl Dfs {
         if !is_dir(guard.mode) {
             return Err(Errno::EIO);
         }
-        let dfs = Dfs { pool, root, container: container.index };
+        let dfs = Dfs {
+            pool,
+            root,
+            container: container.index,
+        };
         dfs.drain_reclaim();
         Ok(dfs)
     }
@@ -50,7 +52,10 @@ impl Dfs {
         let mut tx = pool.tx(&[LockId::Target(target)])?;
         let rec = tx.alloc(kind::INODE, INODE_BYTES, target, replicas)?;
         let generation = tag_generation(tx.load(rec.offset())?);
-        let ino = Ino { number: u64::from(rec.0), generation };
+        let ino = Ino {
+            number: u64::from(rec.0),
+            generation,
+        };
         let mut words = [0; INODE_WORDS];
         words[word::MODE as usize] = pair(S_IFDIR | mode & 0o7777, 2);
         words[word::OWNER as usize] = pair(uid, gid);
@@ -77,6 +82,12 @@ impl Dfs {
     pub fn statfs(&self) -> Result<StatFs> {
         let (blocks, bfree) = self.pool.space()?;
         let fsid = self.pool.instance() ^ u64::from(self.container) << 48;
-        Ok(StatFs { blocks, bfree, files: blocks, ffree: bfree, fsid })
+        Ok(StatFs {
+            blocks,
+            bfree,
+            files: blocks,
+            ffree: bfree,
+            fsid,
+        })
     }
 }

@@ -57,10 +57,13 @@ pub(crate) fn check_sticky(cred: &Cred<'_>, dir: &Guard, victim: &Guard) -> Resu
 /// May the caller make another name for a file (the rule of `fs.protected_hardlinks`, see
 /// `proc_sys_fs(5)`)? `EPERM` if not.
 pub(crate) fn check_link(cred: &Cred<'_>, guard: &Guard) -> Result<()> {
-    let set_id = guard.mode & S_ISUID != 0
-        || guard.mode & (S_ISGID | S_IXGRP) == S_ISGID | S_IXGRP;
+    let set_id = guard.mode & S_ISUID != 0 || guard.mode & (S_ISGID | S_IXGRP) == S_ISGID | S_IXGRP;
     let harmless = is_file(guard.mode) && !set_id && check(cred, guard, READ | WRITE).is_ok();
-    if owns(cred, guard) || harmless { Ok(()) } else { Err(Errno::EPERM) }
+    if owns(cred, guard) || harmless {
+        Ok(())
+    } else {
+        Err(Errno::EPERM)
+    }
 }
 
 /// The mode after somebody changed the owner: set-id bits go, whoever did it. Set-group-id without
@@ -71,14 +74,22 @@ pub(crate) fn mode_after_chown(cred: &Cred<'_>, guard: &Guard) -> u32 {
     }
     let stranger = !cred.privileged && !in_group(cred, guard.gid);
     let drop_group = guard.mode & S_IXGRP != 0 || stranger;
-    let dropped = if drop_group { S_ISUID | S_ISGID } else { S_ISUID };
+    let dropped = if drop_group {
+        S_ISUID | S_ISGID
+    } else {
+        S_ISUID
+    };
     guard.mode & !dropped
 }
 
 /// The mode after somebody wrote to or truncated a regular file.
 #[allow(dead_code, reason = "called by the data side, which is built on this")]
 pub(crate) fn mode_after_write(cred: &Cred<'_>, guard: &Guard) -> u32 {
-    if cred.privileged { guard.mode } else { mode_after_chown(cred, guard) }
+    if cred.privileged {
+        guard.mode
+    } else {
+        mode_after_chown(cred, guard)
+    }
 }
 
 /// Mode and group of a new inode in a directory: the set-group-id rules of `inode(7)`.
@@ -101,18 +112,32 @@ mod tests {
     use super::*;
 
     fn cred(uid: u32, gid: u32, groups: &[u32]) -> Cred<'_> {
-        Cred { uid, gid, groups, privileged: uid == 0, umask: 0o022 }
+        Cred {
+            uid,
+            gid,
+            groups,
+            privileged: uid == 0,
+            umask: 0o022,
+        }
     }
 
     fn guard(mode: u32, uid: u32, gid: u32) -> Guard {
-        Guard { mode, nlink: 1, uid, gid }
+        Guard {
+            mode,
+            nlink: 1,
+            uid,
+            gid,
+        }
     }
 
     #[test]
     fn only_the_first_matching_class_counts() {
         let file = guard(0o100077, 5, 6);
         assert_eq!(check(&cred(5, 6, &[]), &file, READ), Err(Errno::EACCES));
-        assert_eq!(check(&cred(7, 6, &[]), &file, READ | WRITE | EXECUTE), Ok(()));
+        assert_eq!(
+            check(&cred(7, 6, &[]), &file, READ | WRITE | EXECUTE),
+            Ok(())
+        );
         let file = guard(0o100707, 5, 6);
         assert_eq!(check(&cred(7, 8, &[6]), &file, READ), Err(Errno::EACCES));
         assert_eq!(check(&cred(7, 8, &[]), &file, READ), Ok(()));
@@ -120,19 +145,43 @@ mod tests {
 
     #[test]
     fn root_executes_only_what_somebody_may_execute() {
-        assert_eq!(check(&cred(0, 0, &[]), &guard(0o100600, 5, 6), READ | WRITE), Ok(()));
-        assert_eq!(check(&cred(0, 0, &[]), &guard(0o100600, 5, 6), EXECUTE), Err(Errno::EACCES));
-        assert_eq!(check(&cred(0, 0, &[]), &guard(0o100601, 5, 6), EXECUTE), Ok(()));
-        assert_eq!(check(&cred(0, 0, &[]), &guard(0o040000, 5, 6), EXECUTE), Ok(()));
+        assert_eq!(
+            check(&cred(0, 0, &[]), &guard(0o100600, 5, 6), READ | WRITE),
+            Ok(())
+        );
+        assert_eq!(
+            check(&cred(0, 0, &[]), &guard(0o100600, 5, 6), EXECUTE),
+            Err(Errno::EACCES)
+        );
+        assert_eq!(
+            check(&cred(0, 0, &[]), &guard(0o100601, 5, 6), EXECUTE),
+            Ok(())
+        );
+        assert_eq!(
+            check(&cred(0, 0, &[]), &guard(0o040000, 5, 6), EXECUTE),
+            Ok(())
+        );
     }
 
     #[test]
     fn the_sticky_bit_protects_the_names_of_others() {
         let dir = guard(0o041777, 1, 1);
-        assert_eq!(check_sticky(&cred(2, 2, &[]), &dir, &guard(0o100666, 3, 3)), Err(Errno::EPERM));
-        assert_eq!(check_sticky(&cred(3, 2, &[]), &dir, &guard(0o100666, 3, 3)), Ok(()));
-        assert_eq!(check_sticky(&cred(1, 2, &[]), &dir, &guard(0o100666, 3, 3)), Ok(()));
-        assert_eq!(check_sticky(&cred(0, 0, &[]), &dir, &guard(0o100666, 3, 3)), Ok(()));
+        assert_eq!(
+            check_sticky(&cred(2, 2, &[]), &dir, &guard(0o100666, 3, 3)),
+            Err(Errno::EPERM)
+        );
+        assert_eq!(
+            check_sticky(&cred(3, 2, &[]), &dir, &guard(0o100666, 3, 3)),
+            Ok(())
+        );
+        assert_eq!(
+            check_sticky(&cred(1, 2, &[]), &dir, &guard(0o100666, 3, 3)),
+            Ok(())
+        );
+        assert_eq!(
+            check_sticky(&cred(0, 0, &[]), &dir, &guard(0o100666, 3, 3)),
+            Ok(())
+        );
     }
 
     #[test]
@@ -141,6 +190,9 @@ mod tests {
         assert_eq!(inherit(&cred(2, 2, &[]), &dir, 0o040755), (0o042755, 9));
         assert_eq!(inherit(&cred(2, 2, &[]), &dir, 0o102755), (0o100755, 9));
         assert_eq!(inherit(&cred(2, 2, &[9]), &dir, 0o102755), (0o102755, 9));
-        assert_eq!(inherit(&cred(2, 2, &[]), &guard(0o040755, 1, 9), 0o102755), (0o102755, 2));
+        assert_eq!(
+            inherit(&cred(2, 2, &[]), &guard(0o040755, 1, 9), 0o102755),
+            (0o102755, 2)
+        );
     }
 }

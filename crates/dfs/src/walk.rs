@@ -146,7 +146,11 @@ impl Dfs {
 
 /// A directory that is gone is one that does not exist.
 fn vanished(errno: Errno) -> Errno {
-    if errno == Errno::ESTALE { Errno::ENOENT } else { errno }
+    if errno == Errno::ESTALE {
+        Errno::ENOENT
+    } else {
+        errno
+    }
 }
 
 /// `ENOTDIR` or `EACCES` unless names may be looked up in the inode.
@@ -173,10 +177,18 @@ struct Component<'a> {
 fn component(path: &[u8], from: usize) -> Option<Component<'_>> {
     let begin = from + path.get(from..)?.iter().position(|&byte| byte != b'/')?;
     let tail = &path[begin..];
-    let len = tail.iter().position(|&byte| byte == b'/').unwrap_or(tail.len());
+    let len = tail
+        .iter()
+        .position(|&byte| byte == b'/')
+        .unwrap_or(tail.len());
     let slashes = tail[len..].iter().take_while(|&&byte| byte == b'/').count();
     let next = begin + len + slashes;
-    Some(Component { name: &tail[..len], next, last: next == path.len(), slash: slashes > 0 })
+    Some(Component {
+        name: &tail[..len],
+        next,
+        last: next == path.len(),
+        slash: slashes > 0,
+    })
 }
 
 impl Walker<'_> {
@@ -216,7 +228,11 @@ impl Walker<'_> {
             }
             let (last, slash) = (part.last, part.slash);
             let Some(target) = found else {
-                return if last { place(here, part.name, None, slash) } else { Err(Errno::ENOENT) };
+                return if last {
+                    place(here, part.name, None, slash)
+                } else {
+                    Err(Errno::ENOENT)
+                };
             };
             match self.classify(target, last)? {
                 Step::Down(dir) => {
@@ -245,7 +261,11 @@ impl Walker<'_> {
         }
         let mode = Guard::of(self.dfs.pool, target).map_err(vanished)?.mode;
         if !is_symlink(mode) {
-            return Ok(if last { Step::End(target) } else { Step::Down(target) });
+            return Ok(if last {
+                Step::End(target)
+            } else {
+                Step::Down(target)
+            });
         }
         if last && !self.how.follow {
             return Ok(Step::End(target));
@@ -287,11 +307,16 @@ impl Walker<'_> {
             }
             Rest::Scratch(_) => next,
         };
-        let start = start.checked_sub(usize::from(slash)).ok_or(Errno::ENAMETOOLONG)?;
+        let start = start
+            .checked_sub(usize::from(slash))
+            .ok_or(Errno::ENAMETOOLONG)?;
         if slash {
             self.scratch[start] = b'/';
         }
-        let len = self.dfs.readlink(link, &mut self.scratch[..start]).map_err(vanished)?;
+        let len = self
+            .dfs
+            .readlink(link, &mut self.scratch[..start])
+            .map_err(vanished)?;
         let size = self.dfs.stat(link).map_err(vanished)?.size;
         if size != len as u64 {
             return Err(Errno::ENAMETOOLONG);
@@ -310,7 +335,10 @@ impl Walker<'_> {
             return Err(Errno::EXDEV);
         }
         self.scratch.copy_within(begin.., 0);
-        Ok(Some(Walk::Leave { len: cap - begin, absolute: true }))
+        Ok(Some(Walk::Leave {
+            len: cap - begin,
+            absolute: true,
+        }))
     }
 
     /// Does the target just followed begin with `/`?
@@ -326,7 +354,10 @@ impl Walker<'_> {
         let len = match self.rest {
             Rest::Path(_) => {
                 let tail = &self.path[next..];
-                let room = self.scratch.get_mut(..tail.len()).ok_or(Errno::ENAMETOOLONG)?;
+                let room = self
+                    .scratch
+                    .get_mut(..tail.len())
+                    .ok_or(Errno::ENAMETOOLONG)?;
                 room.copy_from_slice(tail);
                 tail.len()
             }
@@ -336,14 +367,25 @@ impl Walker<'_> {
             }
         };
         if len > 0 {
-            return Ok(Walk::Leave { len, absolute: false });
+            return Ok(Walk::Leave {
+                len,
+                absolute: false,
+            });
         }
         *self.scratch.first_mut().ok_or(Errno::ENAMETOOLONG)? = b'.';
-        Ok(Walk::Leave { len: 1, absolute: false })
+        Ok(Walk::Leave {
+            len: 1,
+            absolute: false,
+        })
     }
 }
 
 /// Where a walk ended.
 fn place(parent: Ino, name: &[u8], target: Option<Ino>, trailing_slash: bool) -> Result<Walk> {
-    Ok(Walk::Here(Place { parent, name: Name::new(name)?, target, trailing_slash }))
+    Ok(Walk::Here(Place {
+        parent,
+        name: Name::new(name)?,
+        target,
+        trailing_slash,
+    }))
 }

@@ -83,12 +83,17 @@ impl Head {
 
 /// Granules of an entry with a name of `name_len` bytes.
 pub(super) const fn granules(name_len: usize) -> u32 {
-    1 + name_len.saturating_sub((GRANULE - NAME_AT) as usize).div_ceil(GRANULE as usize) as u32
+    1 + name_len
+        .saturating_sub((GRANULE - NAME_AT) as usize)
+        .div_ceil(GRANULE as usize) as u32
 }
 
 /// The child an entry's second word names: `record:32 | generation:32`.
 pub(super) fn child_of(word: u64) -> Ino {
-    Ino { number: u64::from(high(word)), generation: low(word) }
+    Ino {
+        number: u64::from(high(word)),
+        generation: low(word),
+    }
 }
 
 /// Second word of an entry.
@@ -111,7 +116,9 @@ const FIRST_AS_HINT: u64 = u64::MAX;
 impl Chunk {
     /// First chunk of the directory at `dir`; `None` if it has none yet.
     pub(super) fn first(pool: &Pool, dir: u64) -> Result<Option<Chunk>> {
-        let Some(link) = from_link(pool.load(at(dir, word::DATA))?) else { return Ok(None) };
+        let Some(link) = from_link(pool.load(at(dir, word::DATA))?) else {
+            return Ok(None);
+        };
         let offset = Rec(link.number as u32).offset();
         let tag = pool.load(offset)?;
         if tag_kind(tag) != kind::DIR_SMALL || tag_generation(tag) != link.generation {
@@ -122,7 +129,10 @@ impl Chunk {
 
     /// Chunk in a page of the directory; `ESTALE` if the page is no longer one of its chunks.
     pub(super) fn at_page(pool: &Pool, owner: Ino, link: PageLink) -> Result<Chunk> {
-        let chunk = Chunk { offset: link.offset(), page: Some(link) };
+        let chunk = Chunk {
+            offset: link.offset(),
+            page: Some(link),
+        };
         chunk.check(pool, owner)?;
         Ok(chunk)
     }
@@ -140,7 +150,11 @@ impl Chunk {
             None => tag_kind(pool.load(self.offset)?) == kind::DIR_SMALL,
         };
         let ours = u64::from(high(named)) == owner.number;
-        if valid && ours { Ok(()) } else { Err(Errno::ESTALE) }
+        if valid && ours {
+            Ok(())
+        } else {
+            Err(Errno::ESTALE)
+        }
     }
 
     /// The chunk that holds an entry of the directory at `dir`; under its lock.
@@ -203,7 +217,11 @@ impl Chunk {
     /// Granules in use as a bit set, those beyond the chunk's end included; sees own changes.
     pub(super) fn used(&self, tx: &Tx<'_>) -> Result<u64> {
         let used = tx.load(at(self.offset, header::USED))?;
-        Ok(if self.page.is_some() { used | 1 } else { used | 1 | !0xffff })
+        Ok(if self.page.is_some() {
+            used | 1
+        } else {
+            used | 1 | !0xffff
+        })
     }
 
     /// Marks `count` granules from `index` on as one entry, after its words were written.
@@ -215,7 +233,10 @@ impl Chunk {
             tx.set(at(self.offset, header::USED), used | run)?;
             tx.set(at(self.offset, header::STARTS), starts | 1 << index)?;
         } else {
-            tx.set(at(self.offset, header::USED), used | run | 1 << (index + 16))?;
+            tx.set(
+                at(self.offset, header::USED),
+                used | run | 1 << (index + 16),
+            )?;
         }
         Ok(())
     }
@@ -229,7 +250,10 @@ impl Chunk {
             tx.set(at(self.offset, header::STARTS), starts & !(1 << index))?;
             tx.set(at(self.offset, header::USED), used & !run)?;
         } else {
-            tx.set(at(self.offset, header::USED), used & !(run | 1 << (index + 16)))?;
+            tx.set(
+                at(self.offset, header::USED),
+                used & !(run | 1 << (index + 16)),
+            )?;
         }
         Ok(())
     }
@@ -251,7 +275,10 @@ impl Chunk {
         let word = header::TAGS.get(index as usize / 4).ok_or(Errno::EIO)?;
         let shift = index % 4 * 16;
         let old = tx.load(at(self.offset, *word))?;
-        tx.set(at(self.offset, *word), old & !(0xffff << shift) | u64::from(tag) << shift)?;
+        tx.set(
+            at(self.offset, *word),
+            old & !(0xffff << shift) | u64::from(tag) << shift,
+        )?;
         Ok(())
     }
 }

@@ -70,7 +70,12 @@ impl Dfs {
                 continue;
             }
             let cookie = position as u64 + 1;
-            if !emit(&Dirent { ino: ino.number, kind: DT_DIR, name, cookie }) {
+            if !emit(&Dirent {
+                ino: ino.number,
+                kind: DT_DIR,
+                name,
+                cookie,
+            }) {
                 return Ok(false);
             }
             cursor.cookie = cookie;
@@ -109,7 +114,11 @@ pub(super) fn entries(
         // A chunk was freed meanwhile: find the way again, from the start of the chain.
         still(pool, dir, offset)?;
         cursor.hint = 0;
-        restarts = if cursor.cookie == seen { restarts + 1 } else { 0 };
+        restarts = if cursor.cookie == seen {
+            restarts + 1
+        } else {
+            0
+        };
         seen = cursor.cookie;
         if restarts > TRIES {
             return Err(Errno::EIO);
@@ -181,7 +190,9 @@ fn list_chunk(
     let mut name = Copied::new();
     let mut starts = chunk.starts(pool)?;
     let from = cursor.cookie.saturating_sub(cookie(ordinal, 0));
-    starts &= u64::MAX.checked_shl(u32::try_from(from).unwrap_or(u32::MAX)).unwrap_or(0);
+    starts &= u64::MAX
+        .checked_shl(u32::try_from(from).unwrap_or(u32::MAX))
+        .unwrap_or(0);
     while starts != 0 {
         let index = starts.trailing_zeros();
         starts &= starts - 1;

@@ -44,7 +44,9 @@ pub(crate) fn insert(
         _ => {}
     }
     let count = granules(entry.name.len());
-    let Some((chunk, index)) = room(tx, pool, owner, dir, count)? else { return Ok(None) };
+    let Some((chunk, index)) = room(tx, pool, owner, dir, count)? else {
+        return Ok(None);
+    };
     let granule = chunk.granule(index);
     let offset = granule_offset(granule);
     let mut words = [0; NAME_WORDS + 1];
@@ -54,7 +56,10 @@ pub(crate) fn insert(
         *word = packed(piece);
     }
     tx.put(offset + 8, &words[..=name_words])?;
-    tx.set(offset, Head::new(entry.entry_type, entry.name.len(), entry.hash).0)?;
+    tx.set(
+        offset,
+        Head::new(entry.entry_type, entry.name.len(), entry.hash).0,
+    )?;
     match &table {
         Some(table) => table.insert(tx, dir, entry.hash, granule)?,
         None => {}
@@ -81,7 +86,9 @@ fn room(
         }
         tx.set_volatile(at(dir, word::ROOM), 0)?;
     }
-    let Some(chunk) = last_chunk(pool, owner, dir)? else { return Ok(None) };
+    let Some(chunk) = last_chunk(pool, owner, dir)? else {
+        return Ok(None);
+    };
     Ok(chunk.room_for(tx, count)?.map(|index| (chunk, index)))
 }
 
@@ -132,12 +139,7 @@ pub(crate) fn remove(
 }
 
 /// Makes an entry name another inode, at one stroke.
-pub(crate) fn replace(
-    tx: &mut Tx<'_>,
-    found: &Found,
-    child: Ino,
-    entry_type: u8,
-) -> Result<()> {
+pub(crate) fn replace(tx: &mut Tx<'_>, found: &Found, child: Ino, entry_type: u8) -> Result<()> {
     let offset = granule_offset(found.granule);
     tx.set(offset + 8, child_word(child))?;
     let head = Head(found.head);
@@ -200,7 +202,10 @@ fn add_first(tx: &mut Tx<'_>, pool: &Pool, owner: Ino, dir: u64) -> Result<()> {
     words[header::OWNER as usize - 1] = pair(own.0, 0);
     tx.put(offset + 8, &words)?;
     let generation = tag_generation(tx.load(offset)?);
-    let link = link_word(Ino { number: u64::from(first.0), generation });
+    let link = link_word(Ino {
+        number: u64::from(first.0),
+        generation,
+    });
     tx.set(at(dir, word::DATA), link)?;
     Ok(())
 }
@@ -249,7 +254,9 @@ pub(crate) fn tidy(pool: &Pool, owner: Ino, link: PageLink) -> Result<()> {
 /// Frees the chunks and the table of an empty directory; `false` if that takes another
 /// transaction.
 pub(crate) fn clear(tx: &mut Tx<'_>, pool: &Pool, owner: Ino, dir: u64) -> Result<bool> {
-    let Some(first) = Chunk::first(pool, dir)? else { return Ok(true) };
+    let Some(first) = Chunk::first(pool, dir)? else {
+        return Ok(true);
+    };
     let mut next = first.next(pool)?;
     while next != 0 {
         if tx.room() < 64 || tx.free_page_room() < 2 {

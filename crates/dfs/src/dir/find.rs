@@ -80,14 +80,20 @@ fn look(pool: &Pool, dir: Ino, offset: u64, name: &[u8], hash: u32) -> Result<Se
         None => look_in_first(pool, dir, offset, name, hash)?,
     };
     fence(Ordering::Acquire);
-    if pool.load(at(offset, word::TABLE))? == link { Ok(seen) } else { Ok(Seen::Torn) }
+    if pool.load(at(offset, word::TABLE))? == link {
+        Ok(seen)
+    } else {
+        Ok(Seen::Torn)
+    }
 }
 
 #[inline]
 fn look_in_table(pool: &Pool, table: &Table, name: &[u8], hash: u32) -> Result<Seen> {
     for slot in table.probe(pool, hash) {
         let slot = slot?;
-        let Some(granule) = slot.granule() else { continue };
+        let Some(granule) = slot.granule() else {
+            continue;
+        };
         match read_entry(pool, granule, name, hash)? {
             Seen::Miss => continue,
             // An entry stays where it is while its slot names it.
@@ -104,7 +110,9 @@ fn look_in_table(pool: &Pool, table: &Table, name: &[u8], hash: u32) -> Result<S
 #[inline]
 fn look_in_first(pool: &Pool, dir: Ino, offset: u64, name: &[u8], hash: u32) -> Result<Seen> {
     let link = pool.load(at(offset, word::DATA))?;
-    let Some(chunk) = Chunk::first(pool, offset)? else { return Ok(Seen::Miss) };
+    let Some(chunk) = Chunk::first(pool, offset)? else {
+        return Ok(Seen::Miss);
+    };
     let seen = look_by_tag(pool, &chunk, name, hash)?;
     let alone = chunk.next(pool)? == 0;
     chunk.check(pool, dir)?;
@@ -112,7 +120,11 @@ fn look_in_first(pool: &Pool, dir: Ino, offset: u64, name: &[u8], hash: u32) -> 
         return Ok(Seen::Torn);
     }
     // Granules belong to this chunk alone, so a hit checked above needs no more.
-    if matches!(seen, Seen::Miss) && !alone { Ok(Seen::NoTable) } else { Ok(seen) }
+    if matches!(seen, Seen::Miss) && !alone {
+        Ok(Seen::NoTable)
+    } else {
+        Ok(seen)
+    }
 }
 
 #[inline]
@@ -185,7 +197,11 @@ fn read_entry(pool: &Pool, granule: u32, name: &[u8], hash: u32) -> Result<Seen>
     if !same {
         return Ok(Seen::Miss);
     }
-    Ok(Seen::Hit(Found { child: child_of(child), granule, head: head.0 }))
+    Ok(Seen::Hit(Found {
+        child: child_of(child),
+        granule,
+        head: head.0,
+    }))
 }
 
 /// Copies the name of `child`, a directory, as its parent knows it; the granule hint in the
@@ -226,7 +242,9 @@ fn named_in(
     name: &mut [u8; super::NAME_MAX],
 ) -> Result<Option<usize>> {
     let offset = locate(pool, parent)?;
-    let Ok(chunk) = Chunk::of_entry(pool, parent, offset, granule) else { return Ok(None) };
+    let Ok(chunk) = Chunk::of_entry(pool, parent, offset, granule) else {
+        return Ok(None);
+    };
     let index = granule.wrapping_sub(chunk.granule(0));
     let begins = |pool| Ok(chunk.starts(pool)? >> (index & 63) & 1 == 1);
     if !begins(pool)? {

@@ -12,7 +12,10 @@ pub(super) const NAME_WORDS: usize = NAME_MAX.div_ceil(8);
 pub(crate) fn packed(piece: &[u8]) -> u64 {
     match piece.first_chunk::<8>() {
         Some(whole) => u64::from_le_bytes(*whole),
-        None => piece.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte)),
+        None => piece
+            .iter()
+            .rev()
+            .fold(0, |word, &byte| word << 8 | u64::from(byte)),
     }
 }
 
@@ -50,7 +53,10 @@ pub(super) struct Copied {
 impl Copied {
     /// An empty name.
     pub(super) const fn new() -> Copied {
-        Copied { bytes: [0; NAME_WORDS * 8], len: 0 }
+        Copied {
+            bytes: [0; NAME_WORDS * 8],
+            len: 0,
+        }
     }
 
     /// Copies `len` bytes stored from `offset` on.

@@ -52,7 +52,11 @@ impl Table {
         if !(LOG2_MIN..=LOG2_MAX).contains(&log2) {
             return Err(Errno::EIO);
         }
-        Ok(Some(Table { link, offset: link.offset(), mask: (1 << log2) - 1 }))
+        Ok(Some(Table {
+            link,
+            offset: link.offset(),
+            mask: (1 << log2) - 1,
+        }))
     }
 
     /// Slots.
@@ -68,7 +72,11 @@ impl Table {
     /// Is another entry too many for a table with `used` slots not empty? Half full in general,
     /// 7/8 where a bigger one could not be had (`crowded`).
     pub(super) fn is_full(&self, used: u64, crowded: bool) -> bool {
-        if crowded { used * 8 >= self.len() * 7 } else { used * 2 >= self.len() }
+        if crowded {
+            used * 8 >= self.len() * 7
+        } else {
+            used * 2 >= self.len()
+        }
     }
 
     /// Offset of the slot `steps` after the home of `hash`.
@@ -176,7 +184,8 @@ pub(super) fn rebuild(tx: &mut Tx<'_>, pool: &Pool, owner: Ino, dir: u64) -> Res
     let link = PageLink(link.0 | u64::from(log2) << 48);
     let table = Table::named(link.0)?.ok_or(Errno::EIO)?;
     for slot in 0..table.len() {
-        pool.word(table.offset + slot * 8)?.store(0, Ordering::Relaxed);
+        pool.word(table.offset + slot * 8)?
+            .store(0, Ordering::Relaxed);
     }
     let old = Table::named(tx.load(at(dir, word::TABLE))?)?;
     let used = match old {

@@ -4,8 +4,7 @@ use super::make::TARGET_RECORD;
 use super::{Held, TRIES, check_len, gone, is_dots, set_nlink};
 use crate::dir::{self, NewEntry};
 use crate::inode::{
-    self, Guard, INLINE_TARGET, LINKABLE, at, entry_type, is_dir, is_symlink, locate, still,
-    word,
+    self, Guard, INLINE_TARGET, LINKABLE, at, entry_type, is_dir, is_symlink, locate, still, word,
 };
 use crate::perm::{self, EXECUTE, WRITE};
 use crate::{Cred, Dfs, Ino};
@@ -56,7 +55,12 @@ impl Dfs {
             if open & LINKABLE != 0 {
                 tx.set_volatile(at(offset, word::OPEN), open & !LINKABLE)?;
             }
-            let entry = NewEntry { name, hash, entry_type: entry_type(guard.mode), child: ino };
+            let entry = NewEntry {
+                name,
+                hash,
+                entry_type: entry_type(guard.mode),
+                child: ino,
+            };
             if dir::insert(&mut tx, self.pool, dir, held.offset, entry, crowded)?.is_none() {
                 drop(tx);
                 dir::grow(self.pool, dir, name.len()).map_err(gone)?;

@@ -47,10 +47,23 @@ impl Dfs {
         exclusive: bool,
     ) -> Result<(Ino, bool)> {
         if is_dots(name) {
-            return Err(if exclusive { Errno::EEXIST } else { Errno::EISDIR });
+            return Err(if exclusive {
+                Errno::EEXIST
+            } else {
+                Errno::EISDIR
+            });
         }
         let mode = S_IFREG | mode & 0o7777 & !cred.umask;
-        match self.make(cred, dir, name, &Node { mode, rdev: 0, target: b"" })? {
+        match self.make(
+            cred,
+            dir,
+            name,
+            &Node {
+                mode,
+                rdev: 0,
+                target: b"",
+            },
+        )? {
             Made::New(ino) => Ok((ino, true)),
             Made::Exists(_) if exclusive => Err(Errno::EEXIST),
             Made::Exists(ino) => Ok((ino, false)),
@@ -76,13 +89,31 @@ impl Dfs {
         let device = kind == S_IFCHR || kind == S_IFBLK;
         let mode = kind | mode & 0o7777 & !cred.umask;
         let rdev = if device { rdev } else { 0 };
-        self.make_only(cred, dir, name, &Node { mode, rdev, target: b"" })
+        self.make_only(
+            cred,
+            dir,
+            name,
+            &Node {
+                mode,
+                rdev,
+                target: b"",
+            },
+        )
     }
 
     /// Makes a directory with permissions `mode & ~umask & 01777`.
     pub fn mkdir(&self, cred: &Cred<'_>, dir: Ino, name: &[u8], mode: u32) -> Result<Ino> {
         let mode = S_IFDIR | mode & (0o777 | S_ISVTX) & !cred.umask;
-        self.make_only(cred, dir, name, &Node { mode, rdev: 0, target: b"" })
+        self.make_only(
+            cred,
+            dir,
+            name,
+            &Node {
+                mode,
+                rdev: 0,
+                target: b"",
+            },
+        )
     }
 
     /// Makes a symbolic link. `ENOENT` for an empty target, `ENAMETOOLONG` beyond 4095 bytes.
@@ -92,7 +123,16 @@ impl Dfs {
             1..=TARGET_MAX => {}
             _ => return Err(Errno::ENAMETOOLONG),
         }
-        self.make_only(cred, dir, name, &Node { mode: S_IFLNK | 0o777, rdev: 0, target })
+        self.make_only(
+            cred,
+            dir,
+            name,
+            &Node {
+                mode: S_IFLNK | 0o777,
+                rdev: 0,
+                target,
+            },
+        )
     }
 
     /// Makes a regular file without a name (`O_TMPFILE`). It lasts while it is open; [`Dfs::link`]
@@ -105,12 +145,19 @@ impl Dfs {
         }
         perm::check(cred, &held.guard, WRITE | EXECUTE)?;
         let mode = S_IFREG | mode & 0o7777 & !cred.umask;
-        let node = Node { mode, rdev: 0, target: b"" };
+        let node = Node {
+            mode,
+            rdev: 0,
+            target: b"",
+        };
         let now = self.pool.now_ns();
         let target = self.pool.target_of(inode::record(dir)?)?;
         let ino = new_inode(&mut tx, self.pool, cred, &held, &node, target, now)?;
         let offset = Rec(ino.number as u32).offset();
-        tx.set(at(offset, word::MODE), pair(inherited(cred, &held.guard, &node).0, 0))?;
+        tx.set(
+            at(offset, word::MODE),
+            pair(inherited(cred, &held.guard, &node).0, 0),
+        )?;
         tx.set_volatile(at(offset, word::OPEN), LINKABLE)?;
         tx.commit()?;
         Ok(ino)
@@ -134,8 +181,9 @@ impl Dfs {
         let mut crowded = false;
         for _ in 0..TRIES {
             let target = self.target_for(dir, node, hash)?;
-            let mut tx =
-                self.pool.tx(&[inode::lock(self.pool, dir)?, LockId::Target(target)])?;
+            let mut tx = self
+                .pool
+                .tx(&[inode::lock(self.pool, dir)?, LockId::Target(target)])?;
             let held = Held::new(self.pool, cred, dir)?;
             if let Some(found) = held.find(self.pool, name, hash)? {
                 return Ok(Made::Exists(found.child));
@@ -143,7 +191,12 @@ impl Dfs {
             check_make(cred, &held, node, &tx)?;
             let now = self.pool.now_ns();
             let child = new_inode(&mut tx, self.pool, cred, &held, node, target, now)?;
-            let entry = NewEntry { name, hash, entry_type: entry_type(node.mode), child };
+            let entry = NewEntry {
+                name,
+                hash,
+                entry_type: entry_type(node.mode),
+                child,
+            };
             let added = dir::insert(&mut tx, self.pool, dir, held.offset, entry, crowded)?;
             let Some(granule) = added else {
                 drop(tx);
@@ -233,7 +286,10 @@ pub(super) fn new_inode(
     }
     tx.put(at(offset, 1), &words[1..])?;
     let generation = tag_generation(tx.load(offset)?);
-    Ok(Ino { number: u64::from(rec.0), generation })
+    Ok(Ino {
+        number: u64::from(rec.0),
+        generation,
+    })
 }
 
 /// Stores the target of a symbolic link: in the inode, in a record, or in a page.
@@ -245,7 +301,10 @@ fn put_target(
     words: &mut [u64; INODE_WORDS],
 ) -> Result<()> {
     if bytes.len() <= INLINE_TARGET {
-        for (word, piece) in words[word::INLINE as usize..].iter_mut().zip(bytes.chunks(8)) {
+        for (word, piece) in words[word::INLINE as usize..]
+            .iter_mut()
+            .zip(bytes.chunks(8))
+        {
             *word = dir::packed(piece);
         }
         return Ok(());

@@ -37,7 +37,11 @@ impl Held {
         let offset = inode::locate(pool, dir).map_err(gone)?;
         let guard = Guard::read(pool, offset)?;
         check_search(cred, &guard)?;
-        Ok(Held { ino: dir, offset, guard })
+        Ok(Held {
+            ino: dir,
+            offset,
+            guard,
+        })
     }
 
     /// Finds a name.
@@ -60,7 +64,11 @@ impl Held {
 
 /// A file that is gone has no name.
 fn gone(errno: Errno) -> Errno {
-    if errno == Errno::ESTALE { Errno::ENOENT } else { errno }
+    if errno == Errno::ESTALE {
+        Errno::ENOENT
+    } else {
+        errno
+    }
 }
 
 /// `ENOTDIR` or `EACCES` unless names may be looked up in the inode.

@@ -6,8 +6,7 @@
 
 use crate::dir;
 use crate::inode::{
-    self, Guard, at, from_link, high, is_dir, is_file, is_symlink, link_word, locate, low,
-    word,
+    self, Guard, at, from_link, high, is_dir, is_file, is_symlink, link_word, locate, low, word,
 };
 use crate::{Dfs, Ino};
 use engine::{PageLink, Rec, Tx};
@@ -66,7 +65,9 @@ impl Dfs {
             let root = inode::lock(self.pool, self.root)?;
             let own = inode::lock(self.pool, ino)?;
             let mut tx = self.pool.tx(&[own, if queue { root } else { own }])?;
-            let Ok(offset) = locate(self.pool, ino) else { return Ok(()) };
+            let Ok(offset) = locate(self.pool, ino) else {
+                return Ok(());
+            };
             let guard = Guard::read(self.pool, offset)?;
             let open = high(tx.load(at(offset, word::OPEN))?);
             if guard.nlink != 0 || open != 0 {
@@ -97,7 +98,10 @@ impl Dfs {
         let Some(first) = from_link(self.pool.load(at(root, word::RECLAIM))?) else {
             return Ok(false);
         };
-        let locks = [inode::lock(self.pool, first)?, inode::lock(self.pool, self.root)?];
+        let locks = [
+            inode::lock(self.pool, first)?,
+            inode::lock(self.pool, self.root)?,
+        ];
         let mut tx = self.pool.tx(&locks)?;
         if self.pool.load(at(root, word::RECLAIM))? != link_word(first) {
             return Ok(true);
@@ -117,13 +121,7 @@ impl Dfs {
     }
 
     /// Frees what an inode owns, as much as the transaction has room for; `true` if that was all.
-    fn free_contents(
-        &self,
-        tx: &mut Tx<'_>,
-        ino: Ino,
-        offset: u64,
-        guard: &Guard,
-    ) -> Result<bool> {
+    fn free_contents(&self, tx: &mut Tx<'_>, ino: Ino, offset: u64, guard: &Guard) -> Result<bool> {
         let done = if is_file(guard.mode) {
             crate::map::free::free_step(tx, offset)?
         } else if is_dir(guard.mode) {

@@ -53,7 +53,11 @@ impl Dfs {
             let now = self.pool.now_ns();
             let emptied = dir::remove(&mut tx, self.pool, dir, held.offset, &found)?;
             held.changed(&mut tx, now, -1, -i32::from(of_dir))?;
-            let nlink = if of_dir { 0 } else { guard.nlink.saturating_sub(1) };
+            let nlink = if of_dir {
+                0
+            } else {
+                guard.nlink.saturating_sub(1)
+            };
             let mut retired = Retired::Kept;
             if nlink == 0 {
                 retired = self.retire(&mut tx, found.child, child, &guard, now, queue)?;
@@ -78,7 +82,7 @@ impl Dfs {
 
     /// Frees a chunk of a directory that ran empty. Should that fail, it is merely kept.
     pub(super) fn tidy(&self, dir: Ino, link: engine::PageLink) {
-        drop(dir::tidy(self.pool, dir, link));
+        dir::tidy(self.pool, dir, link).ok();
     }
 }
 

@@ -92,7 +92,11 @@ impl Dfs {
             return Err(Errno::EBUSY);
         }
         if is_dots(to) {
-            return Err(if no_replace { Errno::EEXIST } else { Errno::EBUSY });
+            return Err(if no_replace {
+                Errno::EEXIST
+            } else {
+                Errno::EBUSY
+            });
         }
         check_len(from)?;
         let (from_hash, to_hash) = (dir::hash(from), dir::hash(to));
@@ -169,7 +173,9 @@ impl Dfs {
             locks[5] = inode::lock(self.pool, self.root)?;
         }
         let mut tx = self.pool.tx(&locks)?;
-        let Some(ends) = self.recheck(cred, plan)? else { return Ok(Tried::Again) };
+        let Some(ends) = self.recheck(cred, plan)? else {
+            return Ok(Tried::Again);
+        };
         self.check_loops(plan, &ends)?;
         if plan.target == Some(plan.source) {
             return Ok(Tried::Done);
@@ -179,11 +185,16 @@ impl Dfs {
         let done = match &ends.target {
             Some(target) if plan.exchange => {
                 self.exchange(&mut tx, plan, &ends, target, now)?;
-                Some(After { emptied: None, retired: Retired::Kept })
+                Some(After {
+                    emptied: None,
+                    retired: Retired::Kept,
+                })
             }
             _ => self.move_name(&mut tx, cred, plan, &ends, now, crowded, queue)?,
         };
-        let Some(after) = done else { return Ok(Tried::Grow) };
+        let Some(after) = done else {
+            return Ok(Tried::Grow);
+        };
         if matches!(after.retired, Retired::NeedsQueue) {
             return Ok(Tried::Queue);
         }
@@ -205,7 +216,9 @@ impl Dfs {
         let target = to.find(self.pool, plan.to, plan.to_hash)?;
         let same = source.map(|found| found.child) == Some(plan.source)
             && target.map(|found| found.child) == plan.target;
-        let (Some(source), true) = (source, same) else { return Ok(None) };
+        let (Some(source), true) = (source, same) else {
+            return Ok(None);
+        };
         let source = self.end(source)?;
         let target = target.map(|found| self.end(found)).transpose()?;
         let moved = is_dir(source.guard.mode)
@@ -213,12 +226,21 @@ impl Dfs {
         if moved && plan.from_dir != plan.to_dir && !plan.reparent {
             return Ok(None);
         }
-        Ok(Some(Ends { from, to, source, target }))
+        Ok(Some(Ends {
+            from,
+            to,
+            source,
+            target,
+        }))
     }
 
     fn end(&self, found: Found) -> Result<End> {
         let offset = locate(self.pool, found.child).map_err(|_| Errno::EIO)?;
-        Ok(End { found, offset, guard: Guard::read(self.pool, offset)? })
+        Ok(End {
+            found,
+            offset,
+            guard: Guard::read(self.pool, offset)?,
+        })
     }
 
     /// Neither end may lie below the other: `EINVAL` for the source and in an exchange, else
@@ -234,7 +256,11 @@ impl Dfs {
             && is_dir(target.guard.mode)
             && self.is_below(plan.from_dir, target.found.child)?
         {
-            return Err(if plan.exchange { Errno::EINVAL } else { Errno::ENOTEMPTY });
+            return Err(if plan.exchange {
+                Errno::EINVAL
+            } else {
+                Errno::ENOTEMPTY
+            });
         }
         Ok(())
     }
@@ -268,8 +294,18 @@ impl Dfs {
         now: i64,
     ) -> Result<()> {
         let source = &ends.source;
-        dir::replace(tx, &target.found, source.found.child, entry_type(source.guard.mode))?;
-        dir::replace(tx, &source.found, target.found.child, entry_type(target.guard.mode))?;
+        dir::replace(
+            tx,
+            &target.found,
+            source.found.child,
+            entry_type(source.guard.mode),
+        )?;
+        dir::replace(
+            tx,
+            &source.found,
+            target.found.child,
+            entry_type(target.guard.mode),
+        )?;
         place(tx, source, plan.to_dir, target.found.granule, now)?;
         place(tx, target, plan.from_dir, source.found.granule, now)?;
         if plan.from_dir == plan.to_dir {
@@ -281,7 +317,10 @@ impl Dfs {
     }
 
     /// Moves the source to the new name; `None` if the new directory lacks room.
-    #[expect(clippy::too_many_arguments, reason = "one step of try_rename, split for length")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one step of try_rename, split for length"
+    )]
     fn move_name(
         &self,
         tx: &mut Tx<'_>,
@@ -301,7 +340,12 @@ impl Dfs {
                 target.found.granule
             }
             None => {
-                let entry = NewEntry { name: plan.to, hash: plan.to_hash, entry_type: kind, child };
+                let entry = NewEntry {
+                    name: plan.to,
+                    hash: plan.to_hash,
+                    entry_type: kind,
+                    child,
+                };
                 let owner = plan.to_dir;
                 match dir::insert(tx, self.pool, owner, ends.to.offset, entry, crowded)? {
                     Some(granule) => granule,
@@ -332,7 +376,11 @@ impl Dfs {
         if !plan.whiteout {
             return dir::remove(tx, self.pool, plan.from_dir, ends.from.offset, old);
         }
-        let node = Node { mode: S_IFCHR, rdev: 0, target: b"" };
+        let node = Node {
+            mode: S_IFCHR,
+            rdev: 0,
+            target: b"",
+        };
         let target = self.pool.target_of(inode::record(plan.from_dir)?)?;
         let white = new_inode(tx, self.pool, cred, &ends.from, &node, target, now)?;
         dir::replace(tx, old, white, entry_type(node.mode))?;
@@ -348,7 +396,9 @@ impl Dfs {
         };
         let left = i32::from(plan.whiteout) - 1;
         if plan.from_dir == plan.to_dir {
-            return ends.from.changed(tx, now, left + 1 - replaced, -replaced_dir);
+            return ends
+                .from
+                .changed(tx, now, left + 1 - replaced, -replaced_dir);
         }
         ends.from.changed(tx, now, left, -dir)?;
         ends.to.changed(tx, now, 1 - replaced, dir - replaced_dir)
@@ -356,7 +406,11 @@ impl Dfs {
 
     /// The inode whose name was taken loses it.
     fn displaced(&self, tx: &mut Tx<'_>, end: &End, now: i64, queue: bool) -> Result<Retired> {
-        let nlink = if is_dir(end.guard.mode) { 0 } else { end.guard.nlink.saturating_sub(1) };
+        let nlink = if is_dir(end.guard.mode) {
+            0
+        } else {
+            end.guard.nlink.saturating_sub(1)
+        };
         if nlink != 0 {
             set_nlink(tx, end.offset, &end.guard, nlink, now)?;
             return Ok(Retired::Kept);
@@ -384,12 +438,19 @@ fn check_rights(cred: &Cred<'_>, plan: &Plan<'_>, ends: &Ends, tx: &Tx<'_>) -> R
     }
     match &ends.target {
         Some(target) => {
-            let kind = if plan.exchange { is_dir(target.guard.mode) } else { of_dir };
+            let kind = if plan.exchange {
+                is_dir(target.guard.mode)
+            } else {
+                of_dir
+            };
             check_delete(cred, &ends.to.guard, &target.guard, kind)?;
         }
         None => perm::check(cred, &ends.to.guard, WRITE | EXECUTE)?,
     }
-    let target_dir = ends.target.as_ref().is_some_and(|end| is_dir(end.guard.mode));
+    let target_dir = ends
+        .target
+        .as_ref()
+        .is_some_and(|end| is_dir(end.guard.mode));
     if plan.from_dir != plan.to_dir {
         if of_dir {
             perm::check(cred, source, WRITE)?;
@@ -405,7 +466,11 @@ fn check_rights(cred: &Cred<'_>, plan: &Plan<'_>, ends: &Ends, tx: &Tx<'_>) -> R
     match &ends.target {
         Some(target) if target_dir && !plan.exchange => {
             let entries = high(tx.load(at(target.offset, word::COUNTS))?);
-            if entries == 0 { Ok(()) } else { Err(Errno::ENOTEMPTY) }
+            if entries == 0 {
+                Ok(())
+            } else {
+                Err(Errno::ENOTEMPTY)
+            }
         }
         _ => Ok(()),
     }
