@@ -2,13 +2,13 @@
 
 mod support;
 
-use support::{Container, O_APPEND, O_RDONLY, O_RDWR, O_WRONLY, ROOT, classes};
+use support::{Container, O_APPEND, O_RDONLY, O_RDWR, O_WRONLY, ROOT, containers};
 use sys::Errno;
 
 #[test]
 fn what_is_written_is_read() {
-    for (name, class) in classes() {
-        let c = Container::new(class, 256);
+    for c in containers(512) {
+        let name = &c.label;
         let f = c.file("f", O_RDWR);
         assert_eq!(f.write(b"hello"), Ok(5), "{name}");
         assert_eq!(f.write(b" world"), Ok(6));
@@ -53,8 +53,8 @@ fn errors_are_linux_errors() {
 
 #[test]
 fn the_largest_file_is_sparse() {
-    for (name, class) in classes() {
-        let c = Container::new(class, 64);
+    for c in containers(64) {
+        let name = &c.label;
         let f = c.file("f", O_RDWR);
         let last = i64::MAX as u64 - 3;
         assert_eq!(f.pwrite(b"ends", last - 1), Ok(4), "{name}");

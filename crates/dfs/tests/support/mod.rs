@@ -5,6 +5,7 @@ use daos_types::{GROUPS_MAX, ObjectClass, Redundancy};
 use dfs::{Cred, Dfs, Ino, IoVec, Ofd};
 use engine::ContainerInfo;
 use engine::testing::{TempPool, attach_from};
+use std::rc::Rc;
 use std::process::{Child, Command, Stdio};
 use sys::Result;
 
@@ -30,16 +31,26 @@ pub(crate) fn classes() -> Vec<(&'static str, ObjectClass)> {
 
 /// A mounted container; the pool goes with it.
 pub(crate) struct Container {
-    pub(crate) pool: TempPool,
+    pub(crate) pool: Rc<TempPool>,
+    pub(crate) label: String,
     pub(crate) dfs: Dfs,
+}
+
+/// A container of each class in one pool.
+pub(crate) fn containers(size_mib: u64) -> Vec<Container> {
+    let pool = Rc::new(TempPool::new(4, size_mib));
+    classes().iter().map(|(name, class)| Container::in_pool(&pool, name, *class)).collect()
 }
 
 impl Container {
     pub(crate) fn new(class: ObjectClass, size_mib: u64) -> Container {
-        let pool = TempPool::new(4, size_mib);
+        Container::in_pool(&Rc::new(TempPool::new(4, size_mib)), "test", class)
+    }
+
+    fn in_pool(pool: &Rc<TempPool>, label: &str, class: ObjectClass) -> Container {
         let spec = ContainerInfo {
             uuid: uuid::Uuid::new_v4(),
-            label: "test".into(),
+            label: label.into(),
             index: 0,
             root: (0, 0),
             file_class: class.id(),
@@ -52,7 +63,7 @@ impl Container {
         info.root = (root.number, root.generation);
         pool.pool.update_container(&info).expect("root recorded");
         let dfs = Dfs::mount(pool.pool, &info).expect("mount");
-        Container { pool, dfs }
+        Container { pool: pool.clone(), label: label.into(), dfs }
     }
 
     pub(crate) fn file(&self, name: &str, flags: u32) -> File<'_> {
@@ -65,6 +76,7 @@ impl Container {
             .args([test, "--exact", "--nocapture", "--test-threads=1"])
             .env("PIL4DFS_TEST_POOL", self.pool.handover())
             .env("PIL4DFS_TEST_ROLE", role)
+            .env("PIL4DFS_TEST_CONTAINER", &self.label)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -82,7 +94,8 @@ impl Container {
 pub(crate) fn role() -> Option<(String, Dfs)> {
     let role = std::env::var("PIL4DFS_TEST_ROLE").ok()?;
     let pool = attach_from(&std::env::var("PIL4DFS_TEST_POOL").expect("pool"));
-    let info = pool.find_container("test").expect("container");
+    let label = std::env::var("PIL4DFS_TEST_CONTAINER").expect("container");
+    let info = pool.find_container(&label).expect("container");
     Some((role, Dfs::mount(pool, &info).expect("mount")))
 }
 
