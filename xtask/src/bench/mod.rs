@@ -232,6 +232,7 @@ fn judge(medians: &Medians) -> Vec<Line> {
                 value,
                 tmpfs,
                 disk,
+                direct: get("dfs", row.name),
                 figure,
                 verdict,
             }
