@@ -232,7 +232,8 @@ impl Pool {
             for i in 0..OWNERS_MAX {
                 let candidate = ((start + i) % OWNERS_MAX) as u16;
                 let slot = self.slot(candidate)?;
-                if slot.change_state(OwnerState::Free, OwnerState::Joining) {
+                let seen = slot.look();
+                if seen.state() == OwnerState::Free && slot.change(seen, OwnerState::Joining) {
                     slot.join(process, &block.robust)?;
                     block.set_owner(self.index, Some(candidate));
                     return Ok(candidate);
@@ -250,11 +251,12 @@ impl Pool {
     fn recover_idle_dead(&self) -> Result<()> {
         for owner in 0..OWNERS_MAX as u16 {
             let slot = self.slot(owner)?;
-            if slot.is_dead() && self.holds_nothing(owner)? {
-                let state = slot.state();
-                if slot.change_state(state, OwnerState::Joining) {
-                    slot.vacate();
-                }
+            let seen = slot.look();
+            if slot.is_dead()
+                && self.holds_nothing(owner)?
+                && slot.change(seen, OwnerState::Joining)
+            {
+                slot.vacate();
             }
         }
         Ok(())
@@ -277,11 +279,8 @@ impl Pool {
             return Ok(());
         };
         self.give_back(owner, owner)?;
-        let slot = self.slot(owner)?;
-        block.robust.remove(slot)?;
         block.set_owner(self.index, None);
-        slot.vacate();
-        Ok(())
+        self.slot(owner)?.leave(&block.robust)
     }
 
     /// Takes a lock for the calling thread and notes it in its owner slot first.
@@ -292,12 +291,14 @@ impl Pool {
         }
         let note = owner_at(me) + owner::LOCKS + depth * 8;
         self.store(note, id.index() + 1)?;
+        // Waiting may mean recovering the holder, which takes locks of its own after this one.
+        block.held.store(depth + 1, Ordering::Relaxed);
         crash_point!("lock.noted");
         if let Err(errno) = self.lock_word(id)?.acquire(me, self) {
             self.store(note, 0)?;
+            block.held.store(depth, Ordering::Relaxed);
             return Err(errno);
         }
-        block.held.store(depth + 1, Ordering::Relaxed);
         crash_point!("lock.held");
         Ok(())
     }

@@ -21,6 +21,9 @@ const USER: u64 = 32;
 /// In the id word: the entry is being filled in.
 const FILLING: u64 = 1 << 63;
 
+/// Number of process slots.
+pub const SLOTS: u32 = PROCESSES_MAX as u32;
+
 /// What identifies a process for ever.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Identity {

@@ -19,8 +19,8 @@ impl Recover for Pool {
             return Err(Errno::EIO);
         }
         let slot = self.slot(dead)?;
-        let state = slot.state();
-        match state {
+        let seen = slot.look();
+        match seen.state() {
             OwnerState::Free => return Ok(()),
             OwnerState::Recovering(by) if by != me && !self.is_dead(by) => {
                 rustix::thread::sched_yield();
@@ -28,7 +28,7 @@ impl Recover for Pool {
             }
             _ => {}
         }
-        if !slot.is_dead() || !slot.change_state(state, OwnerState::Recovering(me)) {
+        if !slot.is_dead() || !slot.change(seen, OwnerState::Recovering(me)) {
             return Ok(());
         }
         // Whoever the dead one was recovering comes first: its locks may guard their lists.

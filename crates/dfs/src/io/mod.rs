@@ -83,14 +83,10 @@ impl Dfs {
         let written = transfer_out(self, &open, &file, cursor, Start::At(pos));
         let done = written.map_or(0, |(written, _)| written as u64);
         if done < len {
-            // Failure means that somebody else has moved the offset since: it stays there.
-            let given_back = offset.compare_exchange(
-                pos + len,
-                pos + done,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            );
-            drop(given_back.ok());
+            // If somebody else has moved the offset since, it stays there.
+            offset
+                .compare_exchange(pos + len, pos + done, Ordering::AcqRel, Ordering::Acquire)
+                .unwrap_or_default();
         }
         written.map(|(written, _)| written)
     }

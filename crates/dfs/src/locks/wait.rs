@@ -95,7 +95,7 @@ impl<'d> Waiting<'d> {
                 return Err(Errno::EDEADLK);
             }
             let next = dfs.pool.word(word_at(other, proc::WAITS))?.load(Ordering::SeqCst);
-            if next == 0 || next > engine::PROCESSES_MAX as u64 {
+            if next == 0 || next > u64::from(process::SLOTS) {
                 break;
             }
             other = (next - 1) as u32;

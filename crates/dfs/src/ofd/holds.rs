@@ -326,8 +326,8 @@ impl Dfs {
         let mine = process::slot(pool)?;
         let mut dead = 0;
         let mut looked = 0;
-        for step in 1..engine::PROCESSES_MAX as u32 {
-            let slot = (mine + step) % engine::PROCESSES_MAX as u32;
+        for step in 1..process::SLOTS {
+            let slot = (mine + step) % process::SLOTS;
             let pid = process::pid(pool, slot)?;
             if pid == 0 {
                 continue;

@@ -59,8 +59,6 @@ pub(crate) mod flag {
         if cfg!(target_arch = "aarch64") { 0o200000 } else { 0o40000 };
     pub(crate) const DIRECTORY: u32 =
         if cfg!(target_arch = "aarch64") { 0o40000 } else { 0o200000 };
-    pub(crate) const NOFOLLOW: u32 =
-        if cfg!(target_arch = "aarch64") { 0o100000 } else { 0o400000 };
     /// What `fcntl(F_SETFL)` may change.
     pub(crate) const SETTABLE: u32 = APPEND | NONBLOCK | ASYNC | DIRECT | NOATIME;
     /// What acts on opening alone and is not kept.

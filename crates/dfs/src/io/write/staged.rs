@@ -1,7 +1,6 @@
 //! Filling new blocks with no lock held and publishing them in one transaction.
 
 use super::{Round, Try, in_place};
-use crate::io::cursor::Source;
 use crate::io::read::read_block;
 use crate::map::change::{Change, Freed, Leaf};
 use crate::map::file::{COPIES_MAX, File};
@@ -307,7 +306,7 @@ fn put_leaf(
 }
 
 /// Grabs blocks for every copy, chunk by chunk. `ENOSPC` when not even one block has all copies.
-fn grab(file: &File<'_>, stage: &mut Stage<'_>, extent: &Extent) -> Result<Plan> {
+fn grab<'p>(file: &File<'p>, stage: &mut Stage<'p>, extent: &Extent) -> Result<Plan> {
     let mut plan = Plan { pieces: [None; RUNS_MAX], len: 0, end: extent.first };
     while plan.end < extent.end {
         let chunk = plan.end / file.chunk_blocks;
@@ -330,7 +329,7 @@ fn grab(file: &File<'_>, stage: &mut Stage<'_>, extent: &Extent) -> Result<Plan>
 
 /// The pool is almost full, or its space in small pieces: block by block as far as it goes.
 #[cold]
-fn grab_less(file: &File<'_>, stage: &mut Stage<'_>, extent: &Extent) -> Result<Plan> {
+fn grab_less<'p>(file: &File<'p>, stage: &mut Stage<'p>, extent: &Extent) -> Result<Plan> {
     *stage = file.pool.stage()?;
     let mut plan = Plan { pieces: [None; RUNS_MAX], len: 0, end: extent.first };
     while plan.end < extent.end {
@@ -352,7 +351,12 @@ fn grab_less(file: &File<'_>, stage: &mut Stage<'_>, extent: &Extent) -> Result<
 
 /// Grabs again exactly what is known to be there.
 #[cold]
-fn regrab(file: &File<'_>, stage: &mut Stage<'_>, extent: &Extent, end: u64) -> Result<Plan> {
+fn regrab<'p>(
+    file: &File<'p>,
+    stage: &mut Stage<'p>,
+    extent: &Extent,
+    end: u64,
+) -> Result<Plan> {
     *stage = file.pool.stage()?;
     let mut plan = Plan { pieces: [None; RUNS_MAX], len: 0, end: extent.first };
     while plan.end < end {
