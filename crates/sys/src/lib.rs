@@ -9,10 +9,7 @@ mod errno;
 pub mod futex;
 pub mod own_fd;
 pub mod raw;
-<<<<<<< HEAD
 pub mod set_once;
-=======
->>>>>>> data
 pub mod tls;
 pub mod uaccess;
 
