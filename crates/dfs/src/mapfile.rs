@@ -63,7 +63,10 @@ impl CachePath {
     fn new(pool: &Pool, ino: Ino) -> Result<CachePath> {
         let mut bytes = [0u8; 512];
         let arena = pool.arena_path().as_os_str().as_bytes();
-        bytes.get_mut(..arena.len()).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(arena);
+        bytes
+            .get_mut(..arena.len())
+            .ok_or(Errno::ENAMETOOLONG)?
+            .copy_from_slice(arena);
         let mut at = arena.len();
         let words = [pool.instance(), ino.number, u64::from(ino.generation)];
         for word in words {
@@ -76,7 +79,11 @@ impl CachePath {
             }
             at += 17;
         }
-        if at >= bytes.len() { Err(Errno::ENAMETOOLONG) } else { Ok(CachePath { bytes }) }
+        if at >= bytes.len() {
+            Err(Errno::ENAMETOOLONG)
+        } else {
+            Ok(CachePath { bytes })
+        }
     }
 
     fn as_cstr(&self) -> Result<&CStr> {
@@ -108,7 +115,9 @@ impl CachePath {
 }
 
 fn cache(file: &File<'_>) -> Result<OwnedFd> {
-    CachePath::new(file.pool, file.ino)?.open().map_err(|_| Errno::EIO)
+    CachePath::new(file.pool, file.ino)?
+        .open()
+        .map_err(|_| Errno::EIO)
 }
 
 fn pread(fd: BorrowedFd<'_>, to: *mut u8, len: usize, pos: u64) -> Result<usize> {
@@ -122,7 +131,13 @@ fn pwrite_all(fd: BorrowedFd<'_>, from: *const u8, len: usize, pos: u64) -> Resu
         let at = from.wrapping_add(done);
         // SAFETY: the kernel checks the address and answers EFAULT.
         let wrote = unsafe {
-            syscall!(SYS_PWRITE64, fd.as_raw_fd(), at, len - done, pos + done as u64)
+            syscall!(
+                SYS_PWRITE64,
+                fd.as_raw_fd(),
+                at,
+                len - done,
+                pos + done as u64
+            )
         }?;
         if wrote == 0 {
             return Err(Errno::EIO);
@@ -135,7 +150,11 @@ fn pwrite_all(fd: BorrowedFd<'_>, from: *const u8, len: usize, pos: u64) -> Resu
 /// Reads from the cache file, if there is one; `None` if the data is in the pool.
 #[inline]
 pub(crate) fn read(file: &File<'_>, cursor: &mut Cursor<'_>, pos: u64) -> Result<Option<usize>> {
-    if file.is_mapped()? { read_cache(file, cursor, pos) } else { Ok(None) }
+    if file.is_mapped()? {
+        read_cache(file, cursor, pos)
+    } else {
+        Ok(None)
+    }
 }
 
 #[cold]
@@ -233,14 +252,22 @@ fn compare(file: &File<'_>, cache: BorrowedFd<'_>, from: u64, to: u64) -> Result
         if read == 0 {
             break;
         }
-        let iov = [IoVec { base: ours.as_mut_ptr(), len: read }];
+        let iov = [IoVec {
+            base: ours.as_mut_ptr(),
+            len: read,
+        }];
         let known = read_at(file, &mut Cursor::new(&iov)?, pos)?;
         let mut at = 0;
         while at < read {
             let end = read.min(at + BLOCK as usize);
             let same = end <= known && ours.get(at..end) == theirs.get(at..end);
             if !same {
-                store(file, theirs.as_mut_ptr().wrapping_add(at), end - at, pos + at as u64)?;
+                store(
+                    file,
+                    theirs.as_mut_ptr().wrapping_add(at),
+                    end - at,
+                    pos + at as u64,
+                )?;
             }
             at = end;
         }
@@ -250,7 +277,11 @@ fn compare(file: &File<'_>, cache: BorrowedFd<'_>, from: u64, to: u64) -> Result
 }
 
 fn store(file: &File<'_>, from: *mut u8, len: usize, pos: u64) -> Result<()> {
-    let rules = Rules { keep_size: true, drop_suid: false, write_back: true };
+    let rules = Rules {
+        keep_size: true,
+        drop_suid: false,
+        write_back: true,
+    };
     let iov = [IoVec { base: from, len }];
     let source = Source::User(Cursor::new(&iov)?);
     // Less than `len` means that the file was cut meanwhile.
@@ -271,7 +302,10 @@ fn fill(file: &File<'_>, to: BorrowedFd<'_>, off: u64, len: u64) -> Result<()> {
             Err(errno) => return Err(errno),
         };
         let part = (end - pos).min(BUFFER as u64) as usize;
-        let iov = [IoVec { base: bytes.as_mut_ptr(), len: part }];
+        let iov = [IoVec {
+            base: bytes.as_mut_ptr(),
+            len: part,
+        }];
         let read = read_at(file, &mut Cursor::new(&iov)?, pos)?;
         if read == 0 {
             break;
@@ -310,14 +344,20 @@ impl Dfs {
         let file = open.file().map_err(|_| Errno::ENODEV)?;
         if shared {
             let fd = self.map_shared(&file)?;
-            return Ok(MapSource { fd: fd.into_raw_fd(), offset: off });
+            return Ok(MapSource {
+                fd: fd.into_raw_fd(),
+                offset: off,
+            });
         }
         // The data may be in the cache file: it is fresher than the pool.
         write_back(&file, off, off.saturating_add(len))?;
         let name = c"pil4dfs-private";
         let snapshot = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).map_err(errno)?;
         fill(&file, snapshot.as_fd(), off, len.next_multiple_of(BLOCK))?;
-        Ok(MapSource { fd: snapshot.into_raw_fd(), offset: 0 })
+        Ok(MapSource {
+            fd: snapshot.into_raw_fd(),
+            offset: 0,
+        })
     }
 
     /// Registers a shared mapping of the calling process and opens the cache file.
@@ -391,7 +431,9 @@ impl Dfs {
             }
             let mut tx = self.pool.tx(&[file.lock(), lock_of(self.pool, slot)])?;
             inode::still(self.pool, file.ino, file.base)?;
-            let Some((rec, link_at)) = find(&tx, slot, ino)? else { return Err(Errno::EINVAL) };
+            let Some((rec, link_at)) = find(&tx, slot, ino)? else {
+                return Err(Errno::EINVAL);
+            };
             let count_at = rec.offset() + field::COUNT * 8;
             let count = tx.load(count_at)?;
             if count > 1 && !all {
@@ -409,7 +451,11 @@ impl Dfs {
             // What could not be brought home stays where it is, registered though nobody maps it:
             // `fsync` tries again.
             let unregister = users <= 1 && last && !moved && !failed;
-            let state = if unregister { 0 } else { pair(users.saturating_sub(1), 1) };
+            let state = if unregister {
+                0
+            } else {
+                pair(users.saturating_sub(1), 1)
+            };
             tx.set_volatile(file.at(word::TABLE), state)?;
             let left = count_open(&mut tx, file.base, -1)?;
             let nameless = Guard::read(self.pool, file.base)?.nlink == 0;

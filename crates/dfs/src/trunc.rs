@@ -99,7 +99,9 @@ fn allocate(file: &File<'_>, first: u64, end: u64) -> Result<()> {
             continue;
         }
         let chunk_end = (block / file.chunk_blocks + 1) * file.chunk_blocks;
-        let mut to = end.min(chunk_end).min(block + ALLOCATE_MAX / file.geo.stride() as u64);
+        let mut to = end
+            .min(chunk_end)
+            .min(block + ALLOCATE_MAX / file.geo.stride() as u64);
         if let Some(at) = spot.at {
             to = to.min(block + spot.run);
             let is_hole = |index: u64| -> Result<bool> {
@@ -124,7 +126,12 @@ fn allocate(file: &File<'_>, first: u64, end: u64) -> Result<()> {
 /// it, `None` if somebody else was faster.
 fn allocate_run(file: &File<'_>, first: u64, end: u64) -> Result<Option<u64>> {
     let pool = file.pool;
-    let ranks = place::ranks(pool.rank_count(), file.class, file.object(), first / file.chunk_blocks);
+    let ranks = place::ranks(
+        pool.rank_count(),
+        file.class,
+        file.object(),
+        first / file.chunk_blocks,
+    );
     let mut stage = pool.stage()?;
     let mut runs = [None; crate::map::file::COPIES_MAX as usize];
     let mut end = end;
@@ -134,7 +141,11 @@ fn allocate_run(file: &File<'_>, first: u64, end: u64) -> Result<Option<u64>> {
         *slot = Some(run);
     }
     // Every copy must have grabbed exactly what is used: what is staged is consumed as a whole.
-    if runs.iter().flatten().any(|run| first + u64::from(run.len) > end) {
+    if runs
+        .iter()
+        .flatten()
+        .any(|run| first + u64::from(run.len) > end)
+    {
         drop(stage);
         stage = pool.stage()?;
         for (slot, rank) in runs.iter_mut().zip(ranks.as_slice()).take(file.geo.copies) {
@@ -192,7 +203,10 @@ fn mark_unwritten(file: &File<'_>, first: u64, end: u64) -> Result<()> {
         let mut tx = file.tx()?;
         let spot = file.find(block)?;
         let Some(at) = spot.at else { continue };
-        let count = spot.run.min(end - block).min(256 / file.geo.stride() as u64);
+        let count = spot
+            .run
+            .min(end - block)
+            .min(256 / file.geo.stride() as u64);
         for index in 0..count {
             let at = file.nth(at, index);
             for (copy, pointer) in file.pointers(at)?.iter().enumerate().take(file.geo.copies) {
@@ -306,7 +320,10 @@ impl Dfs {
             Ok(file) => file,
         };
         let off = off as u64;
-        let end = off.checked_add(len as u64).filter(|end| *end <= SIZE_MAX).ok_or(Errno::EFBIG)?;
+        let end = off
+            .checked_add(len as u64)
+            .filter(|end| *end <= SIZE_MAX)
+            .ok_or(Errno::EFBIG)?;
         finish_trim(&file)?;
         mapfile::punch(&file, mode & !FALLOC_KEEP_SIZE != 0, off, end)?;
         match mode & !FALLOC_KEEP_SIZE {

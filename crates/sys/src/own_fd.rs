@@ -57,9 +57,12 @@ fn floor() -> usize {
     }
     let mut limits = [0u64; 2];
     // SAFETY: asks for a limit of this process; the buffer has the two words of struct rlimit.
-    let asked =
-        unsafe { crate::syscall!(nr::PRLIMIT64, 0, RLIMIT_NOFILE, 0, limits.as_mut_ptr()) };
-    let limit = if asked.is_ok() { limits[0] as usize } else { 256 };
+    let asked = unsafe { crate::syscall!(nr::PRLIMIT64, 0, RLIMIT_NOFILE, 0, limits.as_mut_ptr()) };
+    let limit = if asked.is_ok() {
+        limits[0] as usize
+    } else {
+        256
+    };
     let floor = limit.saturating_sub(ROOM).clamp(3, FLOOR_MAX);
     FLOOR.store(floor, Ordering::Relaxed);
     floor

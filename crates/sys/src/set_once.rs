@@ -24,7 +24,10 @@ unsafe impl<T: Send + Sync> Sync for SetOnce<T> {}
 impl<T> SetOnce<T> {
     /// An empty cell.
     pub const fn new() -> Self {
-        SetOnce { state: AtomicU32::new(EMPTY), value: UnsafeCell::new(MaybeUninit::uninit()) }
+        SetOnce {
+            state: AtomicU32::new(EMPTY),
+            value: UnsafeCell::new(MaybeUninit::uninit()),
+        }
     }
 
     /// The value, if it has been set.
@@ -48,7 +51,10 @@ impl<T> SetOnce<T> {
     /// `make` must not use the same cell.
     pub fn init(&self, make: impl FnOnce() -> Option<T>) -> Option<&T> {
         loop {
-            match self.state.compare_exchange(EMPTY, BUSY, Ordering::Acquire, Ordering::Acquire) {
+            match self
+                .state
+                .compare_exchange(EMPTY, BUSY, Ordering::Acquire, Ordering::Acquire)
+            {
                 Ok(_) => break,
                 Err(BUSY) => {
                     // A timeout or a signal only means that the state is looked at again.
@@ -85,8 +91,9 @@ mod tests {
     #[test]
     fn is_made_once_and_seen_by_all() {
         static CELL: SetOnce<u64> = SetOnce::new();
-        let threads: Vec<_> =
-            (0..4).map(|n| std::thread::spawn(move || CELL.init(|| Some(n)).copied())).collect();
+        let threads: Vec<_> = (0..4)
+            .map(|n| std::thread::spawn(move || CELL.init(|| Some(n)).copied()))
+            .collect();
         let seen: Vec<_> = threads.into_iter().map(|t| t.join().unwrap()).collect();
         assert!(seen.iter().all(|v| v.is_some() && *v == seen[0]));
     }

@@ -35,13 +35,21 @@ impl Dfs {
             return Err(Errno::EINVAL);
         }
         let mut buffer = Vec::new();
-        buffer.try_reserve_exact(BUFFER.min(len)).map_err(|_| Errno::ENOMEM)?;
+        buffer
+            .try_reserve_exact(BUFFER.min(len))
+            .map_err(|_| Errno::ENOMEM)?;
         buffer.resize(BUFFER.min(len), 0u8);
-        let rules = Rules { drop_suid: target.drops_suid(), ..Rules::PLAIN };
+        let rules = Rules {
+            drop_suid: target.drops_suid(),
+            ..Rules::PLAIN
+        };
         let mut done = 0usize;
         while done < len {
             let part = buffer.len().min(len - done);
-            let iov = [IoVec { base: buffer.as_mut_ptr(), len: part }];
+            let iov = [IoVec {
+                base: buffer.as_mut_ptr(),
+                len: part,
+            }];
             let pos = from_pos + done as u64;
             let mut cursor = Cursor::new(&iov)?;
             let outcome = match mapfile::read(&from_file, &mut cursor, pos)? {
@@ -49,7 +57,10 @@ impl Dfs {
                 None => read::read_at(&from_file, &mut cursor, pos),
             };
             let outcome = outcome.and_then(|read| {
-                let iov = [IoVec { base: buffer.as_mut_ptr(), len: read }];
+                let iov = [IoVec {
+                    base: buffer.as_mut_ptr(),
+                    len: read,
+                }];
                 let source = Source::User(Cursor::new(&iov)?);
                 let start = Start::At(to_pos.saturating_add(done as u64));
                 write_at(&to_file, source, start, read, rules).map(|(written, _)| written)

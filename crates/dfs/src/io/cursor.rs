@@ -26,7 +26,11 @@ impl<'a> Cursor<'a> {
         if isize::try_from(left).is_err() {
             return Err(Errno::EINVAL);
         }
-        Ok(Cursor { rest: iov, skip: 0, left: left.min(TRANSFER_MAX) })
+        Ok(Cursor {
+            rest: iov,
+            skip: 0,
+            left: left.min(TRANSFER_MAX),
+        })
     }
 
     /// Bytes left.
@@ -62,7 +66,9 @@ impl<'a> Cursor<'a> {
     pub(crate) fn advance(&mut self, mut len: usize) {
         self.left -= len.min(self.left);
         while len > 0 {
-            let Some(piece) = self.rest.first() else { return };
+            let Some(piece) = self.rest.first() else {
+                return;
+            };
             let step = (piece.len - self.skip).min(len);
             self.skip += step;
             len -= step;
@@ -96,7 +102,9 @@ impl<'a> Cursor<'a> {
     pub(crate) fn reachable(mut self, max: usize, write: bool) -> usize {
         let mut good = 0;
         while good < max {
-            let Some((address, len)) = self.peek(max - good) else { break };
+            let Some((address, len)) = self.peek(max - good) else {
+                break;
+            };
             let to_boundary = 4096 - (address as usize & 4095);
             let step = len.min(to_boundary);
             let mut byte = [0u8; 1];
@@ -192,7 +200,10 @@ mod tests {
     use super::*;
 
     fn piece(bytes: &mut [u8]) -> IoVec {
-        IoVec { base: bytes.as_mut_ptr(), len: bytes.len() }
+        IoVec {
+            base: bytes.as_mut_ptr(),
+            len: bytes.len(),
+        }
     }
 
     #[test]
@@ -211,7 +222,10 @@ mod tests {
 
     #[test]
     fn lengths_beyond_ssize_are_refused_and_long_ones_cut() {
-        let huge = IoVec { base: core::ptr::null_mut(), len: isize::MAX as usize };
+        let huge = IoVec {
+            base: core::ptr::null_mut(),
+            len: isize::MAX as usize,
+        };
         assert_eq!(Cursor::new(&[huge, huge]).err(), Some(Errno::EINVAL));
         assert_eq!(Cursor::new(&[huge]).unwrap().left(), TRANSFER_MAX);
     }

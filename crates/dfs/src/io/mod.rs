@@ -96,13 +96,7 @@ impl Dfs {
     ///
     /// # Safety
     /// As for [`Dfs::write`].
-    pub unsafe fn pwrite(
-        &self,
-        ofd: Ofd,
-        iov: &[IoVec],
-        pos: i64,
-        append: bool,
-    ) -> Result<usize> {
+    pub unsafe fn pwrite(&self, ofd: Ofd, iov: &[IoVec], pos: i64, append: bool) -> Result<usize> {
         let pos = u64::try_from(pos).map_err(|_| Errno::EINVAL)?;
         let (open, file) = self.open_for(ofd, true)?;
         let start = match append || open.flags & flag::APPEND != 0 {
@@ -140,7 +134,11 @@ impl Dfs {
     #[inline]
     fn open_for(&self, ofd: Ofd, write: bool) -> Result<(Open<'static>, File<'static>)> {
         let open = self.description(ofd)?;
-        let allowed = if write { open.writable() } else { open.readable() };
+        let allowed = if write {
+            open.writable()
+        } else {
+            open.readable()
+        };
         if !allowed {
             return Err(Errno::EBADF);
         }
@@ -178,7 +176,10 @@ fn transfer_out(
     cursor: Cursor<'_>,
     start: Start,
 ) -> Result<(usize, u64)> {
-    let rules = Rules { drop_suid: open.drops_suid(), ..Rules::PLAIN };
+    let rules = Rules {
+        drop_suid: open.drops_suid(),
+        ..Rules::PLAIN
+    };
     let (written, end) = write_at(file, Source::User(cursor), start, cursor.left(), rules)?;
     if open.flags & flag::DSYNC != 0 && written > 0 {
         dfs.sync()?;

@@ -110,7 +110,9 @@ fn attempt(file: &File<'_>, cursor: &mut Cursor<'_>, pos: u64) -> Result<Option<
     if pos >= size {
         return Ok(Some(0));
     }
-    let want = cursor.left().min(usize::try_from(size - pos).unwrap_or(usize::MAX));
+    let want = cursor
+        .left()
+        .min(usize::try_from(size - pos).unwrap_or(usize::MAX));
     let head = (pos % BLOCK) as usize;
     let spot = file.find(pos / BLOCK)?;
     let blocks = (head + want).div_ceil(BLOCK as usize);
@@ -176,7 +178,10 @@ fn copy(
 /// Copies bytes of the blocks that start at `pointer` to the program.
 fn fetch(file: &File<'_>, pointer: BlockPtr, off: usize, to: *mut u8, len: usize) -> Result<()> {
     // SAFETY: `to` is a piece of a buffer the program gave us to fill.
-    unsafe { file.pool.read_blocks(pointer.rank(), pointer.block(), off, to, len) }
+    unsafe {
+        file.pool
+            .read_blocks(pointer.rank(), pointer.block(), off, to, len)
+    }
 }
 
 /// Reads block by block from whichever copy can be read; `EIO` when none can.
@@ -213,12 +218,7 @@ fn copy_from_any(
 
 /// Reads the first `buffer.len()` bytes of a block for a partial overwrite; returns the pointer
 /// word they came from. Bytes at and beyond `size` read as zeros.
-pub(crate) fn read_block(
-    file: &File<'_>,
-    block: u64,
-    size: u64,
-    buffer: &mut [u8],
-) -> Result<u64> {
+pub(crate) fn read_block(file: &File<'_>, block: u64, size: u64, buffer: &mut [u8]) -> Result<u64> {
     for _ in 0..ATTEMPTS * 64 {
         let spot = file.find(block)?;
         let word = spot.at.map_or(Ok(0), |at| file.pool.load(at))?;
@@ -229,7 +229,10 @@ pub(crate) fn read_block(
         if reads_zero(BlockPtr(word)) {
             old.fill(0);
         } else if let (Some(at), false) = (spot.at, old.is_empty()) {
-            let iov = [crate::IoVec { base: old.as_mut_ptr(), len: old.len() }];
+            let iov = [crate::IoVec {
+                base: old.as_mut_ptr(),
+                len: old.len(),
+            }];
             read = copy_from_any(file, at, &mut Cursor::new(&iov)?, 0, valid);
         }
         let same = spot.at.is_none_or(|at| file.pool.load(at) == Ok(word));

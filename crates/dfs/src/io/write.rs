@@ -46,7 +46,11 @@ pub(crate) struct Rules {
 
 impl Rules {
     /// Of an ordinary write.
-    pub(crate) const PLAIN: Rules = Rules { keep_size: false, drop_suid: false, write_back: false };
+    pub(crate) const PLAIN: Rules = Rules {
+        keep_size: false,
+        drop_suid: false,
+        write_back: false,
+    };
 }
 
 /// One round's task and what earlier tries of it found out.
@@ -73,7 +77,14 @@ pub(crate) fn write_at(
     len: usize,
     rules: Rules,
 ) -> Result<(usize, u64)> {
-    let mut round = Round { file, source, start, left: len, rules, clean: None };
+    let mut round = Round {
+        file,
+        source,
+        start,
+        left: len,
+        rules,
+        clean: None,
+    };
     let mut done = 0usize;
     let mut end = match start {
         Start::At(pos) => pos,
@@ -160,11 +171,24 @@ impl<'p> Round<'_, 'p> {
             Start::At(pos) => pos,
             Start::End => size,
         };
-        let limit = if self.rules.write_back { size } else { SIZE_MAX };
+        let limit = if self.rules.write_back {
+            size
+        } else {
+            SIZE_MAX
+        };
         if start >= limit {
-            return if self.rules.write_back { Ok((start, 0)) } else { Err(Errno::EFBIG) };
+            return if self.rules.write_back {
+                Ok((start, 0))
+            } else {
+                Err(Errno::EFBIG)
+            };
         }
-        Ok((start, usize::try_from(limit - start).unwrap_or(usize::MAX).min(self.left)))
+        Ok((
+            start,
+            usize::try_from(limit - start)
+                .unwrap_or(usize::MAX)
+                .min(self.left),
+        ))
     }
 
     /// Whether the file may be extended to `start + len`: nothing is left over beyond its end.
@@ -241,7 +265,10 @@ pub(crate) fn touch(tx: &mut Tx<'_>, file: &File<'_>, drop_suid: bool) -> Result
             kept &= !inode::S_ISGID;
         }
         if kept != mode {
-            tx.set(file.at(word::MODE), inode::pair(kept, inode::low(mode_word)))?;
+            tx.set(
+                file.at(word::MODE),
+                inode::pair(kept, inode::low(mode_word)),
+            )?;
         }
     }
     Ok(())
@@ -263,7 +290,14 @@ pub(crate) fn zero_within(file: &File<'_>, pos: u64, len: usize) -> Result<()> {
     if pointer.is_hole() || pointer.is_unwritten() {
         return Ok(());
     }
-    let rules = Rules { keep_size: true, ..Rules::PLAIN };
+    let rules = Rules {
+        keep_size: true,
+        ..Rules::PLAIN
+    };
     let (zeroed, _) = write_at(file, Source::Zero, Start::At(pos), len, rules)?;
-    if zeroed == len { Ok(()) } else { Err(Errno::ENOSPC) }
+    if zeroed == len {
+        Ok(())
+    } else {
+        Err(Errno::ENOSPC)
+    }
 }

@@ -111,24 +111,32 @@ pub(super) fn conflict(
     end: u64,
 ) -> Result<Option<Lock>> {
     let mut found: Option<Lock> = None;
-    for_each(head, |at| tx.pool().load(at), |lock, _| {
-        let overlaps = lock.start <= end && lock.end >= start;
-        let conflicts = lock.owner != owner && overlaps && (write || lock.write);
-        if conflicts && found.is_none_or(|best| lock.start < best.start) {
-            found = Some(*lock);
-        }
-        Ok(true)
-    })?;
+    for_each(
+        head,
+        |at| tx.pool().load(at),
+        |lock, _| {
+            let overlaps = lock.start <= end && lock.end >= start;
+            let conflicts = lock.owner != owner && overlaps && (write || lock.write);
+            if conflicts && found.is_none_or(|best| lock.start < best.start) {
+                found = Some(*lock);
+            }
+            Ok(true)
+        },
+    )?;
     Ok(found)
 }
 
 /// Whether `owner` has a lock in the list.
 pub(super) fn any(pool: &Pool, head: u64, owner: Owner) -> Result<bool> {
     let mut found = false;
-    for_each(head, |at| pool.load(at), |lock, _| {
-        found = lock.owner == owner;
-        Ok(!found)
-    })?;
+    for_each(
+        head,
+        |at| pool.load(at),
+        |lock, _| {
+            found = lock.owner == owner;
+            Ok(!found)
+        },
+    )?;
     Ok(found)
 }
 
@@ -136,12 +144,16 @@ pub(super) fn any(pool: &Pool, head: u64, owner: Owner) -> Result<bool> {
 pub(super) fn held_whole(target: &Target<'_>, owner: Owner) -> Result<Option<bool>> {
     let _held = target.tx()?;
     let mut found = None;
-    for_each(target.head(word::FLOCKS), |at| target.pool.load(at), |lock, _| {
-        if lock.owner == owner {
-            found = Some(lock.write);
-        }
-        Ok(found.is_none())
-    })?;
+    for_each(
+        target.head(word::FLOCKS),
+        |at| target.pool.load(at),
+        |lock, _| {
+            if lock.owner == owner {
+                found = Some(lock.write);
+            }
+            Ok(found.is_none())
+        },
+    )?;
     Ok(found)
 }
 
@@ -154,7 +166,9 @@ pub(super) fn add(
     (start, end): (u64, u64),
     write: bool,
 ) -> Result<()> {
-    let rec = tx.alloc(kind::LOCK, LOCK_BYTES, target.domain, 0).map_err(|_| Errno::ENOLCK)?;
+    let rec = tx
+        .alloc(kind::LOCK, LOCK_BYTES, target.domain, 0)
+        .map_err(|_| Errno::ENOLCK)?;
     let head = tx.load(target.head(list))?;
     let pid = match owner {
         Owner::Process(slot) => engine::process::pid(target.pool, slot)?,
@@ -194,13 +208,19 @@ pub(super) fn remove_all(
             return Ok((removed, true));
         }
         let mut found = None;
-        for_each(target.head(list), |at| tx.load(at), |lock, link_at| {
-            if lock.owner == owner {
-                found = Some((*lock, link_at));
-            }
-            Ok(found.is_none())
-        })?;
-        let Some((lock, link_at)) = found else { return Ok((removed, false)) };
+        for_each(
+            target.head(list),
+            |at| tx.load(at),
+            |lock, link_at| {
+                if lock.owner == owner {
+                    found = Some((*lock, link_at));
+                }
+                Ok(found.is_none())
+            },
+        )?;
+        let Some((lock, link_at)) = found else {
+            return Ok((removed, false));
+        };
         remove(tx, &lock, link_at)?;
         if !removed {
             count_change(tx, target)?;

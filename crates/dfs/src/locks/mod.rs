@@ -37,7 +37,12 @@ struct Target<'p> {
 impl<'p> Target<'p> {
     fn new(pool: &'p Pool, ino: Ino) -> Result<Target<'p>> {
         let base = inode::locate(pool, ino)?;
-        Ok(Target { pool, ino, base, domain: pool.target_of(inode::record(ino)?)? })
+        Ok(Target {
+            pool,
+            ino,
+            base,
+            domain: pool.target_of(inode::record(ino)?)?,
+        })
     }
 
     fn tx(&self) -> Result<Tx<'p>> {
@@ -74,16 +79,23 @@ impl Dfs {
         }
         drop_from(&target, word::FLOCKS, owner)?;
         let Some(write) = write else { return Ok(()) };
-        wait::acquire(self, &target, op & LOCK_NB == 0, owner, interrupted, |target| {
-            let mut tx = target.tx()?;
-            let head = target.head(word::FLOCKS);
-            if let Some(other) = list::conflict(&tx, head, owner, write, 0, u64::MAX)? {
-                return Ok(Some(other.owner));
-            }
-            list::add(&mut tx, target, word::FLOCKS, owner, (0, u64::MAX), write)?;
-            tx.commit()?;
-            Ok(None)
-        })
+        wait::acquire(
+            self,
+            &target,
+            op & LOCK_NB == 0,
+            owner,
+            interrupted,
+            |target| {
+                let mut tx = target.tx()?;
+                let head = target.head(word::FLOCKS);
+                if let Some(other) = list::conflict(&tx, head, owner, write, 0, u64::MAX)? {
+                    return Ok(Some(other.owner));
+                }
+                list::add(&mut tx, target, word::FLOCKS, owner, (0, u64::MAX), write)?;
+                tx.commit()?;
+                Ok(None)
+            },
+        )
     }
 
     /// Drops the calling process's record locks on a file: any close of it by the process does

@@ -55,9 +55,11 @@ impl LockReq {
     fn last(&self) -> Result<u64> {
         match self.len {
             0 => Ok(END),
-            len => {
-                self.start.checked_add(len - 1).filter(|e| *e <= END).ok_or(Errno::EOVERFLOW)
-            }
+            len => self
+                .start
+                .checked_add(len - 1)
+                .filter(|e| *e <= END)
+                .ok_or(Errno::EOVERFLOW),
         }
     }
 }
@@ -76,10 +78,17 @@ impl Dfs {
         let start = base.checked_add(start).ok_or(Errno::EOVERFLOW)?;
         let (first, count) = match len {
             0.. => (start, len),
-            _ => (start.checked_add(len).ok_or(Errno::EINVAL)?, len.checked_neg().unwrap_or(0)),
+            _ => (
+                start.checked_add(len).ok_or(Errno::EINVAL)?,
+                len.checked_neg().unwrap_or(0),
+            ),
         };
         let first = u64::try_from(first).map_err(|_| Errno::EINVAL)?;
-        if count > 0 && first.checked_add(count as u64 - 1).is_none_or(|last| last > END) {
+        if count > 0
+            && first
+                .checked_add(count as u64 - 1)
+                .is_none_or(|last| last > END)
+        {
             return Err(Errno::EOVERFLOW);
         }
         Ok((first, count as u64))
@@ -97,12 +106,7 @@ impl Dfs {
     ///
     /// `EAGAIN` for a conflict, `EDEADLK` when waiting would never end, `EINTR` when `interrupted`
     /// says so while waiting, `EBADF` when the description is not open for what is locked.
-    pub fn lock_posix(
-        &self,
-        ofd: Ofd,
-        req: LockReq,
-        interrupted: &dyn Fn() -> bool,
-    ) -> Result<()> {
+    pub fn lock_posix(&self, ofd: Ofd, req: LockReq, interrupted: &dyn Fn() -> bool) -> Result<()> {
         let open = self.description(ofd)?;
         let allowed = match req.kind {
             LockKind::Read => open.readable(),
@@ -158,7 +162,11 @@ impl Dfs {
         Ok(found.map(|lock| LockInfo {
             write: lock.write,
             start: lock.start,
-            len: if lock.end >= END { 0 } else { lock.end - lock.start + 1 },
+            len: if lock.end >= END {
+                0
+            } else {
+                lock.end - lock.start + 1
+            },
             pid: match lock.owner {
                 Owner::Process(_) => lock.pid as i32,
                 Owner::Description(_) => -1,
@@ -186,15 +194,24 @@ fn change(
             return Err(Errno::ENOLCK);
         }
         let mut found: Option<(Lock, u64)> = None;
-        list::for_each(head, |at| tx.load(at), |lock, link_at| {
-            let overlaps = lock.start <= end && lock.end >= start;
-            let touches = lock.start <= end.saturating_add(1) && lock.end.saturating_add(1) >= start;
-            let affected = if Some(lock.write) == write { touches } else { overlaps };
-            if lock.owner == owner && affected {
-                found = Some((*lock, link_at));
-            }
-            Ok(found.is_none())
-        })?;
+        list::for_each(
+            head,
+            |at| tx.load(at),
+            |lock, link_at| {
+                let overlaps = lock.start <= end && lock.end >= start;
+                let touches =
+                    lock.start <= end.saturating_add(1) && lock.end.saturating_add(1) >= start;
+                let affected = if Some(lock.write) == write {
+                    touches
+                } else {
+                    overlaps
+                };
+                if lock.owner == owner && affected {
+                    found = Some((*lock, link_at));
+                }
+                Ok(found.is_none())
+            },
+        )?;
         let Some((lock, link_at)) = found else { break };
         if Some(lock.write) == write {
             (from, to) = (from.min(lock.start), to.max(lock.end));

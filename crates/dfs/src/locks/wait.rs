@@ -45,7 +45,9 @@ pub(super) fn acquire(
     let mut buried = false;
     loop {
         let seen = counter.load(Ordering::Acquire);
-        let Some(holder) = attempt(target)? else { return Ok(()) };
+        let Some(holder) = attempt(target)? else {
+            return Ok(());
+        };
         // A dead holder is no holder: found out before anything is refused.
         if !buried && bury(dfs, holder)? {
             continue;
@@ -94,7 +96,10 @@ impl<'d> Waiting<'d> {
             if other == me {
                 return Err(Errno::EDEADLK);
             }
-            let next = dfs.pool.word(word_at(other, proc::WAITS))?.load(Ordering::SeqCst);
+            let next = dfs
+                .pool
+                .word(word_at(other, proc::WAITS))?
+                .load(Ordering::SeqCst);
             if next == 0 || next > u64::from(process::SLOTS) {
                 break;
             }

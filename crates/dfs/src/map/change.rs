@@ -28,7 +28,12 @@ impl<'t, 'p> Change<'t, 'p> {
     /// Starts changing the map of `file`.
     pub(crate) fn new(tx: &'t mut Tx<'p>, file: &'t File<'p>) -> Result<Change<'t, 'p>> {
         let root = tx.load(file.at(word::DATA))?;
-        Ok(Change { tx, file, root, grown: false })
+        Ok(Change {
+            tx,
+            file,
+            root,
+            grown: false,
+        })
     }
 
     fn set_root(&mut self, root: u64) -> Result<()> {
@@ -39,11 +44,16 @@ impl<'t, 'p> Change<'t, 'p> {
 
     fn new_page(&mut self, page_kind: u8) -> Result<PageLink> {
         self.grown = true;
-        self.tx.alloc_page(page_kind, self.file.target, self.file.replicas, true)
+        self.tx
+            .alloc_page(page_kind, self.file.target, self.file.replicas, true)
     }
 
     fn load(&self, at: u64) -> Result<u64> {
-        if self.grown { self.tx.load(at) } else { self.file.pool.load(at) }
+        if self.grown {
+            self.tx.load(at)
+        } else {
+            self.file.pool.load(at)
+        }
     }
 
     /// The pointer words of `block`, made if they do not exist. `end` is the block after the last
@@ -54,7 +64,11 @@ impl<'t, 'p> Change<'t, 'p> {
         match Root::decode(self.root)? {
             Root::Empty if need == 0 => self.make_small()?,
             Root::Empty => {
-                let page = self.new_page(if need == 1 { kind::MAP_LEAF } else { kind::MAP_NODE })?;
+                let page = self.new_page(if need == 1 {
+                    kind::MAP_LEAF
+                } else {
+                    kind::MAP_NODE
+                })?;
                 self.set_root(page.with_tag(need as u16).0)?;
             }
             Root::Small(rec) if need > 0 => self.convert(rec)?,
@@ -62,7 +76,10 @@ impl<'t, 'p> Change<'t, 'p> {
         }
         if let Root::Small(rec) = Root::decode(self.root)? {
             let at = rec.offset() + 8 + block * geo.stride() as u64 * 8;
-            return Ok(Leaf { at, run: geo.small_blocks() - block });
+            return Ok(Leaf {
+                at,
+                run: geo.small_blocks() - block,
+            });
         }
         while Root::decode(self.root)?.height() < need {
             self.grow()?;
@@ -80,18 +97,27 @@ impl<'t, 'p> Change<'t, 'p> {
             let at = page.offset() + index * 8;
             let mut link = PageLink(self.load(at)?);
             if link.is_none() {
-                link = self.new_page(if level == 1 { kind::MAP_LEAF } else { kind::MAP_NODE })?;
+                link = self.new_page(if level == 1 {
+                    kind::MAP_LEAF
+                } else {
+                    kind::MAP_NODE
+                })?;
                 self.tx.set(at, link.0)?;
             }
             page = link;
         }
         let in_leaf = 1u64 << geo.leaf_shift();
         let index = block & (in_leaf - 1);
-        Ok(Leaf { at: page.offset() + index * geo.stride() as u64 * 8, run: in_leaf - index })
+        Ok(Leaf {
+            at: page.offset() + index * geo.stride() as u64 * 8,
+            run: in_leaf - index,
+        })
     }
 
     fn make_small(&mut self) -> Result<()> {
-        let rec = self.tx.alloc(kind::MAP_SMALL, 256, self.file.target, self.file.replicas)?;
+        let rec = self
+            .tx
+            .alloc(kind::MAP_SMALL, 256, self.file.target, self.file.replicas)?;
         self.tx.zero(rec.offset() + 8, SMALL_WORDS, true)?;
         let tag = self.tx.load(rec.offset())?;
         self.set_root(Root::small_word(rec, tag))
@@ -144,7 +170,10 @@ impl Freed {
 
     /// None yet.
     pub(crate) fn new() -> Freed {
-        Freed { runs: [None; Freed::MAX], len: 0 }
+        Freed {
+            runs: [None; Freed::MAX],
+            len: 0,
+        }
     }
 
     /// Adds the blocks of all copies of one block; false, and nothing added, if there is no room.
@@ -152,7 +181,10 @@ impl Freed {
         if self.len + pointers.len() > Freed::MAX {
             return false;
         }
-        pointers.iter().filter(|p| !p.is_hole()).for_each(|p| self.add_one(*p));
+        pointers
+            .iter()
+            .filter(|p| !p.is_hole())
+            .for_each(|p| self.add_one(*p));
         true
     }
 
@@ -161,10 +193,21 @@ impl Freed {
         let joins = |run: &engine::Run| {
             run.rank == rank && run.start + u64::from(run.len) == block && run.len < 0xf_fff0
         };
-        if let Some(run) = self.runs.iter_mut().take(self.len).flatten().find(|run| joins(run)) {
+        if let Some(run) = self
+            .runs
+            .iter_mut()
+            .take(self.len)
+            .flatten()
+            .find(|run| joins(run))
+        {
             run.len += 1;
         } else if let Some(slot) = self.runs.get_mut(self.len) {
-            *slot = Some(engine::Run { rank, start: block, len: 1, fresh: false });
+            *slot = Some(engine::Run {
+                rank,
+                start: block,
+                len: 1,
+                fresh: false,
+            });
             self.len += 1;
         }
     }

@@ -46,12 +46,18 @@ impl<'p> File<'p> {
     fn locate(pool: &'p Pool, ino: Ino, base: u64) -> Result<File<'p>> {
         let mode = inode::high(pool.load(at(base, word::MODE))?);
         if !inode::is_file(mode) {
-            return Err(if inode::is_dir(mode) { Errno::EISDIR } else { Errno::EINVAL });
+            return Err(if inode::is_dir(mode) {
+                Errno::EISDIR
+            } else {
+                Errno::EINVAL
+            });
         }
         let class = pool.load(at(base, word::CLASS))?;
         let rec = Rec(ino.number as u32);
         let oclass = ObjectClass::from_id(inode::high(class)).ok_or(Errno::EIO)?;
-        let copies = oclass.group_size().min(u32::from(pool.rank_count()).min(COPIES_MAX));
+        let copies = oclass
+            .group_size()
+            .min(u32::from(pool.rank_count()).min(COPIES_MAX));
         Ok(File {
             pool,
             ino,

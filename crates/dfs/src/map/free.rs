@@ -23,7 +23,11 @@ pub(crate) fn free_range(
 ) -> Result<Option<u64>> {
     let root = Root::decode(tx.load(file.at(word::DATA))?)?;
     let end = end.min(file.geo.capacity(root.height()));
-    let mut work = Work { file, freed: Freed::new(), gone: 0 };
+    let mut work = Work {
+        file,
+        freed: Freed::new(),
+        gone: 0,
+    };
     let mut block = first;
     let mut more = false;
     while block < end && !more {
@@ -76,7 +80,11 @@ impl Work<'_, '_> {
 
     fn clear(&self, tx: &mut Tx<'_>, at: u64, blocks: u64) -> Result<()> {
         let words = blocks as usize * self.file.geo.stride();
-        if words == 0 { Ok(()) } else { tx.zero(at, words, true) }
+        if words == 0 {
+            Ok(())
+        } else {
+            tx.zero(at, words, true)
+        }
     }
 
     fn small(
@@ -147,12 +155,7 @@ impl Work<'_, '_> {
     }
 
     /// Unlinks and frees the page `depth` steps below the top.
-    fn unlink(
-        &self,
-        tx: &mut Tx<'_>,
-        path: &[(u64, PageLink)],
-        depth: usize,
-    ) -> Result<()> {
+    fn unlink(&self, tx: &mut Tx<'_>, path: &[(u64, PageLink)], depth: usize) -> Result<()> {
         let (at, link) = *path.get(depth).ok_or(Errno::EIO)?;
         tx.set(at, 0)?;
         tx.free_page(link)

@@ -38,7 +38,10 @@ impl Geometry {
         if copies == 0 || copies > 16 {
             return Err(Errno::EIO);
         }
-        Ok(Geometry { copies, stride_shift: copies.next_power_of_two().trailing_zeros() })
+        Ok(Geometry {
+            copies,
+            stride_shift: copies.next_power_of_two().trailing_zeros(),
+        })
     }
 
     /// Words per block.
@@ -72,7 +75,9 @@ impl Geometry {
 
     /// Height needed for `blocks` blocks.
     pub(crate) fn height_for(self, blocks: u64) -> usize {
-        (0..HEIGHT_MAX).find(|h| self.capacity(*h) >= blocks).unwrap_or(HEIGHT_MAX)
+        (0..HEIGHT_MAX)
+            .find(|h| self.capacity(*h) >= blocks)
+            .unwrap_or(HEIGHT_MAX)
     }
 }
 
@@ -125,7 +130,10 @@ pub(crate) struct Chain {
 
 impl Chain {
     const fn new() -> Chain {
-        Chain { len: 0, links: [(0, 0); HEIGHT_MAX + 1] }
+        Chain {
+            len: 0,
+            links: [(0, 0); HEIGHT_MAX + 1],
+        }
     }
 
     fn push(&mut self, off: u64, word: u64) {
@@ -139,7 +147,10 @@ impl Chain {
     pub(crate) fn holds(&self, pool: &Pool) -> bool {
         // ORDERING: the copies made since must be complete before the links are read again.
         core::sync::atomic::fence(core::sync::atomic::Ordering::Acquire);
-        self.links.iter().take(self.len).all(|(off, word)| pool.load(*off) == Ok(*word))
+        self.links
+            .iter()
+            .take(self.len)
+            .all(|(off, word)| pool.load(*off) == Ok(*word))
     }
 }
 
@@ -162,12 +173,20 @@ pub(crate) fn find(pool: &Pool, root_at: u64, geo: Geometry, block: u64) -> Resu
     let root = Root::decode(word)?;
     let capacity = geo.capacity(root.height());
     if root == Root::Empty || block >= capacity {
-        return Ok(Spot { at: None, run: u64::MAX - block, chain });
+        return Ok(Spot {
+            at: None,
+            run: u64::MAX - block,
+            chain,
+        });
     }
     let (mut page, height) = match root {
         Root::Small(rec) => {
             let at = rec.offset() + 8 + block * geo.stride() as u64 * 8;
-            return Ok(Spot { at: Some(at), run: capacity - block, chain });
+            return Ok(Spot {
+                at: Some(at),
+                run: capacity - block,
+                chain,
+            });
         }
         Root::Tree(page, height) => (page, height),
         Root::Empty => return Err(Errno::EIO),
@@ -180,14 +199,22 @@ pub(crate) fn find(pool: &Pool, root_at: u64, geo: Geometry, block: u64) -> Resu
         chain.push(at, link);
         if link == 0 {
             let next = ((block >> shift) + 1) << shift;
-            return Ok(Spot { at: None, run: next - block, chain });
+            return Ok(Spot {
+                at: None,
+                run: next - block,
+                chain,
+            });
         }
         page = PageLink(link);
     }
     let in_leaf = 1u64 << geo.leaf_shift();
     let index = block & (in_leaf - 1);
     let at = page.offset() + index * geo.stride() as u64 * 8;
-    Ok(Spot { at: Some(at), run: in_leaf - index, chain })
+    Ok(Spot {
+        at: Some(at),
+        run: in_leaf - index,
+        chain,
+    })
 }
 
 #[cfg(test)]
@@ -212,7 +239,10 @@ mod tests {
     #[test]
     fn root_words_round_trip() {
         assert_eq!(Root::decode(0), Ok(Root::Empty));
-        assert_eq!(Root::decode(Root::small_word(Rec(77), 0x1234_5678_0000_0003)), Ok(Root::Small(Rec(77))));
+        assert_eq!(
+            Root::decode(Root::small_word(Rec(77), 0x1234_5678_0000_0003)),
+            Ok(Root::Small(Rec(77)))
+        );
         assert!(Root::decode(0xffff << 48 | 1).is_err());
     }
 }

@@ -50,7 +50,9 @@ impl Dfs {
     fn count_forks(&self, slot: u32, change: i64) -> Result<u64> {
         let mut tx = self.pool.tx(&[holds::lock(self.pool, slot)])?;
         let at = word_at(slot, proc::FORKING);
-        let count = (tx.load(at)? >> 48).saturating_add_signed(change).min(0xffff);
+        let count = (tx.load(at)? >> 48)
+            .saturating_add_signed(change)
+            .min(0xffff);
         let seconds = (self.pool.now_ns() / 1_000_000_000) as u64 & 0xffff_ffff_ffff;
         tx.set_volatile(at, count << 48 | seconds)?;
         tx.commit()?;

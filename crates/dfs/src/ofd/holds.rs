@@ -57,7 +57,10 @@ struct Table {
 
 impl Table {
     fn new(link: PageLink) -> Table {
-        Table { base: link.offset(), log2: link.tag().min(24) }
+        Table {
+            base: link.offset(),
+            log2: link.tag().min(24),
+        }
     }
 
     fn slots(self) -> u64 {
@@ -121,10 +124,14 @@ pub(super) fn add(tx: &mut Tx<'_>, slot: u32, ofd: Ofd) -> Result<bool> {
 #[cold]
 fn rebuild(tx: &mut Tx<'_>, slot: u32, old: PageLink, live: u32) -> Result<PageLink> {
     let pool = tx.pool();
-    let log2 = (u64::from(live.max(64)) * 4).next_power_of_two().trailing_zeros() as u16;
+    let log2 = (u64::from(live.max(64)) * 4)
+        .next_power_of_two()
+        .trailing_zeros() as u16;
     let log2 = log2.max(FIRST_LOG2);
     let pages = ((8u64 << log2) / PAGE) as u32;
-    let new = tx.alloc_pages(kind::TABLE, target(pool, slot), pages)?.with_tag(log2);
+    let new = tx
+        .alloc_pages(kind::TABLE, target(pool, slot), pages)?
+        .with_tag(log2);
     let (from, to) = (Table::new(old), Table::new(new));
     let mut count = 0;
     for index in 0..from.slots() {
@@ -160,7 +167,10 @@ fn remove(tx: &mut Tx<'_>, slot: u32, ofd: Ofd) -> Result<bool> {
         return Ok(false);
     }
     let used = tx.load(word_at(slot, proc::USED))?;
-    tx.set_volatile(word_at(slot, proc::USED), pair(high(used).saturating_sub(1), low(used)))?;
+    tx.set_volatile(
+        word_at(slot, proc::USED),
+        pair(high(used).saturating_sub(1), low(used)),
+    )?;
     tx.set_volatile(at, GONE)?;
     Ok(true)
 }
@@ -168,7 +178,10 @@ fn remove(tx: &mut Tx<'_>, slot: u32, ofd: Ofd) -> Result<bool> {
 /// Whether `slot` holds `ofd`.
 fn holds(tx: &Tx<'_>, slot: u32, ofd: Ofd) -> Result<bool> {
     let link = PageLink(tx.load(word_at(slot, proc::TABLE))?);
-    Ok(!link.is_none() && find(tx, Table::new(link), ofd)?.1.is_some_and(|e| e & DEFERRED == 0))
+    Ok(!link.is_none()
+        && find(tx, Table::new(link), ofd)?
+            .1
+            .is_some_and(|e| e & DEFERRED == 0))
 }
 
 /// Calls `each` for every description in the table of `slot`, as far as it can be read without a
@@ -295,7 +308,11 @@ impl Dfs {
         tx.free(Rec(open.ofd.0))?;
         tx.commit()?;
         let orphan = high(opened) == 0 && nlink == 0;
-        Ok(if orphan { Let::Orphan(open.ino) } else { Let::Done })
+        Ok(if orphan {
+            Let::Orphan(open.ino)
+        } else {
+            Let::Done
+        })
     }
 
     fn defer(&self, mut tx: Tx<'_>, slot: u32, ofd: Ofd) -> Result<Let> {

@@ -55,10 +55,16 @@ pub(crate) mod flag {
     pub(crate) const CLOEXEC: u32 = 0o2000000;
     pub(crate) const PATH: u32 = 0o10000000;
     /// Differ between processors.
-    pub(crate) const DIRECT: u32 =
-        if cfg!(target_arch = "aarch64") { 0o200000 } else { 0o40000 };
-    pub(crate) const DIRECTORY: u32 =
-        if cfg!(target_arch = "aarch64") { 0o40000 } else { 0o200000 };
+    pub(crate) const DIRECT: u32 = if cfg!(target_arch = "aarch64") {
+        0o200000
+    } else {
+        0o40000
+    };
+    pub(crate) const DIRECTORY: u32 = if cfg!(target_arch = "aarch64") {
+        0o40000
+    } else {
+        0o200000
+    };
     /// What `fcntl(F_SETFL)` may change.
     pub(crate) const SETTABLE: u32 = APPEND | NONBLOCK | ASYNC | DIRECT | NOATIME;
     /// What acts on opening alone and is not kept.
@@ -98,7 +104,10 @@ impl<'p> Open<'p> {
 
     /// Open for writing.
     pub(crate) fn writable(&self) -> bool {
-        matches!(self.flags & (flag::ACCMODE | flag::PATH), flag::WRONLY | flag::RDWR)
+        matches!(
+            self.flags & (flag::ACCMODE | flag::PATH),
+            flag::WRONLY | flag::RDWR
+        )
     }
 
     /// Opened with `O_PATH`.
@@ -137,7 +146,10 @@ impl Dfs {
             pool: self.pool,
             ofd,
             at,
-            ino: Ino { number: u64::from(low(ino)), generation: high(ino) },
+            ino: Ino {
+                number: u64::from(low(ino)),
+                generation: high(ino),
+            },
             flags: low(flags),
             opener: high(flags),
         })
@@ -197,8 +209,8 @@ impl Dfs {
         tx.commit()?;
         let ofd = Ofd(record.0);
         if flags & flag::TRUNC != 0 && flags & flag::PATH == 0 {
-            let cut = File::open(pool, ino)
-                .and_then(|file| trunc::set_size(&file, 0, !cred.privileged));
+            let cut =
+                File::open(pool, ino).and_then(|file| trunc::set_size(&file, 0, !cred.privileged));
             if let Err(errno) = cut {
                 self.ofd_release(ofd)?;
                 return Err(errno);

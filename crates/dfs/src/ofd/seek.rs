@@ -4,7 +4,7 @@ use super::field;
 
 use crate::inode::{self, Guard};
 use crate::map::SIZE_MAX;
-use crate::{DirCursor, Dfs, Dirent, Ofd, mapfile, trunc};
+use crate::{Dfs, DirCursor, Dirent, Ofd, mapfile, trunc};
 use core::sync::atomic::Ordering;
 use sys::{Errno, Result};
 
@@ -59,11 +59,7 @@ impl Dfs {
 
     /// Lists a directory from the description's position on (`getdents64(2)`), which moves behind
     /// the last entry that `emit` accepted.
-    pub fn getdents_ofd(
-        &self,
-        ofd: Ofd,
-        emit: &mut dyn FnMut(&Dirent<'_>) -> bool,
-    ) -> Result<()> {
+    pub fn getdents_ofd(&self, ofd: Ofd, emit: &mut dyn FnMut(&Dirent<'_>) -> bool) -> Result<()> {
         let open = self.description(ofd)?;
         if open.is_path() {
             return Err(Errno::EBADF);

@@ -29,8 +29,13 @@ impl<'p> Round<'_, 'p> {
         }
         let head = (start % BLOCK) as usize;
         let spot = self.file.find(start / BLOCK)?;
-        let wanted = (head + len).div_ceil(BLOCK as usize).min(BLOCKS_MAX).min(spot.run as usize);
-        let Some(extent) = self.in_place_extent(&spot, head, len, wanted)? else { return Ok(None) };
+        let wanted = (head + len)
+            .div_ceil(BLOCK as usize)
+            .min(BLOCKS_MAX)
+            .min(spot.run as usize);
+        let Some(extent) = self.in_place_extent(&spot, head, len, wanted)? else {
+            return Ok(None);
+        };
         for copy in 0..self.file.geo.copies {
             let mut source = self.source;
             self.store_copy(&extent, copy, &mut source)?;
@@ -55,11 +60,19 @@ impl<'p> Round<'_, 'p> {
             blocks += 1;
         }
         let bytes = len.min((blocks * BLOCK as usize).saturating_sub(head));
-        Ok((blocks > 0).then_some(Extent { head, bytes, blocks, at }))
+        Ok((blocks > 0).then_some(Extent {
+            head,
+            bytes,
+            blocks,
+            at,
+        }))
     }
 
     fn pointer(&self, at: u64, index: usize, copy: usize) -> Result<BlockPtr> {
-        let word = self.file.pool.load(self.file.nth(at, index as u64) + copy as u64 * 8)?;
+        let word = self
+            .file
+            .pool
+            .load(self.file.nth(at, index as u64) + copy as u64 * 8)?;
         Ok(BlockPtr(word))
     }
 

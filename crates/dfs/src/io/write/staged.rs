@@ -44,7 +44,12 @@ struct Extent {
 impl Extent {
     fn new(start: u64, len: usize) -> Extent {
         let end = (start + len as u64).div_ceil(BLOCK);
-        Extent { start, len, first: start / BLOCK, end }
+        Extent {
+            start,
+            len,
+            first: start / BLOCK,
+            end,
+        }
     }
 
     /// Cut at the start of block `end`.
@@ -60,7 +65,9 @@ impl Extent {
     fn within(&self, block: u64) -> (usize, usize) {
         let base = block * BLOCK;
         let from = self.start.saturating_sub(base).min(BLOCK);
-        let to = (self.start + self.len as u64).saturating_sub(base).min(BLOCK);
+        let to = (self.start + self.len as u64)
+            .saturating_sub(base)
+            .min(BLOCK);
         (from as usize, to as usize)
     }
 
@@ -170,7 +177,12 @@ impl<'p> Round<'_, 'p> {
         let mut source = self.source;
         source.skip((from * BLOCK - extent.start) as usize);
         let off = (from - piece.block) * BLOCK;
-        source.to_run(self.file.pool, piece.run, off as usize, ((to - from) * BLOCK) as usize)
+        source.to_run(
+            self.file.pool,
+            piece.run,
+            off as usize,
+            ((to - from) * BLOCK) as usize,
+        )
     }
 
     /// Stores a block that is overwritten in part: the rest is what it held before.
@@ -188,7 +200,9 @@ impl<'p> Round<'_, 'p> {
                 // SAFETY: the source is a local buffer, the block is ours until published.
                 unsafe {
                     let bytes = buffer.as_ptr();
-                    self.file.pool.write_blocks(run.rank, at, 0, bytes, buffer.len(), run.fresh)
+                    self.file
+                        .pool
+                        .write_blocks(run.rank, at, 0, bytes, buffer.len(), run.fresh)
                 }?;
             }
         }
@@ -220,7 +234,9 @@ impl<'p> Round<'_, 'p> {
                 return Ok(None);
             }
         }
-        let Some(new_blocks) = self.point(&mut tx, plan, extent)? else { return Ok(None) };
+        let Some(new_blocks) = self.point(&mut tx, plan, extent)? else {
+            return Ok(None);
+        };
         tx.consume(stage)?;
         self.mirror(start, extent.len, size)?;
         let end = start + extent.len as u64;
@@ -307,7 +323,11 @@ fn put_leaf(
 
 /// Grabs blocks for every copy, chunk by chunk. `ENOSPC` when not even one block has all copies.
 fn grab<'p>(file: &File<'p>, stage: &mut Stage<'p>, extent: &Extent) -> Result<Plan> {
-    let mut plan = Plan { pieces: [None; RUNS_MAX], len: 0, end: extent.first };
+    let mut plan = Plan {
+        pieces: [None; RUNS_MAX],
+        len: 0,
+        end: extent.first,
+    };
     while plan.end < extent.end {
         let chunk = plan.end / file.chunk_blocks;
         let to = ((chunk + 1) * file.chunk_blocks).min(extent.end);
@@ -331,7 +351,11 @@ fn grab<'p>(file: &File<'p>, stage: &mut Stage<'p>, extent: &Extent) -> Result<P
 #[cold]
 fn grab_less<'p>(file: &File<'p>, stage: &mut Stage<'p>, extent: &Extent) -> Result<Plan> {
     *stage = file.pool.stage()?;
-    let mut plan = Plan { pieces: [None; RUNS_MAX], len: 0, end: extent.first };
+    let mut plan = Plan {
+        pieces: [None; RUNS_MAX],
+        len: 0,
+        end: extent.first,
+    };
     while plan.end < extent.end {
         let chunk = plan.end / file.chunk_blocks;
         let to = plan.end + 1;
@@ -351,14 +375,13 @@ fn grab_less<'p>(file: &File<'p>, stage: &mut Stage<'p>, extent: &Extent) -> Res
 
 /// Grabs again exactly what is known to be there.
 #[cold]
-fn regrab<'p>(
-    file: &File<'p>,
-    stage: &mut Stage<'p>,
-    extent: &Extent,
-    end: u64,
-) -> Result<Plan> {
+fn regrab<'p>(file: &File<'p>, stage: &mut Stage<'p>, extent: &Extent, end: u64) -> Result<Plan> {
     *stage = file.pool.stage()?;
-    let mut plan = Plan { pieces: [None; RUNS_MAX], len: 0, end: extent.first };
+    let mut plan = Plan {
+        pieces: [None; RUNS_MAX],
+        len: 0,
+        end: extent.first,
+    };
     while plan.end < end {
         let (chunk, to) = (plan.end / file.chunk_blocks, plan.end + 1);
         grab_chunk(file, stage, &mut plan, chunk, to)?;
@@ -424,13 +447,18 @@ fn grab_run(
 impl Plan {
     /// Adds a piece to the one it continues, if there is one.
     fn join(&mut self, piece: &Piece) -> bool {
-        let known = self.pieces.iter_mut().take(self.len).flatten().find(|known| {
-            known.copy == piece.copy
-                && known.run.rank == piece.run.rank
-                && known.run.fresh == piece.run.fresh
-                && known.block + u64::from(known.run.len) == piece.block
-                && known.run.start + u64::from(known.run.len) == piece.run.start
-        });
+        let known = self
+            .pieces
+            .iter_mut()
+            .take(self.len)
+            .flatten()
+            .find(|known| {
+                known.copy == piece.copy
+                    && known.run.rank == piece.run.rank
+                    && known.run.fresh == piece.run.fresh
+                    && known.block + u64::from(known.run.len) == piece.block
+                    && known.run.start + u64::from(known.run.len) == piece.run.start
+            });
         match known {
             Some(known) => {
                 known.run.len += piece.run.len;
