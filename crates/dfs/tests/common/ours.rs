@@ -36,7 +36,7 @@ impl Caller<'_> {
             in_root: true,
             ..How::default()
         };
-        let mut scratch = [0; 8192];
+        let mut scratch = [0; 32_768];
         match self.dfs.walk(
             &self.cred,
             self.dfs.root(),
