@@ -151,7 +151,7 @@ impl Dfs {
 
     fn try_touch(&self, ino: Ino) -> Result<()> {
         let offset = locate(self.pool, ino)?;
-        let time = |number| Ok(self.pool.load(at(offset, number))? as i64);
+        let time = |number| -> sys::Result<i64> { Ok(self.pool.load(at(offset, number))? as i64) };
         let atime: i64 = time(word::ATIME)?;
         let now = self.pool.now_ns();
         let changed = time(word::MTIME)?.max(time(word::CTIME)?);

@@ -24,7 +24,8 @@ fn main() {
         let start = Instant::now();
         for i in 0..ROUNDS {
             let mut tx = pool.tx(&[LockId::Target(1)]).expect("tx");
-            tx.set_volatile(rec.offset() + 8, u64::from(i)).expect("set");
+            tx.set_volatile(rec.offset() + 8, u64::from(i))
+                .expect("set");
             tx.commit().expect("commit");
         }
         if round == 1 {

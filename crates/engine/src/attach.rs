@@ -115,7 +115,7 @@ impl Pool {
     }
 }
 
-fn attached(uuid: uuid::Uuid) -> Option<&'static Pool> {
+pub(crate) fn attached(uuid: uuid::Uuid) -> Option<&'static Pool> {
     POOLS.iter().find_map(|slot| {
         let pool = slot.load(Ordering::Acquire);
         // SAFETY: handles are leaked on purpose and never freed.

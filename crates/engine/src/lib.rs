@@ -2,6 +2,7 @@
 //! of processes at once without a daemon.
 //!
 //! ```text
+//!   system                        the system root, pool registry, pool maps, who may attach
 //!   containers   place              what objects are and where they lie
 //!   tx           takeover           atomic changes, and those of the dead
 //!   pages        space              memory and blocks, given out and taken back
@@ -24,6 +25,7 @@ mod pool;
 pub mod process;
 mod rebuild;
 mod space;
+pub mod system;
 mod takeover;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -60,7 +60,10 @@ fn after_restart(temp: &TempPool, test: &str, args: &str) {
 fn in_child() -> Option<(&'static Pool, Vec<u64>)> {
     let handover = std::env::var("REBUILD_HANDOVER").ok()?;
     let args = std::env::var("REBUILD_ARGS").expect("args");
-    let numbers = args.split(',').map(|n| n.parse().expect("number")).collect();
+    let numbers = args
+        .split(',')
+        .map(|n| n.parse().expect("number"))
+        .collect();
     Some((engine::testing::attach_from(&handover), numbers))
 }
 
@@ -77,7 +80,10 @@ fn verify(pool: &Pool, numbers: &[u64]) {
     // New records and blocks do not collide with old ones.
     for i in 0..200 {
         let rec = record(pool, (i % 8) as u16, 77);
-        assert!(!numbers.contains(&u64::from(rec.0)), "record {rec:?} given out twice");
+        assert!(
+            !numbers.contains(&u64::from(rec.0)),
+            "record {rec:?} given out twice"
+        );
     }
     for (i, number) in numbers[..count].iter().enumerate() {
         check(pool, Rec(*number as u32), i as u64);

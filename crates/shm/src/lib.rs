@@ -9,7 +9,7 @@ mod owner;
 mod segment;
 
 pub use lock::{Lock, Recover};
-pub use owner::{OWNER_BYTES, OwnerSlot, OwnerState, Robust, thread_id};
+pub use owner::{OWNER_BYTES, OwnerSlot, OwnerState, Robust, StateWord, thread_id};
 pub use segment::Segment;
 
 /// Index of an owner slot; `u16::MAX` is never used.

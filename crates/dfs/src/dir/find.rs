@@ -246,7 +246,7 @@ fn named_in(
         return Ok(None);
     };
     let index = granule.wrapping_sub(chunk.granule(0));
-    let begins = |pool| Ok(chunk.starts(pool)? >> (index & 63) & 1 == 1);
+    let begins = |pool| -> sys::Result<bool> { Ok(chunk.starts(pool)? >> (index & 63) & 1 == 1) };
     if !begins(pool)? {
         return Ok(None);
     }

@@ -123,7 +123,7 @@ impl Dfs {
     /// Frees what an inode owns, as much as the transaction has room for; `true` if that was all.
     fn free_contents(&self, tx: &mut Tx<'_>, ino: Ino, offset: u64, guard: &Guard) -> Result<bool> {
         let done = if is_file(guard.mode) {
-            free_data(tx, offset)?
+            crate::map::free::free_step(tx, offset)?
         } else if is_dir(guard.mode) {
             dir::clear(tx, self.pool, ino, offset)?
         } else {
@@ -148,9 +148,4 @@ impl Dfs {
             tx.free_page(PageLink(data))
         }
     }
-}
-
-/// Frees the data of a regular file.
-fn free_data(tx: &mut Tx<'_>, offset: u64) -> Result<bool> {
-    Ok(tx.load(at(offset, word::DATA))? == 0)
 }

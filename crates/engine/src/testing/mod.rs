@@ -1,7 +1,11 @@
 //! Temporary pools for the tests of this crate and of those above it.
 
+mod audit;
+
 use crate::pool::{Pool, PoolSpec};
 use std::path::PathBuf;
+
+pub use audit::{Audit, audit};
 
 /// A pool in a fresh directory; both go when this is dropped.
 pub struct TempPool {
