@@ -53,7 +53,7 @@ pub(crate) struct ContArgs {
     #[arg(long = "cont", alias = "container", value_name = "CONT")]
     cont: Option<String>,
     /// Path in a mounted container
-    #[arg(long = "path", short = 'p', value_name = "PATH")]
+    #[arg(long = "path", value_name = "PATH")]
     path: Option<String>,
 }
 

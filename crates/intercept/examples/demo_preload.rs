@@ -168,7 +168,10 @@ fn report() {
     }
 }
 
-static CONFIG: Config = Config {
+#[global_allocator]
+static ALLOC: intercept::HostAlloc = intercept::HostAlloc;
+
+const CONFIG: Config = Config {
     dispatch,
     after,
     after_panic: |_| (),
@@ -201,8 +204,10 @@ extern "C" fn init(argc: i32, argv: *const *const c_char, envp: *const *const c_
         u64::from(startup.get(b"PFS_DEMO_NULL").is_some()),
         Ordering::Relaxed,
     );
+    let config = Box::leak(Box::new(CONFIG));
+    config.cache_dir = startup.get(b"PFS_DEMO_CACHE");
     // SAFETY: constructors run before the program has threads.
-    let started = unsafe { intercept::start(&CONFIG) };
+    let started = unsafe { intercept::start(config) };
     if startup.get(b"PFS_DEMO_VERBOSE").is_some() {
         let text = format!("{started:?}\n");
         // SAFETY: the text is valid for its length.

@@ -344,6 +344,7 @@ unsafe fn defer(signal: usize, info: *mut u8, context: Context) {
 /// `context` is that of the running handler.
 unsafe fn abandon(context: *mut u8) -> bool {
     let top = tls::block().stack_top.load(Ordering::Relaxed) as usize;
+    // SAFETY: passed on.
     let context = unsafe { Context::new(context) };
     let on_hook_stack =
         top != 0 && (top - hookstack::STACK_BYTES..top).contains(&context.stack_pointer());
@@ -384,6 +385,7 @@ unsafe fn deliver(signal: i32, info: *mut u8, context: *mut u8) {
                 let done = set_kernel_action(number, Some(&kernel_action(number, &default)));
                 debug_assert!(done.is_ok());
             }
+            // SAFETY: the context of the running handler.
             let moved = unsafe { Context::new(context).show_original() };
             // SAFETY: the program gave this address as a handler for these arguments.
             unsafe {

@@ -39,6 +39,8 @@ mod emit;
 pub(crate) mod frame;
 mod gate;
 pub mod nr;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use analyse::{analyse, class_of};
 pub(crate) use emit::{Cells, emit};
