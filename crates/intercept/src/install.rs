@@ -124,8 +124,15 @@ unsafe fn at_distance(
         // SAFETY: passed on.
         match unsafe { place(module, &opened, entry) } {
             Ok(()) => return Ok(done(Source::CacheFile, &opened)),
-            // Not mapped executable: the same bytes from memory.
-            Err(Errno::EPERM | Errno::EACCES) => {}
+            // Not to be mapped executable (noexec): the same bytes from memory.
+            Err(Errno::EPERM | Errno::EACCES) => {
+                if let Ok(copied) = cache::copy_to_memory(&opened, module, config)
+                    // SAFETY: passed on.
+                    && unsafe { place(module, &copied, entry) }.is_ok()
+                {
+                    return Ok(done(Source::MemoryFile, &copied));
+                }
+            }
             Err(errno) => return Err(errno),
         }
     }

@@ -255,7 +255,8 @@ unsafe fn change_mask(how: usize, new: usize, old: usize) -> Result<(), Errno> {
         // SAFETY: both sets are null or live locals.
         unsafe { syscall!(nr::RT_SIGPROCMASK, how, at, &raw mut former, SET_BYTES)? };
     }
-    if let Some(set) = set {
+    // A vfork child has a mask of its own, but this word is its parent's.
+    if let Some(set) = set.filter(|_| !guard::in_vfork_child()) {
         let hidden = combined(how, hidden, set & FAULTS).ok_or(Errno::EINVAL)?;
         block.hidden_mask.store(hidden, Ordering::Relaxed);
     }
@@ -432,6 +433,7 @@ pub(crate) unsafe fn hook_sigaltstack(call: &Call) -> isize {
     let done = unsafe { sys::raw::syscall(nr::SIGALTSTACK, call.args) };
     if done == 0
         && call.args[0] != 0
+        && !guard::in_vfork_child()
         && let Ok([start, flags, len]) = uaccess::load::<[usize; 3]>(call.args[0])
     {
         let off = flags & SS_DISABLE != 0;
