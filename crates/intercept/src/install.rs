@@ -49,6 +49,7 @@ pub(crate) fn set_filter(open: bool) {
     } else {
         fdtab::filter()
     };
+    fdtab::ACTIVE_FILTER.store(filter as *mut _, Ordering::Release);
     for entry in &INSTALLED {
         let cells = entry.cells.load(Ordering::Acquire);
         if cells != 0 {
@@ -207,8 +208,8 @@ fn cells() -> Cells {
         clone_mode: (block + crate::tls::CLONE_MODE).wrapping_sub(arch::thread_pointer()),
         classes: crate::config().map_or(0, |config| config.classes.as_ptr() as usize),
         maps: MAPS_ACTIVE.as_ptr() as usize,
-        gate_path: arch::gate(),
-        gate_path_at: arch::gate(),
+        gate_path: arch::gate_path(),
+        gate_path_at: arch::gate_path_at(),
     }
 }
 

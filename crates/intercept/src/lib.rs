@@ -40,6 +40,7 @@ mod image;
 mod install;
 mod modules;
 mod os;
+pub mod paths;
 mod report;
 mod signals;
 mod tls;

@@ -300,7 +300,7 @@ unsafe extern "C-unwind" fn wrapper(signal: i32, info: *mut u8, context: *mut u8
     if SYNCHRONOUS & bit(number) != 0 {
         let fault = FAULTS & bit(number) != 0 && from_kernel;
         // SAFETY: the context is the handler's third argument.
-        if fault && unsafe { uaccess::fix_up(context) || in_hook && abandon(context) } {
+        if fault && unsafe { repaired(context, in_hook) } {
             return;
         }
     } else if in_hook {
@@ -310,6 +310,19 @@ unsafe extern "C-unwind" fn wrapper(signal: i32, info: *mut u8, context: *mut u8
     }
     // SAFETY: as above.
     unsafe { deliver(signal, info, context) }
+}
+
+/// Is the fault one of ours? Then the interrupted code goes on elsewhere when the handler returns.
+///
+/// # Safety
+/// `context` is that of the running handler.
+unsafe fn repaired(context: *mut u8, in_hook: bool) -> bool {
+    // SAFETY: passed on.
+    unsafe {
+        uaccess::fix_up(context)
+            || Context::new(context).fix_up_path()
+            || in_hook && abandon(context)
+    }
 }
 
 /// Puts the signal back and blocks all of them in the interrupted hook.
