@@ -2,7 +2,7 @@
 
 use crate::container::ContainerJson;
 use crate::output::{Failure, Reply, Tool};
-use crate::session::{env, group_name, now_ns, open_pool, user_name};
+use crate::session::{Opened, env, group_name, now_ns, open_pool, user_name};
 use crate::usage::bad_flag;
 use clap::Args;
 use daos_types::{
@@ -397,11 +397,11 @@ pub(crate) fn create(tool: Tool, args: CreateArgs) -> Result<Reply, Failure> {
             _ => failure,
         }
     })?;
-    let json = ContainerJson::new(&pool.uuid.to_string(), &info, &request.meta);
-    let text = format!(
-        "Successfully created container {}\n{}",
-        info.uuid,
-        json.short_text()
-    );
-    tool.reply(text, &json)
+    let mut opened = Opened { pool, attached, info, meta: request.meta };
+    if opened.meta.kind == ContainerType::Posix {
+        opened.ensure_root("failed to create container")?;
+    }
+    let json = ContainerJson::new(&opened.pool.uuid.to_string(), &opened.info, &opened.meta);
+    let done = format!("Successfully created container {}\n", opened.info.uuid);
+    tool.reply(done + &json.short_text(), &json)
 }

@@ -9,19 +9,22 @@
 //!   output table progress    text, JSON, error lines, progress bars
 //! ```
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod container;
 mod container_create;
 mod dmg;
+mod fs;
 mod names;
 mod output;
 mod pool;
 mod progress;
 mod session;
 mod table;
+mod transfer;
 mod usage;
 mod usage_figures;
+mod view;
 
 use crate::output::{Failure, Reply, Tool, say};
 use crate::usage::Parsed;
@@ -63,6 +66,12 @@ enum DaosCommand {
         #[command(subcommand)]
         command: Box<container::ContainerCommand>,
     },
+    /// POSIX filesystem operations
+    #[command(visible_alias = "fs")]
+    Filesystem {
+        #[command(subcommand)]
+        command: fs::FsCommand,
+    },
     /// Print daos version
     Version,
 }
@@ -103,6 +112,7 @@ fn run_daos(command: Daos) -> (Tool, Outcome) {
     let outcome = match command.command {
         DaosCommand::Pool { command } => pool::run(tool, command),
         DaosCommand::Container { command } => container::run(tool, *command),
+        DaosCommand::Filesystem { command } => fs::run(tool, command),
         DaosCommand::Version => version(tool),
     };
     (tool, outcome)

@@ -2,7 +2,8 @@
 
 use crate::names::ContNames;
 use crate::output::Failure;
-use daos_types::{ContainerMeta, Der, Ident};
+use crate::fs::remove_contents;
+use daos_types::{ContainerMeta, ContainerType, Der, Ident};
 use engine::system::{PoolDescriptor, SystemError, SystemRoot};
 use engine::{ContainerInfo, EngineError, Pool};
 use std::os::unix::ffi::OsStrExt;
@@ -142,9 +143,23 @@ impl Opened {
     }
 
     /// Removes everything in the container, then the container.
-    pub(crate) fn destroy(&self, _force: bool) -> Result<(), Failure> {
-        self.attached
-            .remove_container(self.info.uuid)
-            .map_err(|e| Failure::engine("", &e))
+    ///
+    /// Without `force`, `DER_BUSY` while another process has the pool attached: it may have the
+    /// container open.
+    pub(crate) fn destroy(mut self, force: bool) -> Result<(), Failure> {
+        if let Some(process) = self.pool.other_user()?
+            && !force
+        {
+            return Err(Failure::der("", Der::Busy).because(format!(
+                "process {process} uses pool {}; end it, or use --force",
+                self.pool.label
+            )));
+        }
+        if self.meta.kind == ContainerType::Posix && self.info.root.0 != 0 {
+            let view = self.view("")?.with_all_rights();
+            remove_contents(&view, view.root())
+                .map_err(|e| Failure::errno("removing the files of the container", e))?;
+        }
+        self.attached.remove_container(self.info.uuid).map_err(|e| Failure::engine("", &e))
     }
 }

@@ -7,13 +7,16 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::path::PathBuf;
-use sys::{Errno, Result};
+use sys::{Errno, Result, uaccess};
 
 /// Bytes of a mapped window of a rank's data file.
 const WINDOW: u64 = 1 << 30;
 const WINDOWS: usize = (RANK_BLOCKS_MAX * BLOCK / WINDOW) as usize;
 /// From this size on, never-written space is filled by `pwrite`: it takes no page fault per page.
 const PWRITE_FROM: usize = 64 << 10;
+
+/// From this size on, copies to rank files go past the caches: the destination is cold.
+const PAST_CACHES_FROM: usize = 32 << 10;
 
 /// Name of a rank's data file.
 pub(crate) const DATA_FILE: &str = "data";
@@ -147,8 +150,9 @@ impl Pool {
         len: usize,
     ) -> Result<()> {
         self.pieces(rank, block, off, len, |media, done, count| {
-            // SAFETY: forwarded from the caller; the media side is a live mapping.
-            unsafe { copy(dst.add(done), media, count, Side::Source) }
+            let (to, from) = (dst as usize + done, media as usize);
+            // SAFETY: the destination is the caller's word; faults are caught.
+            unsafe { uaccess::copy(to, from, count) }.map_err(|_| blame(media, count))
         })
     }
 
@@ -176,7 +180,7 @@ impl Pool {
                     sys::syscall!(
                         SYS_PWRITE64,
                         rustix::fd::AsRawFd::as_raw_fd(&file),
-                        src.add(done),
+                        src.wrapping_add(done),
                         len - done,
                         block * BLOCK + (off + done) as u64
                     )
@@ -189,23 +193,23 @@ impl Pool {
             return Ok(());
         }
         self.pieces(rank, block, off, len, |media, done, count| {
-            // SAFETY: forwarded from the caller; the media side is a live mapping.
-            unsafe { copy(media, src.add(done), count, Side::Destination) }
+            let (to, from) = (media as usize, src as usize + done);
+            let copied = if count >= PAST_CACHES_FROM {
+                // SAFETY: the run is the caller's and no reference covers it; faults are caught.
+                unsafe { uaccess::copy_nt(to, from, count) }
+            } else {
+                // SAFETY: as above.
+                unsafe { uaccess::copy(to, from, count) }
+            };
+            copied.map_err(|_| blame(media, count))
         })
     }
 
     /// Zeroes `len` bytes at byte `off` of `block`.
     pub fn zero_blocks(&self, rank: u16, block: u64, off: usize, len: usize) -> Result<()> {
-        static ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
         self.pieces(rank, block, off, len, |media, _, count| {
-            let mut done = 0;
-            while done < count {
-                let part = (count - done).min(ZEROS.len());
-                // SAFETY: the source is a static, the destination a live mapping.
-                unsafe { copy(media.add(done), ZEROS.as_ptr(), part, Side::Destination) }?;
-                done += part;
-            }
-            Ok(())
+            // SAFETY: the blocks are the caller's and no reference covers them.
+            unsafe { uaccess::zero(media as usize, count) }.map_err(|_| Errno::EIO)
         })
     }
 
@@ -233,17 +237,18 @@ impl Pool {
 
 const SYS_PWRITE64: usize = if cfg!(target_arch = "x86_64") { 18 } else { 68 };
 
-/// Which side of a copy is the rank file; the other is a program's memory.
-enum Side {
-    Source,
-    Destination,
-}
-
-/// # Safety
-/// The media side is a live mapping of `len` bytes; the other side is the program's word.
-unsafe fn copy(dst: *mut u8, src: *const u8, len: usize, media: Side) -> Result<()> {
-    let _ = media;
-    // SAFETY: forwarded.
-    unsafe { core::ptr::copy_nonoverlapping(src, dst, len) };
-    Ok(())
+/// Which side of a failed copy is at fault: `EIO` if the rank file cannot be read, `EFAULT` if the
+/// program's memory is bad.
+#[cold]
+fn blame(media: *mut u8, len: usize) -> Errno {
+    let mut byte = [0u8; 1];
+    let mut at = media as usize;
+    let end = at + len;
+    while at < end {
+        if uaccess::copy_in(&mut byte, at).is_err() {
+            return Errno::EIO;
+        }
+        at = (at / BLOCK as usize + 1) * BLOCK as usize;
+    }
+    Errno::EFAULT
 }

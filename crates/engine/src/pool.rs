@@ -192,8 +192,7 @@ impl Pool {
 
     /// Wall-clock time in nanoseconds since the epoch, at the kernel's tick resolution.
     pub fn now_ns(&self) -> i64 {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-        now.tv_sec * 1_000_000_000 + now.tv_nsec
+        sys::clock::realtime_coarse()
     }
 
     pub(crate) fn slot(&self, owner: u16) -> Result<&OwnerSlot> {

@@ -2,7 +2,7 @@
 
 use crate::IoVec;
 use engine::{Pool, Run};
-use sys::{Errno, Result};
+use sys::{Errno, Result, uaccess};
 
 /// Most bytes one call transfers (`read(2)`: 0x7ffff000).
 pub(crate) const TRANSFER_MAX: usize = 0x7fff_f000;
@@ -168,31 +168,21 @@ impl Source<'_> {
     }
 }
 
-static ZEROS: [u8; 4096] = [0; 4096];
-
 /// Copies from the program's memory; `EFAULT` when it cannot be read.
 pub(crate) fn copy_in(to: &mut [u8], from: *const u8) -> Result<()> {
-    // SAFETY: SHIM
-    unsafe { core::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len()) };
-    Ok(())
+    uaccess::copy_in(to, from as usize).map_err(|_| Errno::EFAULT)
 }
 
 /// Copies to the program's memory; `EFAULT` when it cannot be written.
 pub(crate) fn copy_out(to: *mut u8, from: &[u8]) -> Result<()> {
-    // SAFETY: SHIM
-    unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
-    Ok(())
+    // SAFETY: the memory is a piece of a buffer the program gave us to fill.
+    unsafe { uaccess::copy_out(to as usize, from) }.map_err(|_| Errno::EFAULT)
 }
 
 /// Fills the program's memory with zeros; `EFAULT` when it cannot be written.
 pub(crate) fn zero_out(to: *mut u8, len: usize) -> Result<()> {
-    let mut done = 0;
-    while done < len {
-        let step = (len - done).min(ZEROS.len());
-        copy_out(to.wrapping_add(done), ZEROS.get(..step).unwrap_or(&[]))?;
-        done += step;
-    }
-    Ok(())
+    // SAFETY: as above.
+    unsafe { uaccess::zero(to as usize, len) }.map_err(|_| Errno::EFAULT)
 }
 
 #[cfg(test)]

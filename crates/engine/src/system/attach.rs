@@ -228,7 +228,20 @@ impl AttachFile {
 
     /// A process that holds the pool through another open file, as numbered where it runs.
     pub fn holder(&self) -> core::result::Result<Option<u32>, SystemError> {
-        let found = fcntl_lock(&self.file, F_OFD_GETLK, F_WRLCK, PROCESS_BYTES, PROCESSES)
+        self.holder_in(0, PROCESSES)
+    }
+
+    /// As [`AttachFile::holder`], but never the calling process.
+    pub fn other_holder(&self) -> core::result::Result<Option<u32>, SystemError> {
+        let process = i64::from(rustix::process::getpid().as_raw_nonzero().get());
+        match self.holder_in(0, process)? {
+            None => self.holder_in(process + 1, PROCESSES - process - 1),
+            found => Ok(found),
+        }
+    }
+
+    fn holder_in(&self, first: i64, count: i64) -> core::result::Result<Option<u32>, SystemError> {
+        let found = fcntl_lock(&self.file, F_OFD_GETLK, F_WRLCK, PROCESS_BYTES + first, count)
             .map_err(|e| self.io("query attach file of", e))?;
         let process = u32::try_from((found.start - PROCESS_BYTES).max(0)).unwrap_or(0);
         Ok((found.kind != F_UNLCK).then_some(process))

@@ -3,7 +3,7 @@
 use crate::system::create::flock;
 use crate::system::find::{known_rank_paths, list_dir};
 use crate::system::join::remove_arena_file;
-use crate::system::{AttachFile, PoolDescriptor, SystemError, SystemRoot};
+use crate::system::{AttachFile, SystemError, SystemRoot};
 use daos_types::{Ident, PoolId};
 use std::path::Path;
 
@@ -108,10 +108,5 @@ impl SystemRoot {
                 std::fs::remove_dir_all(&dir).unwrap_or(());
             }
         }
-    }
-
-    /// Whether any process is attached to a pool, by number where it runs.
-    pub fn attached_process(&self, pool: &PoolDescriptor) -> Result<Option<u32>, SystemError> {
-        AttachFile::open(&pool.dir)?.holder()
     }
 }

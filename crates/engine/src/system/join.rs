@@ -101,6 +101,11 @@ impl PoolDescriptor {
         Ok(pool)
     }
 
+    /// A process other than the caller that has the pool attached, as numbered where it runs.
+    pub fn other_user(&self) -> Result<Option<u32>, SystemError> {
+        AttachFile::open(&self.dir)?.other_holder()
+    }
+
     /// Frees the shared memory of a pool that nobody uses; it is rebuilt at the next use.
     ///
     /// Everything completed is flushed to the rank files first. Errors: `Attached`.

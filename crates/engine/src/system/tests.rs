@@ -393,7 +393,9 @@ fn a_held_pool_is_not_destroyed_without_force() {
     file.hold().expect("held");
     assert_eq!(file.holder(), Ok(None), "one's own lock is none");
     let process = std::process::id();
-    assert_eq!(home.root.attached_process(&pool), Ok(Some(process)));
+    let other = AttachFile::open(&pool.dir).expect("opened");
+    assert_eq!(other.holder(), Ok(Some(process)));
+    assert_eq!(other.other_holder(), Ok(None), "only this process holds it");
     let refused = home.root.destroy_pool(&ident("tank"), false);
     assert_eq!(
         refused,
