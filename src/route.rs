@@ -187,7 +187,7 @@ pub(crate) fn resolve(c: &Call, arg: Arg, how: How) -> Result<Resolved, Stop> {
         Err(_) => return Err(Stop::Pass),
     };
     let place = locate(mount, arg.dirfd(c), path, look, how.follow, &mut joined)?;
-    let (mut base, mut rest, magic) = match place {
+    let (base, rest, magic) = match place {
         Where::Kernel => return Ok(Resolved::Kernel),
         Where::Ancestor => return Ok(Resolved::Ancestor),
         Where::Inside { base, rest } => (base, rest, false),

@@ -184,7 +184,7 @@ impl Put<'_> {
             };
             self.counts.dirs += 1;
             self.dirs.push((ino, data.into(), path.clone()));
-            return Ok(Some((from.to_owned(), ino, path)));
+            return Ok(Some((from.to_owned(), ino, path.clone())));
         }
         if let Some(ino) = known {
             if is_dir(self.view, ino).map_err(&fail)? {
