@@ -362,7 +362,10 @@ mod tests {
         fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut text = b"daos-container 1\n".to_vec();
             text.extend(&bytes);
-            let _ = (ContainerMeta::decode(&bytes).is_ok(), ContainerMeta::decode(&text).is_ok());
+            prop_assert!(ContainerMeta::decode(&bytes).is_err());
+            if let Ok(meta) = ContainerMeta::decode(&text) {
+                prop_assert!(meta.encode().is_ok());
+            }
         }
 
         #[test]

@@ -175,7 +175,8 @@ mod tests {
 
         #[test]
         fn any_text_is_survived(text in ".{0,16}") {
-            let _ = parse_size(&text).is_ok();
+            let read = parse_size(&text);
+            prop_assert!(read.is_ok() || read == Err(BadSize(text)));
         }
     }
 }

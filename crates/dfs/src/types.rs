@@ -84,9 +84,14 @@ impl Name {
     /// Copies a name; `ENAMETOOLONG` beyond 255 bytes.
     pub fn new(name: &[u8]) -> Result<Name> {
         let mut bytes = [0; 255];
-        let slot = bytes.get_mut(..name.len()).ok_or(sys::Errno::ENAMETOOLONG)?;
+        let slot = bytes
+            .get_mut(..name.len())
+            .ok_or(sys::Errno::ENAMETOOLONG)?;
         slot.copy_from_slice(name);
-        Ok(Name { len: name.len() as u8, bytes })
+        Ok(Name {
+            len: name.len() as u8,
+            bytes,
+        })
     }
 
     /// The bytes of the name.
@@ -122,7 +127,10 @@ pub struct Place {
 }
 
 /// Outcome of a path walk.
-#[allow(clippy::large_enum_variant, reason = "kept on the hook stack; no allocation in hooks")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "kept on the hook stack; no allocation in hooks"
+)]
 pub enum Walk {
     /// The walk ended inside the container.
     Here(Place),

@@ -27,7 +27,10 @@ pub enum EngineError {
 impl EngineError {
     /// An error of a system call on `what`.
     pub fn system(what: impl Into<String>, errno: Errno) -> EngineError {
-        EngineError::System { what: what.into(), errno }
+        EngineError::System {
+            what: what.into(),
+            errno,
+        }
     }
 
     /// The error number a program sees when its mount cannot be used for this reason.

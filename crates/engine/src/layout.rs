@@ -60,6 +60,11 @@ pub(crate) mod header {
     pub(crate) const CHECKPOINT_SEQUENCE: u64 = 96;
     pub(crate) const CHECKPOINT_TIME: u64 = 104;
     pub(crate) const ALLOC_JOURNAL: u64 = 112;
+    /// The arena was rebuilt from disk and nobody has reclaimed what the last one held open.
+    pub(crate) const REBUILT: u64 = 120;
+    /// Owner and process slots from here on have never been used: nobody need look at them.
+    pub(crate) const OWNERS_USED: u64 = 128;
+    pub(crate) const PROCESSES_USED: u64 = 136;
     /// Words written by every operation get cache lines of their own.
     pub(crate) const LOG_TAIL: u64 = 256;
     pub(crate) const LOG_HEAD: u64 = 320;
@@ -250,12 +255,11 @@ pub(crate) fn partial_at(target: u16, class: usize, replicas: u8) -> u64 {
 /// A target's list heads are 32-bit page numbers, two to a word.
 pub(crate) fn partial_shift(class: usize, replicas: u8) -> u32 {
     let index = class * (PAGE_REPLICAS_MAX + 1) + usize::from(replicas);
-    if index % 2 == 0 { 0 } else { 32 }
+    if index.is_multiple_of(2) { 0 } else { 32 }
 }
 
-const _: () = assert!(
-    (CLASSES.len() * (PAGE_REPLICAS_MAX + 1)).div_ceil(2) * 8 <= at::TARGET_BYTES as usize
-);
+const _: () =
+    assert!((CLASSES.len() * (PAGE_REPLICAS_MAX + 1)).div_ceil(2) * 8 <= at::TARGET_BYTES as usize);
 
 /// Tag of a slot record: kind and generation.
 pub(crate) fn tag(kind: u8, generation: u32) -> u64 {

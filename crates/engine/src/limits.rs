@@ -11,69 +11,67 @@ pub const RANKS_MAX: usize = 256;
 /// Targets of a pool: ranks times targets per rank.
 pub const TARGETS_MAX: usize = 4096;
 /// Threads that can be at work in a pool at one time, over all processes.
-pub const OWNERS_MAX: usize = 2048;
+pub(crate) const OWNERS_MAX: usize = 2048;
 /// Processes attached to a pool at one time.
-pub const PROCESSES_MAX: usize = 4096;
+pub(crate) const PROCESSES_MAX: usize = 4096;
 /// Pools one process can attach.
-pub const POOLS_MAX: usize = 8;
+pub(crate) const POOLS_MAX: usize = 8;
 /// Copies of a record or block.
 pub const REPLICAS_MAX: usize = 8;
 /// Copies of a metadata page; classes with more keep this many.
-pub const PAGE_REPLICAS_MAX: usize = 5;
+pub(crate) const PAGE_REPLICAS_MAX: usize = 5;
 /// Locks one transaction can hold.
 pub const TX_LOCKS_MAX: usize = 10;
 /// 64-bit words of one redo record, header included.
-pub const TX_WORDS_MAX: usize = 8192;
+pub(crate) const TX_WORDS_MAX: usize = 8192;
 /// Runs of blocks one transaction can free.
-pub const TX_FREED_MAX: usize = 48;
+pub(crate) const TX_FREED_MAX: usize = 48;
 
 /// Growth of the arena in pages (2 MiB).
-pub const GROW_PAGES: u64 = 512;
+pub(crate) const GROW_PAGES: u64 = 512;
 /// Growth of a rank's data file in blocks (64 MiB).
-pub const GROW_BLOCKS: u64 = 16_384;
+pub(crate) const GROW_BLOCKS: u64 = 16_384;
 /// Blocks covered by one bitmap page (128 MiB).
-pub const ZONE_BLOCKS: u64 = PAGE * 8;
+pub(crate) const ZONE_BLOCKS: u64 = PAGE * 8;
 /// Zone tables of a rank.
-pub const ZONE_TABLES: u64 = 8;
+pub(crate) const ZONE_TABLES: u64 = 8;
 /// Blocks a rank can have (512 GiB).
-pub const RANK_BLOCKS_MAX: u64 = ZONE_TABLES * (PAGE / 8) * ZONE_BLOCKS;
+pub(crate) const RANK_BLOCKS_MAX: u64 = ZONE_TABLES * (PAGE / 8) * ZONE_BLOCKS;
 
 /// Layout of the arena file, in bytes from its start.
-pub mod at {
+pub(crate) mod at {
     use super::*;
 
-    /// Header words.
-    pub const HEADER: u64 = 0;
     /// Rank table.
-    pub const RANKS: u64 = 0x1000;
+    pub(crate) const RANKS: u64 = 0x1000;
     /// Bytes of a rank's entry.
-    pub const RANK_BYTES: u64 = 256;
+    pub(crate) const RANK_BYTES: u64 = 256;
     /// Lock table: targets first, then the special locks, then one per rank.
-    pub const LOCKS: u64 = 0x20000;
+    pub(crate) const LOCKS: u64 = 0x20000;
     /// Bytes of a lock, one cache line.
-    pub const LOCK_BYTES: u64 = 64;
+    pub(crate) const LOCK_BYTES: u64 = 64;
     /// Target table.
-    pub const TARGETS: u64 = 0x80000;
+    pub(crate) const TARGETS: u64 = 0x80000;
     /// Bytes of a target's entry.
-    pub const TARGET_BYTES: u64 = 128;
+    pub(crate) const TARGET_BYTES: u64 = 128;
     /// Owner slots.
-    pub const OWNERS: u64 = 0x10_0000;
+    pub(crate) const OWNERS: u64 = 0x10_0000;
     /// Process slots.
-    pub const PROCESSES: u64 = OWNERS + OWNERS_MAX as u64 * shm::OWNER_BYTES;
+    pub(crate) const PROCESSES: u64 = OWNERS + OWNERS_MAX as u64 * shm::OWNER_BYTES;
     /// Bytes of a process slot.
-    pub const PROCESS_BYTES: u64 = 256;
+    pub(crate) const PROCESS_BYTES: u64 = 256;
     /// End of the part that exists from the start.
-    pub const FIXED_END: u64 = PROCESSES + PROCESSES_MAX as u64 * PROCESS_BYTES;
+    pub(crate) const FIXED_END: u64 = PROCESSES + PROCESSES_MAX as u64 * PROCESS_BYTES;
     /// Page descriptors.
-    pub const DESCRIPTORS: u64 = 64 << 20;
+    pub(crate) const DESCRIPTORS: u64 = 64 << 20;
     /// Bytes of a page descriptor.
-    pub const DESCRIPTOR_BYTES: u64 = 32;
+    pub(crate) const DESCRIPTOR_BYTES: u64 = 32;
     /// Pages.
-    pub const PAGES: u64 = 512 << 20;
+    pub(crate) const PAGES: u64 = 512 << 20;
     /// Pages the layout has room for (32 GiB).
-    pub const PAGES_MAX: u64 = 8 << 20;
+    pub(crate) const PAGES_MAX: u64 = 8 << 20;
     /// Address space of the whole arena.
-    pub const SPAN: u64 = PAGES + PAGES_MAX * PAGE;
+    pub(crate) const SPAN: u64 = PAGES + PAGES_MAX * PAGE;
 }
 
 const _: () = assert!(at::RANKS + RANKS_MAX as u64 * at::RANK_BYTES <= at::LOCKS);
@@ -84,8 +82,8 @@ const _: () = assert!(at::DESCRIPTORS + at::PAGES_MAX * at::DESCRIPTOR_BYTES <= 
 const _: () = assert!(at::PAGES_MAX * (PAGE / GRANULE) <= u32::MAX as u64 + 1);
 
 /// First special lock.
-pub const LOCK_SPECIAL: u64 = TARGETS_MAX as u64;
+pub(crate) const LOCK_SPECIAL: u64 = TARGETS_MAX as u64;
 /// First rank lock.
-pub const LOCK_RANKS: u64 = LOCK_SPECIAL + 64;
+pub(crate) const LOCK_RANKS: u64 = LOCK_SPECIAL + 64;
 /// Locks in the table.
-pub const LOCKS_MAX: u64 = LOCK_RANKS + RANKS_MAX as u64;
+pub(crate) const LOCKS_MAX: u64 = LOCK_RANKS + RANKS_MAX as u64;

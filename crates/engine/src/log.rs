@@ -20,7 +20,9 @@ pub(crate) const LOG_FILE_HEADER: u64 = 4096;
 
 /// Bytes of the ring for a pool of `pool_bytes`.
 pub(crate) fn ring_bytes(pool_bytes: u64) -> u64 {
-    (pool_bytes / 16).next_multiple_of(1 << 20).clamp(8 << 20, 64 << 20)
+    (pool_bytes / 16)
+        .next_multiple_of(1 << 20)
+        .clamp(8 << 20, 256 << 20)
 }
 
 /// The checksum of a finished record: everything but the checksum word itself.
@@ -40,18 +42,26 @@ fn as_bytes(words: &[u64]) -> &[u8] {
 impl Pool {
     fn ring(&self) -> Result<u64> {
         let ring = self.load(header::LOG_BYTES)?;
-        if ring == 0 || ring + LOG_FILE_HEADER > self.log.span() { Err(Errno::EIO) } else { Ok(ring) }
+        if ring == 0 || ring + LOG_FILE_HEADER > self.log.span() {
+            Err(Errno::EIO)
+        } else {
+            Ok(ring)
+        }
     }
 
     fn log_word(&self, ring: u64, position: u64) -> Result<&core::sync::atomic::AtomicU64> {
-        self.log.word(LOG_FILE_HEADER + position % ring).ok_or(Errno::EIO)
+        self.log
+            .word(LOG_FILE_HEADER + position % ring)
+            .ok_or(Errno::EIO)
     }
 
     /// Copies words of the stream from `position`.
     pub(crate) fn log_words(&self, position: u64, out: &mut [u64]) -> Result<()> {
         let ring = self.ring()?;
         for (i, word) in out.iter_mut().enumerate() {
-            *word = self.log_word(ring, position + i as u64 * 8)?.load(Ordering::Acquire);
+            *word = self
+                .log_word(ring, position + i as u64 * 8)?
+                .load(Ordering::Acquire);
         }
         Ok(())
     }
@@ -73,18 +83,25 @@ impl Pool {
         let ring = self.ring()?;
         let tail = self.load(header::LOG_TAIL)?;
         let to_end = ring - tail % ring;
-        let (position, pad) = if bytes > to_end { (tail + to_end, to_end) } else { (tail, 0) };
+        let (position, pad) = if bytes > to_end {
+            (tail + to_end, to_end)
+        } else {
+            (tail, 0)
+        };
         if position + bytes - self.load(header::LOG_HEAD)? > ring {
             return Err(Errno::ENOSPC);
         }
         if pad > 0 {
-            self.log_word(ring, tail)?.store(pad | PAD_MAGIC << 32, Ordering::Relaxed);
-            self.log_word(ring, tail + 8)?.store(tail, Ordering::Relaxed);
+            self.log_word(ring, tail)?
+                .store(pad | PAD_MAGIC << 32, Ordering::Relaxed);
+            self.log_word(ring, tail + 8)?
+                .store(tail, Ordering::Relaxed);
         }
         record[1] = position;
         record[2] = u64::from(checksum(record)) | u64::from(me) << 32;
         for (i, word) in record.iter().enumerate() {
-            self.log_word(ring, position + i as u64 * 8)?.store(*word, Ordering::Relaxed);
+            self.log_word(ring, position + i as u64 * 8)?
+                .store(*word, Ordering::Relaxed);
         }
         crash_point!("log.written");
         let base = owner_at(me);
@@ -92,7 +109,8 @@ impl Pool {
         self.store(base + owner::RECORD_LEN, bytes)?;
         crash_point!("log.noted");
         // ORDERING: everything above is visible to whoever sees the new tail.
-        self.word(header::LOG_TAIL)?.store(position + bytes, Ordering::Release);
+        self.word(header::LOG_TAIL)?
+            .store(position + bytes, Ordering::Release);
         crash_point!("log.published");
         Ok(position)
     }

@@ -62,7 +62,7 @@ impl Pool {
 
     /// Makes sure that pages below `frontier` are backed: never sparse, for a full tmpfs would
     /// answer the first touch with SIGBUS.
-    fn grow(&self, frontier: u64) -> Result<()> {
+    pub(crate) fn grow(&self, frontier: u64) -> Result<()> {
         let backed = self.load(header::PAGES_BACKED)?;
         if frontier <= backed {
             return Ok(());
@@ -82,9 +82,12 @@ impl Pool {
 
     fn back_arena(&self, off: u64, len: u64) -> Result<()> {
         use rustix::fs::{FallocateFlags, Mode, OFlags};
-        let file =
-            rustix::fs::open(&self.arena_path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|e| Errno::new(e.raw_os_error()))?;
+        let file = rustix::fs::open(
+            &self.arena_path,
+            OFlags::RDWR | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|e| Errno::new(e.raw_os_error()))?;
         rustix::fs::fallocate(&file, FallocateFlags::empty(), off, len)
             .map_err(|e| Errno::new(e.raw_os_error()))
     }
@@ -122,7 +125,14 @@ impl Pool {
             }
             let state_at = descriptor_at(page) + descriptor::STATE;
             let state = PageState::unpack(self.load(state_at)?);
-            self.store(state_at, PageState { kind: kind::FREE, ..state }.pack())?;
+            self.store(
+                state_at,
+                PageState {
+                    kind: kind::FREE,
+                    ..state
+                }
+                .pack(),
+            )?;
             let head = self.load(header::FREE_HEAD)?;
             self.store(descriptor_at(page) + descriptor::NEXT, head)?;
             crash_point!("pages.pushing");

@@ -31,13 +31,13 @@ pub fn mix(value: u64) -> u64 {
 /// start at the object's own place; `GX` uses as many groups as there are ranks.
 pub fn ranks(rank_count: u16, class: ObjectClass, object: u64, chunk: u64) -> RankList {
     let count = u64::from(rank_count.max(1));
-    let replicas = u64::from(class.replicas()).clamp(1, count.min(REPLICAS_MAX as u64));
-    let groups = match class.groups() {
-        Some(groups) => u64::from(groups).min(count).max(1),
-        None => count,
-    };
+    let replicas = u64::from(class.group_size()).clamp(1, count.min(REPLICAS_MAX as u64));
+    let groups = u64::from(class.groups()).clamp(1, count);
     let first = (mix(object) + chunk % groups) % count;
-    let mut list = RankList { len: replicas as u8, ranks: [0; REPLICAS_MAX] };
+    let mut list = RankList {
+        len: replicas as u8,
+        ranks: [0; REPLICAS_MAX],
+    };
     for (i, rank) in list.ranks.iter_mut().take(replicas as usize).enumerate() {
         *rank = ((first + i as u64) % count) as u16;
     }
@@ -46,5 +46,8 @@ pub fn ranks(rank_count: u16, class: ObjectClass, object: u64, chunk: u64) -> Ra
 
 /// Target (lock domain and first rank) of a directory object, and copies of its metadata.
 pub fn directory(target_count: u64, class: ObjectClass, object: u64) -> (u16, u8) {
-    ((mix(object) % target_count.max(1)) as u16, class.replicas().max(1))
+    (
+        (mix(object) % target_count.max(1)) as u16,
+        class.group_size().clamp(1, REPLICAS_MAX as u32) as u8,
+    )
 }

@@ -127,7 +127,8 @@ impl Pool {
     pub(crate) fn refresh_backing(&self) -> Result<()> {
         let pages = self.arena.word(header::PAGES_BACKED).ok_or(Errno::EIO)?;
         let pages = pages.load(Ordering::Acquire).min(at::PAGES_MAX);
-        self.arena.set_backed(at::PAGES + pages * crate::limits::PAGE);
+        self.arena
+            .set_backed(at::PAGES + pages * crate::limits::PAGE);
         Ok(())
     }
 
@@ -167,7 +168,11 @@ impl Pool {
     #[inline]
     pub fn target_of(&self, rec: Rec) -> Result<u16> {
         let target = self.page_state(rec.page())?.target;
-        if u64::from(target) < self.target_count() { Ok(target) } else { Err(Errno::EIO) }
+        if u64::from(target) < self.target_count() {
+            Ok(target)
+        } else {
+            Err(Errno::EIO)
+        }
     }
 
     /// Copies on disk of the page that holds `rec`.
@@ -187,8 +192,7 @@ impl Pool {
 
     /// Wall-clock time in nanoseconds since the epoch, at the kernel's tick resolution.
     pub fn now_ns(&self) -> i64 {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-        now.tv_sec * 1_000_000_000 + now.tv_nsec
+        sys::clock::realtime_coarse()
     }
 
     pub(crate) fn slot(&self, owner: u16) -> Result<&OwnerSlot> {
@@ -203,7 +207,10 @@ impl Pool {
 
     fn lock_word(&self, id: LockId) -> Result<&Lock> {
         let off = at::LOCKS + id.index() * at::LOCK_BYTES;
-        self.arena.word32(off).map(Lock::from_word).ok_or(Errno::EIO)
+        self.arena
+            .word32(off)
+            .map(Lock::from_word)
+            .ok_or(Errno::EIO)
     }
 
     /// The calling thread's block and its owner slot in this pool.
@@ -219,12 +226,14 @@ impl Pool {
     #[cold]
     fn join(&self, block: &'static ThreadBlock) -> Result<u16> {
         let process = crate::process::slot(self)?;
-        let start = (shm::thread_id() as usize).wrapping_mul(7);
         for round in 0..2 {
-            for i in 0..OWNERS_MAX {
-                let candidate = ((start + i) % OWNERS_MAX) as u16;
+            // From the front, so that few slots are ever used and looked at.
+            for candidate in 0..OWNERS_MAX as u16 {
                 let slot = self.slot(candidate)?;
-                if slot.change_state(OwnerState::Free, OwnerState::Joining) {
+                let seen = slot.look();
+                if seen.state() == OwnerState::Free && slot.change(seen, OwnerState::Joining) {
+                    let used = self.word(header::OWNERS_USED)?;
+                    used.fetch_max(u64::from(candidate) + 1, Ordering::AcqRel);
                     slot.join(process, &block.robust)?;
                     block.set_owner(self.index, Some(candidate));
                     return Ok(candidate);
@@ -239,14 +248,20 @@ impl Pool {
         Err(Errno::EAGAIN)
     }
 
+    /// Numbers of the owner slots that were ever used.
+    pub(crate) fn owners(&self) -> Result<core::ops::Range<u16>> {
+        Ok(0..self.load(header::OWNERS_USED)?.min(OWNERS_MAX as u64) as u16)
+    }
+
     fn recover_idle_dead(&self) -> Result<()> {
-        for owner in 0..OWNERS_MAX as u16 {
+        for owner in self.owners()? {
             let slot = self.slot(owner)?;
-            if slot.is_dead() && self.holds_nothing(owner)? {
-                let state = slot.state();
-                if slot.change_state(state, OwnerState::Joining) {
-                    slot.vacate();
-                }
+            let seen = slot.look();
+            if slot.is_dead()
+                && self.holds_nothing(owner)?
+                && slot.change(seen, OwnerState::Joining)
+            {
+                slot.vacate();
             }
         }
         Ok(())
@@ -265,13 +280,12 @@ impl Pool {
     /// Gives the calling thread's owner slot back, with all it had reserved.
     pub fn leave(&self) -> Result<()> {
         let block = ThreadBlock::current()?;
-        let Some(owner) = block.owner(self.index) else { return Ok(()) };
+        let Some(owner) = block.owner(self.index) else {
+            return Ok(());
+        };
         self.give_back(owner, owner)?;
-        let slot = self.slot(owner)?;
-        block.robust.remove(slot)?;
         block.set_owner(self.index, None);
-        slot.vacate();
-        Ok(())
+        self.slot(owner)?.leave(&block.robust)
     }
 
     /// Takes a lock for the calling thread and notes it in its owner slot first.
@@ -282,12 +296,14 @@ impl Pool {
         }
         let note = owner_at(me) + owner::LOCKS + depth * 8;
         self.store(note, id.index() + 1)?;
+        // Waiting may mean recovering the holder, which takes locks of its own after this one.
+        block.held.store(depth + 1, Ordering::Relaxed);
         crash_point!("lock.noted");
         if let Err(errno) = self.lock_word(id)?.acquire(me, self) {
             self.store(note, 0)?;
+            block.held.store(depth, Ordering::Relaxed);
             return Err(errno);
         }
-        block.held.store(depth + 1, Ordering::Relaxed);
         crash_point!("lock.held");
         Ok(())
     }
@@ -349,14 +365,15 @@ impl Pool {
     /// Owners that are dead but not yet recovered are put right; returns how many there were.
     pub fn reap(&self) -> Result<usize> {
         let mut reaped = 0;
-        for owner in 0..OWNERS_MAX as u16 {
+        for owner in self.owners()? {
             if self.slot(owner)?.is_dead() {
                 self.recover(owner)?;
                 reaped += 1;
             }
         }
         ThreadBlock::release_dead(self.index, |owner| {
-            self.slot(owner).is_ok_and(|slot| slot.state() == OwnerState::Free)
+            self.slot(owner)
+                .is_ok_and(|slot| slot.state() == OwnerState::Free)
         });
         Ok(reaped)
     }

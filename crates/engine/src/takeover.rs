@@ -1,7 +1,7 @@
 //! Putting a dead owner's affairs in order: redo what it published, void the rest, release.
 
 use crate::layout::{RECORD_LOCAL, header, owner, owner_at};
-use crate::limits::{OWNERS_MAX, TX_WORDS_MAX};
+use crate::limits::TX_WORDS_MAX;
 use crate::pool::Pool;
 use crate::tx::{RECORD_HEADER, RECORD_MAGIC, apply};
 use shm::{OwnerId, OwnerState, Recover};
@@ -19,8 +19,8 @@ impl Recover for Pool {
             return Err(Errno::EIO);
         }
         let slot = self.slot(dead)?;
-        let state = slot.state();
-        match state {
+        let seen = slot.look();
+        match seen.state() {
             OwnerState::Free => return Ok(()),
             OwnerState::Recovering(by) if by != me && !self.is_dead(by) => {
                 rustix::thread::sched_yield();
@@ -28,11 +28,11 @@ impl Recover for Pool {
             }
             _ => {}
         }
-        if !slot.is_dead() || !slot.change_state(state, OwnerState::Recovering(me)) {
+        if !slot.is_dead() || !slot.change(seen, OwnerState::Recovering(me)) {
             return Ok(());
         }
         // Whoever the dead one was recovering comes first: its locks may guard their lists.
-        for other in 0..OWNERS_MAX as u16 {
+        for other in self.owners()? {
             if other != dead && self.slot(other)?.state() == OwnerState::Recovering(dead) {
                 self.recover(other)?;
             }

@@ -89,7 +89,11 @@ impl ThreadBlock {
         while !at.is_null() {
             // SAFETY: blocks on the list are never unmapped.
             let block = unsafe { &*at };
-            if block.ready.compare_exchange(UNUSED, TAKEN, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            if block
+                .ready
+                .compare_exchange(UNUSED, TAKEN, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+            {
                 return Some(block);
             }
             at = block.next.load(Ordering::Acquire);
@@ -119,12 +123,8 @@ impl ThreadBlock {
         let mut head = BLOCKS.load(Ordering::Acquire);
         loop {
             block.next.store(head, Ordering::Relaxed);
-            match BLOCKS.compare_exchange(
-                head,
-                memory.cast(),
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            ) {
+            match BLOCKS.compare_exchange(head, memory.cast(), Ordering::AcqRel, Ordering::Acquire)
+            {
                 Ok(_) => return Ok(block),
                 Err(now) => head = now,
             }

@@ -27,12 +27,16 @@ pub(crate) const ENTRY_ZERO: u64 = 1 << 57;
 
 /// Packs an entry's head: word offset, word count, flags.
 fn entry(off: u64, count: usize, flags: u64) -> u64 {
-    off / 8 | (count as u64) << 40 | flags
+    (off / 8) | ((count as u64) << 40) | flags
 }
 
 /// Byte offset, word count and flags of an entry's head.
 pub(crate) fn entry_parts(head: u64) -> (u64, usize, u64) {
-    ((head & 0xff_ffff_ffff) * 8, (head >> 40 & 0xffff) as usize, head & (0xff << 56))
+    (
+        (head & 0xff_ffff_ffff) * 8,
+        (head >> 40 & 0xffff) as usize,
+        head & (0xff << 56),
+    )
 }
 
 /// A change in the making. Dropped without [`Tx::commit`], nothing has happened.
@@ -204,7 +208,10 @@ impl<'p> Tx<'p> {
     /// `replicas` copies on disk (0 = volatile). Writes its tag; everything behind the tag is
     /// whatever was there.
     pub fn alloc(&mut self, kind: u8, bytes: u64, target: u16, replicas: u8) -> Result<Rec> {
-        let class = CLASSES.iter().position(|c| *c == bytes).ok_or(Errno::EINVAL)?;
+        let class = CLASSES
+            .iter()
+            .position(|c| *c == bytes)
+            .ok_or(Errno::EINVAL)?;
         let replicas = replicas.min(PAGE_REPLICAS_MAX as u8);
         let slots = PAGE / bytes;
         let head_at = partial_at(target, class, replicas);
@@ -213,11 +220,20 @@ impl<'p> Tx<'p> {
         let mut page = (heads >> shift) as u32;
         let free = if page == 0 {
             page = self.take_page()?;
-            let state =
-                PageState { kind: kind::SLOTS, class: class as u8, replicas, target, version: 0 };
+            let state = PageState {
+                kind: kind::SLOTS,
+                class: class as u8,
+                replicas,
+                target,
+                version: 0,
+            };
             self.start_page(page, state, true)?;
             self.set_head(head_at, shift, heads, page)?;
-            if slots == 64 { u64::MAX } else { (1 << slots) - 1 }
+            if slots == 64 {
+                u64::MAX
+            } else {
+                (1 << slots) - 1
+            }
         } else {
             self.load(descriptor_at(page) + descriptor::FREE_SLOTS)?
         };
@@ -256,7 +272,11 @@ impl<'p> Tx<'p> {
         let bytes = *CLASSES.get(class).ok_or(Errno::EIO)?;
         let slot = (rec.offset() % PAGE) / bytes;
         let generation = tag_generation(self.load(rec.offset())?);
-        let flags = if state.replicas == 0 { 0 } else { ENTRY_DURABLE };
+        let flags = if state.replicas == 0 {
+            0
+        } else {
+            ENTRY_DURABLE
+        };
         self.push(rec.offset(), &[tag(kind::FREE, generation)], flags)?;
         let free_at = descriptor_at(page) + descriptor::FREE_SLOTS;
         let free = self.load(free_at)?;
@@ -294,11 +314,18 @@ impl<'p> Tx<'p> {
         let (slot, first) = self.pool.reserve_pages(self.block, self.me, count, true)?;
         // The pages are nobody's yet: zeroing them needs no record.
         for word in 0..u64::from(count) * PAGE / 8 {
-            self.pool.store(PageLink::new(first, 0, 0).offset() + word * 8, 0)?;
+            self.pool
+                .store(PageLink::new(first, 0, 0).offset() + word * 8, 0)?;
         }
         self.set_volatile(slot, 0)?;
         for page in first + 1..first + count {
-            let state = PageState { kind, class: 0, replicas: 0, target, version: 0 };
+            let state = PageState {
+                kind,
+                class: 0,
+                replicas: 0,
+                target,
+                version: 0,
+            };
             self.start_page(page, state, false)?;
         }
         self.link_page(first, kind, target, 0, false)
@@ -313,7 +340,13 @@ impl<'p> Tx<'p> {
         zeroed: bool,
     ) -> Result<PageLink> {
         let replicas = replicas.min(PAGE_REPLICAS_MAX as u8);
-        let state = PageState { kind, class: 0, replicas, target, version: 0 };
+        let state = PageState {
+            kind,
+            class: 0,
+            replicas,
+            target,
+            version: 0,
+        };
         let version = self.start_page(page, state, zeroed)?;
         Ok(PageLink::new(page, version, 0))
     }
@@ -324,7 +357,11 @@ impl<'p> Tx<'p> {
         state.version = before.version.wrapping_add(1).max(1);
         let durable = state.replicas != 0;
         let flags = if durable { ENTRY_DURABLE } else { 0 };
-        self.push(descriptor_at(page) + descriptor::STATE, &[state.pack()], flags)?;
+        self.push(
+            descriptor_at(page) + descriptor::STATE,
+            &[state.pack()],
+            flags,
+        )?;
         if zeroed {
             let content = PageLink::new(page, 0, 0).offset();
             self.zero(content, (PAGE / 8) as usize, durable)?;
@@ -357,7 +394,11 @@ impl<'p> Tx<'p> {
 
     fn take_from(&mut self, at: u64, run: u64) -> Result<u32> {
         let (page, len) = (run as u32, run >> 32);
-        let rest = if len <= 1 { 0 } else { u64::from(page + 1) | (len - 1) << 32 };
+        let rest = if len <= 1 {
+            0
+        } else {
+            u64::from(page + 1) | (len - 1) << 32
+        };
         self.set_volatile(at, rest)?;
         Ok(page)
     }
@@ -378,7 +419,10 @@ impl<'p> Tx<'p> {
         }
         if state.replicas != 0 {
             for page in link.page()..link.page() + count {
-                let gone = PageState { kind: kind::FREE, ..state };
+                let gone = PageState {
+                    kind: kind::FREE,
+                    ..state
+                };
                 self.set(descriptor_at(page) + descriptor::STATE, gone.pack())?;
             }
         }
@@ -429,20 +473,26 @@ impl<'p> Tx<'p> {
         let bytes = len as u64 * 8;
         crash_point!("tx.built");
         let lsn = if self.durable {
-            self.pool.append(self.block, self.me, &mut self.scratch()[..len])?
+            self.pool
+                .append(self.block, self.me, &mut self.scratch()[..len])?
         } else if bytes <= owner::LOCAL_RECORD_BYTES {
             let words = self.scratch();
             words[0] = bytes | RECORD_MAGIC << 32;
             for (i, word) in words[..len].iter().enumerate() {
-                self.pool.store(base + owner::LOCAL_RECORD + i as u64 * 8, *word)?;
+                self.pool
+                    .store(base + owner::LOCAL_RECORD + i as u64 * 8, *word)?;
             }
-            self.pool.store(base + owner::RECORD_LEN, bytes | RECORD_LOCAL)?;
+            self.pool
+                .store(base + owner::RECORD_LEN, bytes | RECORD_LOCAL)?;
             0
         } else {
-            self.pool.append(self.block, self.me, &mut self.scratch()[..len])?
+            self.pool
+                .append(self.block, self.me, &mut self.scratch()[..len])?
         };
         crash_point!("tx.published");
-        apply(self.pool, &self.scratch()[..len], lsn, |_| crash_point!("tx.applying"))?;
+        apply(self.pool, &self.scratch()[..len], lsn, |_| {
+            crash_point!("tx.applying")
+        })?;
         crash_point!("tx.applied");
         self.pool.store(base + owner::RECORD_LEN, 0)?;
         crash_point!("tx.closed");
@@ -475,18 +525,27 @@ impl Drop for Tx<'_> {
 
 /// Stores a record's words in order. Idempotent: a record may be applied again by whoever finds
 /// its owner dead.
-pub(crate) fn apply(pool: &Pool, record: &[u64], lsn: u64, mut step: impl FnMut(u64)) -> Result<()> {
+pub(crate) fn apply(
+    pool: &Pool,
+    record: &[u64],
+    lsn: u64,
+    mut step: impl FnMut(u64),
+) -> Result<()> {
     let mut at = RECORD_HEADER;
     while at < record.len() {
         let (off, count, flags) = entry_parts(record[at]);
         at += 1;
-        if flags & ENTRY_DURABLE != 0 {
-            mark_dirty(pool, off, lsn)?;
-        }
         for i in 0..count {
-            let value = if flags & ENTRY_ZERO != 0 { 0 } else { *record.get(at + i).ok_or(Errno::EIO)? };
+            let value = if flags & ENTRY_ZERO != 0 {
+                0
+            } else {
+                *record.get(at + i).ok_or(Errno::EIO)?
+            };
             step(off);
             pool.store(off + i as u64 * 8, value)?;
+        }
+        if flags & ENTRY_DURABLE != 0 {
+            mark_dirty(pool, off, lsn)?;
         }
         if flags & ENTRY_ZERO == 0 {
             at += count;
@@ -495,7 +554,8 @@ pub(crate) fn apply(pool: &Pool, record: &[u64], lsn: u64, mut step: impl FnMut(
     Ok(())
 }
 
-/// Notes on a page's descriptor that it differs from the checkpoint.
+/// Notes on a page's descriptor that it differs from the checkpoint. After the words: a checkpoint
+/// clears the note before it copies the page, so that it has either the words or the note.
 fn mark_dirty(pool: &Pool, off: u64, lsn: u64) -> Result<()> {
     use crate::limits::at;
     let page = if off >= at::PAGES {
@@ -505,9 +565,5 @@ fn mark_dirty(pool: &Pool, off: u64, lsn: u64) -> Result<()> {
     } else {
         return Ok(());
     };
-    let dirty = pool.word(layout::descriptor_at(page) + descriptor::DIRTY)?;
-    if dirty.load(Ordering::Relaxed) == 0 {
-        dirty.store(lsn.max(1), Ordering::Relaxed);
-    }
-    Ok(())
+    pool.store(layout::descriptor_at(page) + descriptor::DIRTY, lsn.max(1))
 }

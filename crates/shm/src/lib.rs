@@ -9,20 +9,18 @@ mod owner;
 mod segment;
 
 pub use lock::{Lock, Recover};
-pub use owner::{OWNER_BYTES, OwnerSlot, OwnerState, Robust, thread_id};
+pub use owner::{OWNER_BYTES, OwnerSlot, OwnerState, Robust, StateWord, thread_id};
 pub use segment::Segment;
 
 /// Index of an owner slot; `u16::MAX` is never used.
 pub type OwnerId = u16;
 
+pub mod fault;
+
 /// A named point at which tests may kill or stop the process; nothing in ordinary builds.
 #[macro_export]
 macro_rules! crash_point {
     ($name:literal) => {
-        #[cfg(feature = "fault")]
-        $crate::fault::reached($name);
+        $crate::fault::reached($name)
     };
 }
-
-#[cfg(feature = "fault")]
-pub mod fault;

@@ -53,7 +53,11 @@ impl Lock {
     /// Takes the lock, waiting for a live holder and recovering a dead one.
     #[inline]
     pub fn acquire(&self, me: OwnerId, world: &impl Recover) -> Result<()> {
-        if self.try_acquire(me) { Ok(()) } else { self.acquire_slow(me, world) }
+        if self.try_acquire(me) {
+            Ok(())
+        } else {
+            self.acquire_slow(me, world)
+        }
     }
 
     #[cold]

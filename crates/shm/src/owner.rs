@@ -14,7 +14,7 @@ pub const OWNER_BYTES: u64 = 4096;
 const OWNER_DIED: u32 = 0x4000_0000;
 const TID_MASK: u32 = 0x3fff_ffff;
 
-/// Life of a slot, in the low byte of its state word; the high 16 bits name the recovering owner.
+/// Life of a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OwnerState {
     /// Nobody's.
@@ -36,9 +36,40 @@ pub struct OwnerSlot {
     prev: AtomicU64,
     next: AtomicU64,
     state: AtomicU32,
-    generation: AtomicU32,
     pid: AtomicU32,
     process: AtomicU32,
+    _spare: u32,
+}
+
+/// A look at a slot's state, good for one change: the word also counts how often the slot was
+/// given out, so that a slot recovered and joined again in the meantime is not taken for the old.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StateWord(u32);
+
+impl StateWord {
+    /// What it says.
+    pub fn state(self) -> OwnerState {
+        match self.0 & 0xf {
+            0 => OwnerState::Free,
+            1 => OwnerState::Joining,
+            2 => OwnerState::Live,
+            _ => OwnerState::Recovering((self.0 >> 4 & 0xfff) as u16),
+        }
+    }
+
+    fn with(self, state: OwnerState) -> StateWord {
+        let low = match state {
+            OwnerState::Free => 0,
+            OwnerState::Joining => 1,
+            OwnerState::Live => 2,
+            OwnerState::Recovering(by) => 3 | u32::from(by & 0xfff) << 4,
+        };
+        StateWord(self.0 & 0xffff_0000 | low)
+    }
+
+    fn next(self) -> StateWord {
+        StateWord(self.0.wrapping_add(1 << 16))
+    }
 }
 
 const _: () = assert!(core::mem::offset_of!(OwnerSlot, prev) == 24);
@@ -50,19 +81,19 @@ impl OwnerSlot {
 
     /// Current state.
     pub fn state(&self) -> OwnerState {
-        decode(self.state.load(Ordering::Acquire))
+        self.look().state()
     }
 
-    /// Moves from one state to another; false if somebody else was first.
-    pub fn change_state(&self, from: OwnerState, to: OwnerState) -> bool {
+    /// Current state, to be changed by [`OwnerSlot::change`].
+    pub fn look(&self) -> StateWord {
+        StateWord(self.state.load(Ordering::Acquire))
+    }
+
+    /// Moves from a state looked at to another; false if anything happened in between.
+    pub fn change(&self, from: StateWord, to: OwnerState) -> bool {
         self.state
-            .compare_exchange(encode(from), encode(to), Ordering::AcqRel, Ordering::Acquire)
+            .compare_exchange(from.0, from.with(to).0, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
-    }
-
-    /// Number of times the slot has been given out.
-    pub fn generation(&self) -> u32 {
-        self.generation.load(Ordering::Acquire)
     }
 
     /// Process slot the owner belongs to.
@@ -83,11 +114,15 @@ impl OwnerSlot {
         match self.state() {
             OwnerState::Free => false,
             OwnerState::Joining => {
-                let tid = self.alive.load(Ordering::Acquire) & TID_MASK;
-                tid != 0 && !thread_exists(self.pid(), tid)
+                let alive = self.alive.load(Ordering::Acquire);
+                let tid = alive & TID_MASK;
+                alive & OWNER_DIED != 0 || tid != 0 && !thread_exists(self.pid(), tid)
             }
-            OwnerState::Live | OwnerState::Recovering(_) => {
-                self.alive.load(Ordering::Acquire) & OWNER_DIED != 0
+            OwnerState::Live => self.alive.load(Ordering::Acquire) & OWNER_DIED != 0,
+            // 0: the recovering owner died while it vacated the slot.
+            OwnerState::Recovering(_) => {
+                let alive = self.alive.load(Ordering::Acquire);
+                alive & OWNER_DIED != 0 || alive == 0
             }
         }
     }
@@ -98,34 +133,30 @@ impl OwnerSlot {
         self.process.store(process, Ordering::Relaxed);
         self.alive.store(thread_id(), Ordering::Release);
         robust.splice(self)?;
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        if self.change_state(OwnerState::Joining, OwnerState::Live) { Ok(()) } else { Err(Errno::EIO) }
+        let joining = self.look();
+        if joining.state() == OwnerState::Joining && self.change(joining, OwnerState::Live) {
+            Ok(())
+        } else {
+            Err(Errno::EIO)
+        }
     }
 
-    /// Gives the slot back. Called by the thread itself after [`Robust::remove`], or by the owner
-    /// that recovered it.
+    /// Takes the calling thread's live slot off its list and gives it back.
+    pub fn leave(&self, robust: &Robust) -> Result<()> {
+        let live = self.look();
+        if live.state() != OwnerState::Live || !self.change(live, OwnerState::Joining) {
+            return Err(Errno::EIO);
+        }
+        robust.remove(self)?;
+        self.vacate();
+        Ok(())
+    }
+
+    /// Frees the slot. For the thread that leaves it, and for the owner that recovered it.
     pub fn vacate(&self) {
         self.alive.store(0, Ordering::Release);
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        self.state.store(encode(OwnerState::Free), Ordering::Release);
-    }
-}
-
-fn encode(state: OwnerState) -> u32 {
-    match state {
-        OwnerState::Free => 0,
-        OwnerState::Joining => 1,
-        OwnerState::Live => 2,
-        OwnerState::Recovering(by) => 3 | u32::from(by) << 16,
-    }
-}
-
-fn decode(word: u32) -> OwnerState {
-    match word & 0xff {
-        0 => OwnerState::Free,
-        1 => OwnerState::Joining,
-        2 => OwnerState::Live,
-        _ => OwnerState::Recovering((word >> 16) as u16),
+        let free = self.look().with(OwnerState::Free).next();
+        self.state.store(free.0, Ordering::Release);
     }
 }
 
@@ -139,7 +170,11 @@ fn process_id() -> u32 {
 }
 
 fn thread_exists(pid: u32, tid: u32) -> bool {
-    const SYS_TGKILL: usize = if cfg!(target_arch = "x86_64") { 234 } else { 131 };
+    const SYS_TGKILL: usize = if cfg!(target_arch = "x86_64") {
+        234
+    } else {
+        131
+    };
     // SAFETY: signal 0 only asks whether the thread exists.
     let asked = unsafe { syscall!(SYS_TGKILL, pid, tid, 0) };
     !matches!(asked, Err(Errno::ESRCH))
@@ -162,8 +197,16 @@ struct RobustHead {
     pending: AtomicU64,
 }
 
-const SYS_SET_ROBUST_LIST: usize = if cfg!(target_arch = "x86_64") { 273 } else { 99 };
-const SYS_GET_ROBUST_LIST: usize = if cfg!(target_arch = "x86_64") { 274 } else { 100 };
+const SYS_SET_ROBUST_LIST: usize = if cfg!(target_arch = "x86_64") {
+    273
+} else {
+    99
+};
+const SYS_GET_ROBUST_LIST: usize = if cfg!(target_arch = "x86_64") {
+    274
+} else {
+    100
+};
 const FUTEX_OFFSET: i64 = -32;
 
 impl Robust {
@@ -175,7 +218,9 @@ impl Robust {
         if head == 0 {
             let own = &raw const self.own;
             self.own.list.store(own as u64, Ordering::Relaxed);
-            self.own.futex_offset.store(FUTEX_OFFSET as u64, Ordering::Relaxed);
+            self.own
+                .futex_offset
+                .store(FUTEX_OFFSET as u64, Ordering::Relaxed);
             self.own.pending.store(0, Ordering::Relaxed);
             // SAFETY: the head lives in the thread's block, which is never unmapped.
             unsafe { syscall!(SYS_SET_ROBUST_LIST, own, size_of::<RobustHead>()) }?;
@@ -197,12 +242,12 @@ impl Robust {
         slot.prev.store(&raw const *head as u64, Ordering::Relaxed);
         set_back_pointer(first, slot.next.as_ptr() as u64);
         // ORDERING: the node is complete before the kernel can find it.
-        head.list.store(slot.next.as_ptr() as u64, Ordering::Release);
+        head.list
+            .store(slot.next.as_ptr() as u64, Ordering::Release);
         Ok(())
     }
 
-    /// Takes the calling thread's `slot` out of its list.
-    pub fn remove(&self, slot: &OwnerSlot) -> Result<()> {
+    fn remove(&self, slot: &OwnerSlot) -> Result<()> {
         let head = self.head()?;
         let next = slot.next.load(Ordering::Relaxed);
         let prev = slot.prev.load(Ordering::Relaxed);

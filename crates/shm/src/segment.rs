@@ -36,7 +36,11 @@ impl Segment {
             )
         };
         let base = base.map_err(|e| Errno::new(e.raw_os_error()))?.cast::<u8>();
-        Ok(Segment { base, span, backed: AtomicU64::new(backed.min(span)) })
+        Ok(Segment {
+            base,
+            span,
+            backed: AtomicU64::new(backed.min(span)),
+        })
     }
 
     /// Bytes that may be touched.
@@ -47,7 +51,8 @@ impl Segment {
 
     /// Records that the file has grown to `bytes`.
     pub fn set_backed(&self, bytes: u64) {
-        self.backed.fetch_max(bytes.min(self.span), Ordering::Relaxed);
+        self.backed
+            .fetch_max(bytes.min(self.span), Ordering::Relaxed);
     }
 
     /// Address space of the mapping in bytes.

@@ -1,0 +1,137 @@
+//! The node's topology, kept between processes.
+//!
+//! One file per user, root and network namespace. It is used only in the boot it was written in,
+//! and only while the machine still has the same interfaces and online CPUs; link states are read
+//! anew each time, because they change while a node runs.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use crate::error::TopologyError;
+use crate::launcher::Lookup;
+use crate::model::Topology;
+use crate::nics;
+use crate::store;
+use crate::tree::Tree;
+
+const MAGIC: &str = "daos-topology-cache 1";
+
+/// Where a topology came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Read from sysfs.
+    Discovered,
+    /// Taken from the cache.
+    Cached,
+}
+
+/// The cache in a directory.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    dir: PathBuf,
+}
+
+impl Cache {
+    /// A cache in `dir`.
+    #[must_use]
+    pub fn new(dir: &Path) -> Cache {
+        Cache {
+            dir: dir.to_owned(),
+        }
+    }
+
+    /// The cache in the usual place: `/dev/shm`, else `XDG_RUNTIME_DIR`; `None` without both.
+    #[must_use]
+    pub fn standard(variable: &Lookup<'_>) -> Option<Cache> {
+        store::default_dir(variable).map(|dir| Cache { dir })
+    }
+
+    /// The topology under `root`, from the cache if that is fresh, else discovered and kept. A cache
+    /// that cannot be used or written is no error.
+    ///
+    /// # Errors
+    /// `root` cannot be opened.
+    pub fn topology(&self, root: &Path) -> Result<(Topology, Source), TopologyError> {
+        let tree = Tree::open(root)?;
+        let stamp = Stamp::of(&tree);
+        let path = self.path(root);
+        if let Some(mut cached) = read(&path, &stamp) {
+            for nic in &mut cached.nics {
+                nic.state = nics::state_now(&tree, nic);
+            }
+            return Ok((cached, Source::Cached));
+        }
+        let topology = Topology::discover(root)?;
+        // Kept for the next process if possible; this one has its answer.
+        let _kept = write(&path, &stamp, &topology).is_ok();
+        Ok((topology, Source::Discovered))
+    }
+
+    /// The cache's file for `root`.
+    #[must_use]
+    pub fn path(&self, root: &Path) -> PathBuf {
+        let root = root.as_os_str().as_encoded_bytes();
+        let key = store::fnv64(&[root, store::namespace("net").as_bytes()]);
+        self.dir
+            .join(format!("daos-topology-{}-{key:016x}", store::uid()))
+    }
+}
+
+/// What a cached topology must agree with.
+struct Stamp {
+    boot: String,
+    machine: u64,
+}
+
+impl Stamp {
+    fn of(tree: &Tree) -> Stamp {
+        let (names, _) = tree.names("sys/class/net");
+        let online = tree
+            .text("sys/devices/system/cpu/online")
+            .unwrap_or_default();
+        let machine = store::fnv64(&[names.join("/").as_bytes(), online.as_bytes()]);
+        Stamp {
+            boot: store::boot_id(),
+            machine,
+        }
+    }
+
+    fn header(&self, body: &[u8]) -> String {
+        let sum = store::fnv64(&[body]);
+        format!(
+            "{MAGIC} {} {:016x} {sum:016x} {}",
+            self.boot,
+            self.machine,
+            body.len()
+        )
+    }
+}
+
+fn read(path: &Path, stamp: &Stamp) -> Option<Topology> {
+    let file = store::open(path, OFlags::RDONLY).ok()?;
+    let bytes = store::read_all(&file).ok()?;
+    let end = bytes.iter().position(|&byte| byte == b'\n')?;
+    let (header, body) = (bytes.get(..end)?, bytes.get(end + 1..)?);
+    if header != stamp.header(body).as_bytes() {
+        return None;
+    }
+    Topology::from_json(body, "cache").ok()
+}
+
+/// Written beside and renamed, so that no reader sees half a file.
+fn write(path: &Path, stamp: &Stamp, topology: &Topology) -> Result<(), TopologyError> {
+    let body = topology.to_json_line();
+    let text = format!("{}\n{body}", stamp.header(body.as_bytes()));
+    let own = rustix::process::getpid().as_raw_nonzero();
+    let beside = path.with_extension(format!("{own}.new"));
+    let error = |e: rustix::io::Errno| TopologyError::io(beside.display(), e);
+    // Left over from a dead process with our number; anything of another user fails to open.
+    let _stale = std::fs::remove_file(&beside).is_ok();
+    let file = store::open(&beside, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
+    store::write_all(&file, text.as_bytes()).map_err(error)?;
+    rustix::fs::rename(&beside, path).map_err(|e| {
+        let _removed = std::fs::remove_file(&beside).is_ok();
+        error(e)
+    })
+}
