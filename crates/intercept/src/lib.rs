@@ -1,1 +1,157 @@
-//! System-call interception: rewriting, guard, user memory.
+//! System-call interception inside an unmodified program.
+//!
+//! [`start`] rewrites the `syscall` instructions of the loaded libc and dynamic linker. From then on
+//! every call of the chosen [`classes`] reaches one function, [`Config::dispatch`], at the kernel's
+//! own interface: number and six arguments in, value or `-errno` out.
+//!
+//! # What the dispatcher may count on
+//! * It runs on a stack of its own (256 KiB per thread, whatever the program's stack is), in a
+//!   thread whose asynchronous signals are deferred until the call is over.
+//! * System calls it makes with [`sys::syscall!`] go to the kernel and nowhere else. Calls made by
+//!   libc code under it pass natively as well (it should not call libc at all).
+//! * A panic becomes `EIO` for the program ([`guard::panic_count`]), after [`Config::after_panic`].
+//! * [`Outcome::Pass`] runs the call after the hook has ended, on the program's stack: blocking,
+//!   restarting and cancellation are as without interception.
+//! * All registers but the result are the program's afterwards.
+//! * A memory fault in it, outside [`sys::uaccess`], is treated like a panic
+//!   ([`guard::fault_count`]), except that nothing is unwound.
+//! * `rt_sigaction`, `rt_sigprocmask` and `sigaltstack` do not arrive: this crate serves them.
+//!
+//! # What it must do
+//! * Touch program memory through [`sys::uaccess`] only.
+//! * Keep [`fdtab`] true: [`Class::Fd0`] calls on numbers without an entry never arrive.
+//! * In a vfork child ([`guard::in_vfork_child`]) change nothing that belongs to the process; the
+//!   table is the parent's and changes to it are dropped, and every descriptor call arrives there.
+//!
+//! [`Class::Fd0`]: classes::Class::Fd0
+
+mod alloc;
+mod arch;
+mod cache;
+mod call;
+pub mod classes;
+mod clone;
+mod entry;
+mod environ;
+pub mod fdtab;
+pub mod guard;
+mod hookstack;
+mod image;
+mod install;
+mod modules;
+mod os;
+mod report;
+mod signals;
+mod tls;
+
+pub use alloc::HostAlloc;
+pub use arch::nr;
+pub use cache::Source;
+pub use call::{Call, Outcome};
+pub use clone::CloneKind;
+pub use environ::Startup;
+pub use guard::in_vfork_child;
+pub use report::{ModuleReport, Report};
+pub use tls::{WORD_COUNT, words};
+
+use core::ffi::CStr;
+use core::sync::atomic::{AtomicPtr, Ordering};
+use sys::Errno;
+
+/// What the user of this crate provides. Every function runs on the hook stack.
+pub struct Config {
+    /// Serves or passes on one call.
+    pub dispatch: fn(&mut Call) -> Outcome,
+    /// Second round after [`Outcome::PassThen`]: call, the kernel's result, token; returns the
+    /// final result.
+    pub after: fn(&Call, isize, usize) -> isize,
+    /// After a panic in `dispatch` or `after`, before the program gets `EIO`.
+    pub after_panic: fn(&Call),
+    /// In the parent, before a process or thread is made.
+    pub before_clone: fn(CloneKind),
+    /// In the parent, after it, with the kernel's result.
+    pub after_clone: fn(CloneKind, isize),
+    /// In the child of a fork, before the program goes on.
+    pub child_after_fork: fn(),
+    /// In a child that shares the memory, before the program goes on.
+    pub child_of_vfork: fn(),
+    /// Which calls are dispatched, usually [`classes::FILE_CALLS`].
+    pub classes: classes::ClassTable,
+    /// Directory of the cache files, whose parent must exist; `None` is `/var/tmp/daos-UID/cache`.
+    pub cache_dir: Option<&'static CStr>,
+}
+
+/// How calls are intercepted: the value of `D_IL_MODE`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// The best way there is on this machine.
+    Auto,
+    /// Rewriting only.
+    Rewrite,
+    /// Not at all.
+    Off,
+}
+
+impl Mode {
+    /// Reads `D_IL_MODE`; absent is [`Mode::Auto`], `Err` gives back a value that is none.
+    pub fn from_environment(startup: &Startup) -> Result<Mode, &'static CStr> {
+        let Some(value) = startup.get(b"D_IL_MODE") else {
+            return Ok(Mode::Auto);
+        };
+        match value.to_bytes() {
+            b"" | b"auto" => Ok(Mode::Auto),
+            b"rewrite" => Ok(Mode::Rewrite),
+            b"off" => Ok(Mode::Off),
+            _ => Err(value),
+        }
+    }
+}
+
+static CONFIG: AtomicPtr<Config> = AtomicPtr::new(core::ptr::null_mut());
+
+pub(crate) fn config() -> Option<&'static Config> {
+    // SAFETY: the pointer is null or that of a `&'static Config`.
+    unsafe { CONFIG.load(Ordering::Acquire).as_ref() }
+}
+
+pub(crate) use install::set_filter;
+
+/// Dispatch `mmap`, `munmap`, `mremap`, `mprotect`, `msync` and `madvise` of anonymous memory and
+/// foreign files too? Off at start; on while any mapping is ours.
+pub fn set_maps_active(on: bool) {
+    install::set_maps_active(on);
+}
+
+/// Begins interception. To be called once, from an `.init_array` function of the preloaded library.
+///
+/// # Errors
+/// `EALREADY` (as `EBUSY`) on a second call, `ENOENT` if no libc was found in the process. Objects
+/// that could not be rewritten are in the [`Report`]; the program then runs on with what is left.
+///
+/// # Safety
+/// No other thread may run, and nobody may load or unload objects meanwhile. `config`'s functions
+/// must be safe to call from any thread, also in the child of a fork or vfork, at any system call.
+pub unsafe fn start(config: &'static Config) -> Result<Report, Errno> {
+    let fresh = core::ptr::from_ref(config).cast_mut();
+    let null = core::ptr::null_mut();
+    if CONFIG
+        .compare_exchange(null, fresh, Ordering::AcqRel, Ordering::Acquire)
+        .is_err()
+    {
+        return Err(Errno::EBUSY);
+    }
+    arch::prepare();
+    std::panic::set_hook(Box::new(|_| ()));
+    signals::start();
+    let mut report = Report::default();
+    // SAFETY: passed on.
+    unsafe { install::all(config, &mut report) };
+    if report.modules().any(|module| module.result.is_ok()) {
+        Ok(report)
+    } else {
+        Err(report
+            .modules()
+            .find_map(|module| module.result.err())
+            .unwrap_or(Errno::ENOENT))
+    }
+}

@@ -4,9 +4,14 @@
 //! no libc function is called, nothing is allocated, no thread-local with lazy initialisation is
 //! touched, and the caller's `errno` is left alone.
 
+pub mod clock;
 mod errno;
 pub mod futex;
+pub mod own_fd;
 pub mod raw;
+pub mod set_once;
+pub mod tls;
+pub mod uaccess;
 
 pub use errno::Errno;
 

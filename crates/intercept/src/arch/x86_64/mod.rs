@@ -1,0 +1,134 @@
+//! x86-64.
+
+macro_rules! vector_list {
+    ($op:literal, store, $reg:literal, $base:literal) => {
+        concat!(
+            vector_list!(@s $op, $reg, $base, "0", "0"), vector_list!(@s $op, $reg, $base, "1", "32"),
+            vector_list!(@s $op, $reg, $base, "2", "64"), vector_list!(@s $op, $reg, $base, "3", "96"),
+            vector_list!(@s $op, $reg, $base, "4", "128"), vector_list!(@s $op, $reg, $base, "5", "160"),
+            vector_list!(@s $op, $reg, $base, "6", "192"), vector_list!(@s $op, $reg, $base, "7", "224"),
+            vector_list!(@s $op, $reg, $base, "8", "256"), vector_list!(@s $op, $reg, $base, "9", "288"),
+            vector_list!(@s $op, $reg, $base, "10", "320"), vector_list!(@s $op, $reg, $base, "11", "352"),
+            vector_list!(@s $op, $reg, $base, "12", "384"), vector_list!(@s $op, $reg, $base, "13", "416"),
+            vector_list!(@s $op, $reg, $base, "14", "448"), vector_list!(@s $op, $reg, $base, "15", "480"),
+        )
+    };
+    ($op:literal, load, $reg:literal, $base:literal) => {
+        concat!(
+            vector_list!(@l $op, $reg, $base, "0", "0"), vector_list!(@l $op, $reg, $base, "1", "32"),
+            vector_list!(@l $op, $reg, $base, "2", "64"), vector_list!(@l $op, $reg, $base, "3", "96"),
+            vector_list!(@l $op, $reg, $base, "4", "128"), vector_list!(@l $op, $reg, $base, "5", "160"),
+            vector_list!(@l $op, $reg, $base, "6", "192"), vector_list!(@l $op, $reg, $base, "7", "224"),
+            vector_list!(@l $op, $reg, $base, "8", "256"), vector_list!(@l $op, $reg, $base, "9", "288"),
+            vector_list!(@l $op, $reg, $base, "10", "320"), vector_list!(@l $op, $reg, $base, "11", "352"),
+            vector_list!(@l $op, $reg, $base, "12", "384"), vector_list!(@l $op, $reg, $base, "13", "416"),
+            vector_list!(@l $op, $reg, $base, "14", "448"), vector_list!(@l $op, $reg, $base, "15", "480"),
+        )
+    };
+    (@s $op:literal, $reg:literal, $base:literal, $n:literal, $at:literal) => {
+        concat!("    ", $op, " [", $base, " + ", $at, "], ", $reg, $n, "\n")
+    };
+    (@l $op:literal, $reg:literal, $base:literal, $n:literal, $at:literal) => {
+        concat!("    ", $op, " ", $reg, $n, ", [", $base, " + ", $at, "]\n")
+    };
+}
+
+mod analyse;
+pub(crate) mod context;
+mod emit;
+pub(crate) mod frame;
+mod gate;
+pub mod nr;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use analyse::{analyse, class_of};
+pub(crate) use emit::{Cells, emit};
+
+use core::sync::atomic::AtomicU32;
+
+/// 1 when the processor has AVX and can tell whether its state is in use.
+pub(crate) static WIDE_VECTORS: AtomicU32 = AtomicU32::new(0);
+
+/// Address of the calling thread's block.
+#[inline(always)]
+pub(crate) fn thread_block() -> usize {
+    let address: usize;
+    // SAFETY: reads the thread control block's self pointer and a constant of the dynamic linker.
+    unsafe {
+        core::arch::asm!(
+            "mov {t}, qword ptr [rip + pil4dfs_tls@GOTTPOFF]",
+            "add {t}, qword ptr fs:[0]",
+            t = out(reg) address,
+            options(nostack, pure, readonly)
+        );
+    }
+    address
+}
+
+unsafe extern "sysv64" {
+    fn pil4dfs_gate();
+    fn pil4dfs_gate_clone_pre();
+    fn pil4dfs_gate_clone_post();
+    fn pil4dfs_abandon();
+    fn pil4dfs_restorer();
+    static pil4dfs_native_nested: u8;
+    static pil4dfs_native_alone: u8;
+    static pil4dfs_native_pass: u8;
+}
+
+/// Where a hook goes on whose dispatcher faulted.
+pub(crate) fn abandon() -> usize {
+    pil4dfs_abandon as *const () as usize
+}
+
+/// A signal restorer, for handlers that were installed without one.
+pub(crate) fn restorer() -> usize {
+    pil4dfs_restorer as *const () as usize
+}
+
+/// If `address` is at or directly behind a `syscall` instruction of the gate that runs the
+/// program's call with the program's registers: the distance from its start.
+pub(crate) fn native_in_gate(address: usize) -> Option<usize> {
+    let sites = [
+        &raw const pil4dfs_native_nested as usize,
+        &raw const pil4dfs_native_alone as usize,
+        &raw const pil4dfs_native_pass as usize,
+    ];
+    sites
+        .iter()
+        .map(|site| address.wrapping_sub(*site))
+        .find(|&behind| behind == 0 || behind == 2)
+}
+
+pub(crate) fn gate() -> usize {
+    pil4dfs_gate as *const () as usize
+}
+
+pub(crate) fn gate_clone_pre() -> usize {
+    pil4dfs_gate_clone_pre as *const () as usize
+}
+
+pub(crate) fn gate_clone_post() -> usize {
+    pil4dfs_gate_clone_post as *const () as usize
+}
+
+/// The thread pointer (`fs` base), as the thread control block itself says.
+pub(crate) fn thread_pointer() -> usize {
+    let pointer: usize;
+    // SAFETY: the first word of the thread control block is its own address.
+    unsafe {
+        core::arch::asm!("mov {}, qword ptr fs:[0]", out(reg) pointer,
+            options(nostack, pure, readonly));
+    }
+    pointer
+}
+
+/// Finds out what the processor has; called once before the gate is used.
+pub(crate) fn prepare() {
+    use core::arch::x86_64::{__cpuid, __cpuid_count};
+    let features = __cpuid(1);
+    let has_avx = features.ecx & (1 << 28) != 0 && features.ecx & (1 << 27) != 0;
+    let has_in_use = has_avx && __cpuid(0).eax >= 13 && __cpuid_count(13, 1).eax & 4 != 0;
+    WIDE_VECTORS.store(u32::from(has_in_use), core::sync::atomic::Ordering::Release);
+}

@@ -1,0 +1,104 @@
+//! Before and after fork, vfork, clone and clone3.
+//!
+//! The call itself runs in place. Before it the kind is pushed on the thread's stack of 4-bit
+//! kinds; after it the parent pops. A vfork child, which shares that word, marks its kind instead;
+//! a thread has a block of its own, where nothing was pushed.
+
+use crate::arch::frame::Frame;
+use crate::{nr, tls};
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+const CHILD: u64 = 8;
+const VFORK_CHILDREN: u64 = 0x8888_8888_8888_8888;
+const CLONE_VM: usize = 0x100;
+const CLONE_SETTLS: usize = 0x8_0000;
+
+/// What a clone call makes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u64)]
+pub enum CloneKind {
+    /// A process with a copy of the memory.
+    Fork = 1,
+    /// A process that shares memory and thread block until it calls exec or exits.
+    Vfork = 2,
+    /// A thread, or what else has shared memory and a thread block of its own.
+    Thread = 3,
+}
+
+pub(crate) fn in_vfork_child(mode: u64) -> bool {
+    mode & VFORK_CHILDREN != 0
+}
+
+/// Number of running vfork children of this process.
+static CHILDREN: AtomicUsize = AtomicUsize::new(0);
+
+fn kind_of(call: usize, args: &[usize; 6]) -> CloneKind {
+    let flags = match call {
+        nr::CLONE => args[0],
+        // The flags are the first word of the structure. A wild pointer is the kernel's to refuse.
+        nr::CLONE3 => sys::uaccess::load::<u64>(args[0]).unwrap_or(0) as usize,
+        nr::VFORK => CLONE_VM,
+        _ => 0,
+    };
+    match (flags & CLONE_VM != 0, flags & CLONE_SETTLS != 0) {
+        (false, _) => CloneKind::Fork,
+        (true, false) => CloneKind::Vfork,
+        (true, true) => CloneKind::Thread,
+    }
+}
+
+/// In the parent, before the call.
+pub(crate) fn before(frame: &Frame) {
+    let kind = kind_of(frame.nr, &frame.args);
+    if let Some(config) = crate::config() {
+        (config.before_clone)(kind);
+    }
+    if kind == CloneKind::Vfork && CHILDREN.fetch_add(1, Ordering::AcqRel) == 0 {
+        crate::set_filter(true);
+    }
+    let mode = &tls::block().clone_mode;
+    mode.store(
+        mode.load(Ordering::Relaxed) << 4 | kind as u64,
+        Ordering::Relaxed,
+    );
+}
+
+/// After it, in the parent or the child. `frame.nr` is the kernel's result.
+pub(crate) fn after(frame: &Frame) {
+    let block = tls::block();
+    let mode = block.clone_mode.load(Ordering::Relaxed);
+    let kind = match mode & 7 {
+        1 => CloneKind::Fork,
+        2 => CloneKind::Vfork,
+        _ => CloneKind::Thread,
+    };
+    let config = crate::config();
+    if frame.nr != 0 {
+        block.clone_mode.store(mode >> 4, Ordering::Relaxed);
+        if kind == CloneKind::Vfork && CHILDREN.fetch_sub(1, Ordering::AcqRel) == 1 {
+            crate::set_filter(false);
+        }
+        if let Some(config) = config {
+            (config.after_clone)(kind, frame.nr as isize);
+        }
+        return;
+    }
+    match kind {
+        CloneKind::Fork => {
+            block.clone_mode.store(0, Ordering::Relaxed);
+            CHILDREN.store(0, Ordering::Relaxed);
+            crate::set_filter(false);
+            crate::hookstack::after_fork();
+            if let Some(config) = config {
+                (config.child_after_fork)();
+            }
+        }
+        CloneKind::Vfork => {
+            block.clone_mode.store(mode | CHILD, Ordering::Relaxed);
+            if let Some(config) = config {
+                (config.child_of_vfork)();
+            }
+        }
+        CloneKind::Thread => {}
+    }
+}
