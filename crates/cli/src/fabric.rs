@@ -1,29 +1,25 @@
 //! `daos fabric`: which network interface each rank of a job uses, and why.
 //!
-//! Not a command of DAOS. Output follows the `daos` tool: plain text without prefix, or with `--json`
-//! one object with `response`, `error` and `status`. Errors are returned for the caller to print.
+//! Not a command of DAOS; its output follows the other `daos` commands.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use topology::plan::{Policy, Spread};
-use topology::{Topology, root_from};
+use topology::{Topology, TopologyError, root_from};
+
+use crate::Outcome;
+use crate::output::{Failure, Tool};
 
 mod plan;
 mod show;
 mod text;
 
-/// Arguments of `daos fabric`.
-#[derive(Args, Debug)]
-pub struct FabricArgs {
-    #[command(subcommand)]
-    command: Command,
-}
-
+/// Commands of `daos fabric`.
 #[derive(Subcommand, Debug)]
-enum Command {
+pub(crate) enum FabricCommand {
     /// Show interfaces, and which cores belong to which
     Show {
         #[command(flatten)]
@@ -65,9 +61,9 @@ enum PolicyName {
 }
 
 impl Node {
-    fn topology(&self) -> Result<Topology, String> {
+    fn topology(&self) -> Result<Topology, Failure> {
         match &self.topology {
-            Some(file) => Topology::load(file).map_err(|error| error.to_string()),
+            Some(file) => Topology::load(file).map_err(failed),
             None => this_machine(),
         }
     }
@@ -81,47 +77,28 @@ impl Node {
     }
 }
 
-/// What a command has to say, in both forms.
-struct Answer {
-    text: String,
-    response: Value,
-}
-
-/// Runs a `daos fabric` command and prints its answer.
-///
-/// # Errors
-/// One line that says what is wrong, without the `ERROR: daos: ` in front.
-pub fn run(args: &FabricArgs, json: bool) -> Result<(), String> {
-    let answer = match &args.command {
-        Command::Show { node } => show::show(&node.topology()?, node.policy(), node.is_here()),
-        Command::Plan { node, job } => plan::plan(&node.topology()?, node.policy(), job)?,
-        Command::Record { file, name } => record(file, name.as_deref())?,
-    };
-    let text = match json {
-        true => {
-            let object = json!({"response": answer.response, "error": null, "status": 0});
-            format!("{object:#}\n")
+/// Runs a `daos fabric` command.
+pub(crate) fn run(tool: Tool, command: &FabricCommand) -> Outcome {
+    let (text, response) = match command {
+        FabricCommand::Show { node } => {
+            show::show(&node.topology()?, node.policy(), node.topology.is_none())
         }
-        false => answer.text,
+        FabricCommand::Plan { node, job } => plan::plan(&node.topology()?, node.policy(), job)?,
+        FabricCommand::Record { file, name } => record(file, name.as_deref())?,
     };
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|error| error.to_string())
+    tool.reply(text, &response)
 }
 
-impl Node {
-    fn is_here(&self) -> bool {
-        self.topology.is_none()
-    }
+fn failed(error: TopologyError) -> Failure {
+    Failure::plain(format!("fabric: {error}"))
 }
 
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn this_machine() -> Result<Topology, String> {
-    Topology::discover(&root_from(environment)).map_err(|error| error.to_string())
+fn this_machine() -> Result<Topology, Failure> {
+    Topology::discover(&root_from(environment)).map_err(failed)
 }
 
 /// Text may be coloured: a terminal, and nobody asked for none (no-color.org).
@@ -129,24 +106,23 @@ fn colours() -> bool {
     std::io::stdout().is_terminal() && environment("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-fn record(file: &Path, name: Option<&str>) -> Result<Answer, String> {
+fn record(file: &Path, name: Option<&str>) -> Result<(String, Value), Failure> {
     let mut topology = this_machine()?;
     if let Some(name) = name {
         name.clone_into(&mut topology.name);
     }
-    topology.save(file).map_err(|error| error.to_string())?;
-    Ok(Answer {
-        text: format!(
-            "Recorded {} in {}\n",
-            text::summary(&topology),
-            file.display()
-        ),
-        response: json!({
-            "file": file,
-            "name": topology.name,
-            "sockets": topology.sockets.len(),
-            "cpus": topology.cpus().len(),
-            "nics": topology.nics.len(),
-        }),
-    })
+    topology.save(file).map_err(failed)?;
+    let text = format!(
+        "Recorded {} in {}\n",
+        text::summary(&topology),
+        file.display()
+    );
+    let response = json!({
+        "file": file,
+        "name": topology.name,
+        "sockets": topology.sockets.len(),
+        "cpus": topology.cpus().len(),
+        "nics": topology.nics.len(),
+    });
+    Ok((text, response))
 }

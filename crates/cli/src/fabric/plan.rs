@@ -6,7 +6,9 @@ use topology::binding::{Binding, PPN_MAX, Syntaxes, recommend};
 use topology::plan::{Choice, Plan, Policy, Rule};
 use topology::{CpuSet, Nic, Topology};
 
-use super::{Answer, text};
+use super::{failed, text};
+use crate::output::Failure;
+use crate::table;
 
 /// The job to plan for.
 #[derive(Args, Debug)]
@@ -22,14 +24,18 @@ pub(super) struct Job {
     depth: Option<usize>,
 }
 
-pub(super) fn plan(topology: &Topology, policy: Policy, job: &Job) -> Result<Answer, String> {
+pub(super) fn plan(
+    topology: &Topology,
+    policy: Policy,
+    job: &Job,
+) -> Result<(String, Value), Failure> {
     let ppn = usize::from(job.ppn);
     let recommended = recommend(topology, ppn, policy);
     let bindings = match &job.cpu_bind {
         None => recommended.clone(),
         Some(text) => Binding::parse(text, job.depth)
             .and_then(|binding| binding.cpus_of_ranks(topology, ppn))
-            .map_err(|error| error.to_string())?,
+            .map_err(failed)?,
     };
     let judged = Judged::new(topology, policy, &bindings);
     let best = Judged::new(topology, policy, &recommended);
@@ -69,10 +75,7 @@ pub(super) fn plan(topology: &Topology, policy: Policy, job: &Job) -> Result<Ans
             "slurm": syntaxes.slurm,
         })),
     });
-    Ok(Answer {
-        text: out,
-        response,
-    })
+    Ok((out, response))
 }
 
 fn recommendation(best: &Judged<'_>, syntaxes: &Syntaxes) -> String {
@@ -188,7 +191,7 @@ impl<'a> Judged<'a> {
             .enumerate()
             .map(row)
             .collect();
-        text::table(&["Rank", "CPUs", "Socket", "NIC", "Share", "Why"], &rows)
+        table::table(&["Rank", "CPUs", "Socket", "NIC", "Share", "Why"], &rows)
     }
 
     fn load_table(&self) -> String {
@@ -203,7 +206,7 @@ impl<'a> Judged<'a> {
             ])
         };
         let rows: Vec<_> = self.usable.iter().filter_map(row).collect();
-        let mut out = text::table(&["NIC", "Interface", "Ranks", "Together", "Each"], &rows);
+        let mut out = table::table(&["NIC", "Interface", "Ranks", "Together", "Each"], &rows);
         let used = self.loads().iter().filter(|&&load| load > 0).count();
         out += &format!(
             "{used} of {} in use, expected {} per direction and node\n",

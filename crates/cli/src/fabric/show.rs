@@ -2,17 +2,18 @@
 
 use serde_json::{Value, json};
 use topology::launcher::local_identity;
-use topology::plan::{Policy, choose, table};
+use topology::plan::{Policy, choose};
 use topology::process::this_process;
 use topology::{Nic, Topology};
 
-use super::{Answer, colours, environment, text};
+use super::{colours, environment, text};
+use crate::table;
 
 /// Widest table of cores that is printed without a break.
 const COLUMNS_MAX: usize = 8;
 
-pub(super) fn show(topology: &Topology, policy: Policy, here: bool) -> Answer {
-    let columns = table(topology, policy);
+pub(super) fn show(topology: &Topology, policy: Policy, here: bool) -> (String, Value) {
+    let columns = topology::plan::table(topology, policy);
     let mut out = String::new();
     if !topology.name.is_empty() {
         out += &format!("{}\n", topology.name);
@@ -44,10 +45,7 @@ pub(super) fn show(topology: &Topology, policy: Policy, here: bool) -> Answer {
         "table": columns.iter().map(column).collect::<Vec<_>>(),
         "process": own.map(|(_, value)| value),
     });
-    Answer {
-        text: out,
-        response,
-    }
+    (out, response)
 }
 
 fn interfaces(topology: &Topology) -> String {
@@ -65,7 +63,7 @@ fn interfaces(topology: &Topology) -> String {
         ]
     };
     let rows: Vec<_> = topology.nics.iter().map(row).collect();
-    text::table(
+    table::table(
         &[
             "Interface",
             "Domain",

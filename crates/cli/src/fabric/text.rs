@@ -1,34 +1,6 @@
-//! Tables and phrases of `daos fabric`.
+//! Phrases of `daos fabric`.
 
 use topology::{Nic, Topology};
-
-/// A table as the `daos` tool prints it: columns padded to their widest cell and one blank, a row of
-/// dashes under the titles.
-pub(super) fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
-    let width = |column: usize| {
-        let cells = rows
-            .iter()
-            .filter_map(|row| row.get(column))
-            .map(String::len);
-        cells
-            .chain(titles.get(column).map(|title| title.len()))
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..titles.len()).map(width).collect();
-    let line = |cells: &mut dyn Iterator<Item = String>| {
-        let padded: String = cells
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$} "))
-            .collect();
-        padded + "\n"
-    };
-    let mut text = line(&mut titles.iter().map(|title| (*title).to_owned()));
-    text += &line(&mut titles.iter().map(|title| "-".repeat(title.len())));
-    rows.iter()
-        .for_each(|row| text += &line(&mut row.iter().cloned()));
-    text
-}
 
 /// "2 sockets, 104 cores, 208 CPUs, 8 interfaces (8 up)".
 pub(super) fn summary(topology: &Topology) -> String {
