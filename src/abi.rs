@@ -2,7 +2,21 @@
 //! and writes. Sources: the man pages named at each item and `asm/stat.h`, `linux/stat.h`,
 //! `asm/statfs.h`.
 
-pub(crate) use intercept::nr;
+/// System-call numbers: those of the front end, and those that are about credentials.
+pub(crate) mod nr {
+    pub(crate) use intercept::nr::*;
+    pub(crate) const GETGID: usize = 104;
+    pub(crate) const SETUID: usize = 105;
+    pub(crate) const SETGID: usize = 106;
+    pub(crate) const SETREUID: usize = 113;
+    pub(crate) const SETREGID: usize = 114;
+    pub(crate) const GETGROUPS: usize = 115;
+    pub(crate) const SETGROUPS: usize = 116;
+    pub(crate) const SETRESUID: usize = 117;
+    pub(crate) const SETRESGID: usize = 119;
+    pub(crate) const SETFSUID: usize = 122;
+    pub(crate) const SETFSGID: usize = 123;
+}
 
 pub(crate) const AT_FDCWD: i32 = -100;
 pub(crate) const AT_SYMLINK_NOFOLLOW: u32 = 0x100;

@@ -494,7 +494,7 @@ fn read_at(fs: &Dfs, ino: Ino, to: usize, len: usize) -> Result<usize> {
     let outcome = loop {
         let piece = [IoVec { base: (to + done) as *mut u8, len: len - done }];
         // SAFETY: writes to `len` bytes at `to`, a buffer or mapping of ours.
-        match unsafe { fs.pread(ofd, &piece, done as u64) } {
+        match unsafe { fs.pread(ofd, &piece, done as i64) } {
             Ok(0) => break Ok(done),
             Ok(more) => done += more,
             Err(errno) => break Err(errno),

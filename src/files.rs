@@ -11,8 +11,8 @@ use crate::abi::nr;
 use crate::dispatch::Stop;
 use crate::kernel::{self, call};
 use crate::{mounts, placeholder};
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use dfs::{Dfs, Ofd, OfdInfo};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use dfs::{Dfs, Ino, Ofd, OfdInfo};
 use intercept::{fdtab, in_vfork_child};
 use std::vec::Vec;
 use sys::set_once::SetOnce;
@@ -143,15 +143,20 @@ fn let_go(fs: &Dfs, ofd: Ofd) {
     if let Some(count) = count(ofd)
         && count.fetch_sub(1, Ordering::AcqRel) == 1
     {
-        fs.ofd_release(ofd);
+        released(fs.ofd_release(ofd));
     }
+}
+
+/// A description that cannot be released is one that is gone already.
+fn released(outcome: Result<()>) {
+    debug_assert!(outcome != Err(Errno::EFAULT));
 }
 
 /// Gives the program a descriptor for a description just opened. On failure it is released.
 pub(crate) fn install(fs: &'static Dfs, ofd: Ofd, cloexec: bool) -> Result<usize> {
     let made = placeholder::fresh(cloexec);
     let Ok(fd) = made else {
-        fs.ofd_release(ofd);
+        released(fs.ofd_release(ofd));
         return made.map(|_| 0);
     };
     if in_vfork_child() {
@@ -161,7 +166,7 @@ pub(crate) fn install(fs: &'static Dfs, ofd: Ofd, cloexec: bool) -> Result<usize
     }
     if count(ofd).map(|c| c.fetch_add(1, Ordering::AcqRel)).is_none() {
         kernel::close(fd);
-        fs.ofd_release(ofd);
+        released(fs.ofd_release(ofd));
         return Err(Errno::ENFILE);
     }
     fdtab::set(fd as usize, word(ofd, false));
@@ -221,7 +226,7 @@ fn gone(word: u32) {
     if LOCKS_USED.load(Ordering::Relaxed)
         && let Ok(info) = fs.ofd_info(ofd)
     {
-        fs.posix_locks_drop(info.ino);
+        released(fs.posix_locks_drop(info.ino));
     }
     let_go(fs, ofd);
 }
@@ -345,4 +350,64 @@ pub(crate) fn all() -> Vec<(i32, Ofd)> {
 /// The process takes POSIX locks from now on.
 pub(crate) fn uses_locks() {
     LOCKS_USED.store(true, Ordering::Relaxed);
+}
+
+/// Names under which descriptions were opened last, for `/proc/self/fd`: a hint, checked when used.
+/// A slot holds `description + 1 | length << 32`, parent number and generation, then the name.
+struct NameSlot {
+    version: AtomicU32,
+    words: [AtomicU64; NAME_WORDS],
+}
+
+const NAME_WORDS: usize = 3 + 32;
+const NAME_SLOTS: usize = 1024;
+
+static NAMES: [NameSlot; NAME_SLOTS] = [const {
+    NameSlot { version: AtomicU32::new(0), words: [const { AtomicU64::new(0) }; NAME_WORDS] }
+}; NAME_SLOTS];
+
+fn name_slot(ofd: Ofd) -> &'static NameSlot {
+    NAMES.get(ofd.0 as usize % NAME_SLOTS).unwrap_or(&NAMES[0])
+}
+
+/// Keeps the name by which a description was opened.
+pub(crate) fn remember_name(ofd: Ofd, parent: Ino, name: &[u8]) {
+    let slot = name_slot(ofd);
+    let version = slot.version.load(Ordering::Relaxed);
+    let mine = slot.version.compare_exchange(
+        version & !1,
+        version | 1,
+        Ordering::Acquire,
+        Ordering::Relaxed,
+    );
+    if mine.is_err() || intercept::in_vfork_child() {
+        return;
+    }
+    let head = [u64::from(ofd.0) + 1 | (name.len() as u64) << 32, parent.number, u64::from(parent.generation)];
+    let tail = name.chunks(8).map(|part| {
+        let mut bytes = [0u8; 8];
+        bytes.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
+        u64::from_le_bytes(bytes)
+    });
+    for (word, value) in slot.words.iter().zip(head.into_iter().chain(tail)) {
+        word.store(value, Ordering::Release);
+    }
+    slot.version.store((version | 1).wrapping_add(1), Ordering::Release);
+}
+
+/// Parent and name by which a description was opened, if that is still known.
+pub(crate) fn name_of(ofd: Ofd) -> Option<(Ino, Vec<u8>)> {
+    let slot = name_slot(ofd);
+    let version = slot.version.load(Ordering::Acquire);
+    let words: Vec<u64> = slot.words.iter().map(|w| w.load(Ordering::Acquire)).collect();
+    let torn = version & 1 != 0 || slot.version.load(Ordering::Acquire) != version;
+    let (&head, rest) = words.split_first()?;
+    if torn || head as u32 != ofd.0 + 1 {
+        return None;
+    }
+    let (&number, rest) = rest.split_first()?;
+    let (&generation, rest) = rest.split_first()?;
+    let mut name: Vec<u8> = rest.iter().flat_map(|word| word.to_le_bytes()).collect();
+    name.truncate((head >> 32) as usize);
+    Some((Ino { number, generation: generation as u32 }, name))
 }

@@ -7,7 +7,7 @@ use crate::abi::{self, CmsgHdr, MsgHdr, nr};
 use crate::kernel::{self, addr_mut, call};
 use crate::{files, mounts, placeholder, user};
 use core::sync::atomic::{AtomicBool, Ordering};
-use dfs::{Dfs, Ofd};
+use dfs::{Dfs, ForkToken, Ofd};
 use intercept::{Call, CloneKind};
 use std::vec::Vec;
 use sys::Errno;
@@ -67,10 +67,43 @@ pub(crate) fn after_attach(fs: &Dfs) {
             files::disown(fd);
         }
     }
+    told(fs.attach_process(&descriptions()));
+}
+
+/// Descriptions of all our descriptors, each once.
+fn descriptions() -> Vec<Ofd> {
     let mut found: Vec<Ofd> = files::all().into_iter().map(|(_, ofd)| ofd).collect();
     found.sort_unstable_by_key(|ofd| ofd.0);
     found.dedup();
-    fs.attach_process(&found);
+    found
+}
+
+/// A description that is gone, or a pool in trouble: the calls on it will say so.
+fn told(outcome: sys::Result<()>) {
+    debug_assert!(outcome != Err(Errno::EFAULT));
+}
+
+/// Token of the fork under way. All forks of a process have the same token, so one that another
+/// thread has just put there serves as well.
+struct ForkCell(core::cell::UnsafeCell<Option<ForkToken>>);
+
+// SAFETY: written only with one and the same value while other threads may look.
+unsafe impl Sync for ForkCell {}
+
+static FORK: ForkCell = ForkCell(core::cell::UnsafeCell::new(None));
+
+impl ForkCell {
+    fn put(&self, token: Option<ForkToken>) {
+        if token.is_some() && self.get() != token {
+            // SAFETY: see the type; two threads at once store the same words.
+            unsafe { self.0.get().write_volatile(token) };
+        }
+    }
+
+    fn get(&self) -> Option<ForkToken> {
+        // SAFETY: see the type.
+        unsafe { self.0.get().read_volatile() }
+    }
 }
 
 /// Before fork, vfork and clone, in the parent.
@@ -78,8 +111,9 @@ pub(crate) fn before_clone(kind: CloneKind) {
     match kind {
         CloneKind::Thread => {}
         CloneKind::Fork => {
+            crate::calls::map::before_fork();
             if let Some(fs) = mounts::attached() {
-                fs.before_fork();
+                FORK.put(fs.fork_prepare().ok());
             }
         }
         CloneKind::Vfork => {
@@ -94,17 +128,27 @@ pub(crate) fn before_clone(kind: CloneKind) {
 
 /// After the call, in the parent; `result` is the child's id or `-errno`.
 pub(crate) fn after_clone(kind: CloneKind, result: isize) {
-    if kind == CloneKind::Fork
-        && let Some(fs) = mounts::attached()
-    {
-        fs.after_fork_parent(result);
+    match kind {
+        CloneKind::Thread => {}
+        CloneKind::Vfork => crate::exec::vfork_is_over(),
+        CloneKind::Fork => {
+            crate::calls::map::after_fork();
+            if let Some(fs) = mounts::attached()
+                && let Some(token) = FORK.get().filter(|_| result < 0)
+            {
+                told(fs.fork_failed(token));
+            }
+        }
     }
 }
 
 /// In the child of a fork, before it runs on.
 pub(crate) fn child_after_fork() {
-    if let Some(fs) = mounts::attached() {
-        fs.ofd_adopt_after_fork();
+    crate::calls::map::after_fork();
+    if let Some(fs) = mounts::attached()
+        && let Some(token) = FORK.get()
+    {
+        told(fs.ofd_adopt_after_fork(token, &descriptions()));
     }
 }
 
@@ -114,14 +158,14 @@ pub(crate) fn before_exec() {
         if !intercept::in_vfork_child() {
             files::publish_all(true);
         }
-        fs.exec_prepare(&files::kept_by_exec());
+        told(fs.exec_prepare(&files::kept_by_exec()));
     }
 }
 
 /// The exec failed: this image goes on.
 pub(crate) fn exec_failed() {
     if let Some(fs) = mounts::attached() {
-        fs.exec_failed();
+        told(fs.exec_failed());
     }
 }
 
@@ -168,7 +212,7 @@ pub(crate) fn sending(message: usize) {
     for fd in rights(&header) {
         if let Ok(Some(held)) = files::get(fd) {
             files::publish_one(fd);
-            held.fs.ofd_sent(held.ofd);
+            told(held.fs.ofd_sent(held.ofd));
         }
     }
 }

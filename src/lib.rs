@@ -34,3 +34,6 @@ mod report;
 mod route;
 mod say;
 mod user;
+
+#[global_allocator]
+static ALLOCATOR: intercept::HostAlloc = intercept::HostAlloc;

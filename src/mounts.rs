@@ -8,12 +8,16 @@ use crate::dispatch::Stop;
 use crate::kernel::{self, call};
 use crate::say::{self, Once};
 use core::sync::atomic::{AtomicBool, Ordering};
+use client::Backend;
 use dfs::Dfs;
+use std::boxed::Box;
 use sys::set_once::SetOnce;
 
 /// A configured mount.
 pub(crate) struct Mount {
     wanted: Wanted,
+    /// Value of `DAOS_EMBEDDED_ROOT`.
+    root: Option<&'static [u8]>,
     /// The kernel has something at the mount path, which the mount hides.
     shadows: bool,
 }
@@ -28,7 +32,7 @@ struct Attached {
 }
 
 /// Installs the mount; false when it gives way to a non-empty kernel directory.
-pub(crate) fn configure(wanted: Wanted) -> bool {
+pub(crate) fn configure(wanted: Wanted, root: Option<&'static [u8]>) -> bool {
     let mut path = [0u8; crate::config::MOUNT_PATH_MAX + 1];
     for (to, from) in path.iter_mut().zip(wanted.path.iter().take(wanted.path_len)) {
         *to = *from;
@@ -38,7 +42,7 @@ pub(crate) fn configure(wanted: Wanted) -> bool {
     if shadows && wanted.origin == Origin::Implied && !empty_directory(shown) {
         return false;
     }
-    MOUNT.init(|| Some(Mount { wanted, shadows })).is_some()
+    MOUNT.init(|| Some(Mount { wanted, root, shadows })).is_some()
 }
 
 fn kernel_has(path: &core::ffi::CStr) -> bool {
@@ -120,8 +124,9 @@ fn attach() -> Result<&'static Dfs, Stop> {
     let mut first = false;
     let made = ATTACHED.init(|| {
         first = true;
-        match client::mount(mount.wanted.pool, mount.wanted.container) {
-            Ok(fs) => {
+        match Backend::open(mount.root, mount.wanted.pool, mount.wanted.container) {
+            Ok(backend) => {
+                let fs = Box::leak(Box::new(backend)).fs();
                 let id = fs.statfs().map_or(1, |s| s.fsid | 1);
                 Some(Attached { fs, id })
             }

@@ -13,7 +13,7 @@ use crate::{cwd, files, mounts, user};
 use dfs::{Dfs, How, Ino, Name, Walk};
 use intercept::Call;
 use std::vec::Vec;
-use sys::{Errno, Result};
+use sys::Errno;
 
 /// Mark on a call number: the kernel has failed, look for symbolic links into the mount.
 const LOOK: usize = 1 << 20;
@@ -37,7 +37,7 @@ pub(crate) struct Spot {
 
 impl Spot {
     /// The file named, or `ENOENT`.
-    pub(crate) fn found(&self) -> Result<Ino> {
+    pub(crate) fn found(&self) -> sys::Result<Ino> {
         self.target.ok_or(Errno::ENOENT)
     }
 }
@@ -187,7 +187,7 @@ pub(crate) fn resolve(c: &Call, arg: Arg, how: How) -> Result<Resolved, Stop> {
         Err(_) => return Err(Stop::Pass),
     };
     let place = locate(mount, arg.dirfd(c), path, look, how.follow, &mut joined)?;
-    let (mut base, mut rest, magic) = match place {
+    let (base, rest, magic) = match place {
         Where::Kernel => return Ok(Resolved::Kernel),
         Where::Ancestor => return Ok(Resolved::Ancestor),
         Where::Inside { base, rest } => (base, rest, false),

@@ -78,7 +78,7 @@ fn fill(from: &End, place: &Place, bounce: &Bounce, len: usize) -> Result<usize>
         // SAFETY: the bounce buffer is ours and long enough.
         (End::Ours(held), None) => unsafe { held.fs.read(held.ofd, &piece) },
         // SAFETY: as above.
-        (End::Ours(held), Some(at)) => unsafe { held.fs.pread(held.ofd, &piece, at) },
+        (End::Ours(held), Some(at)) => unsafe { held.fs.pread(held.ofd, &piece, at as i64) },
         (End::Kernel(fd), None) => call!(nr::READ, *fd, bounce.0, piece[0].len),
         (End::Kernel(fd), Some(at)) => call!(nr::PREAD64, *fd, bounce.0, piece[0].len, at),
     }
@@ -90,15 +90,16 @@ fn drain(to: &End, place: &Place, bounce: &Bounce, len: usize) -> Result<usize> 
         // SAFETY: the bounce buffer is ours and long enough.
         (End::Ours(held), None) => unsafe { held.fs.write(held.ofd, &piece) },
         // SAFETY: as above.
-        (End::Ours(held), Some(at)) => unsafe { held.fs.pwrite(held.ofd, &piece, at, false) },
+        (End::Ours(held), Some(at)) => unsafe { held.fs.pwrite(held.ofd, &piece, at as i64, false) },
         (End::Kernel(fd), None) => call!(nr::WRITE, *fd, bounce.0, len),
         (End::Kernel(fd), Some(at)) => call!(nr::PWRITE64, *fd, bounce.0, len, at),
     }
 }
 
+const SEEK_CUR: u32 = 1;
+
 /// Takes back what was read but not written.
 fn rewind(from: &End, by: usize) {
-    const SEEK_CUR: u32 = 1;
     let back = -(by as i64);
     let undone = match from {
         End::Ours(held) => held.fs.seek(held.ofd, back, SEEK_CUR).map(drop),
@@ -166,11 +167,20 @@ pub(crate) fn copy_file_range(c: &mut Call) -> Served {
         (End::Ours(from), End::Ours(to)) => {
             let (mut out, mut into) = (Place::read(c.args[1])?, Place::read(c.args[3])?);
             let len = c.args[4].min(RW_MAX);
-            let done = from.fs.copy_range(from.ofd, out.at, to.ofd, into.at, len)?;
+            let (own_out, own_into) = (out.at.is_none(), into.at.is_none());
+            let offset = |held: &Held| held.info().map(|info| info.offset);
+            let from_at = out.at.map_or_else(|| offset(&from), Ok)?;
+            let to_at = into.at.map_or_else(|| offset(&to), Ok)?;
+            let done = from.fs.copy_range(from.ofd, from_at, to.ofd, to_at, len)?;
             out.advance(done);
             into.advance(done);
             out.give_back()?;
             into.give_back()?;
+            for (own, held) in [(own_out, &from), (own_into, &to)] {
+                if own {
+                    held.fs.seek(held.ofd, done as i64, SEEK_CUR)?;
+                }
+            }
             Ok(done)
         }
         // As between different file systems without support: programs then read and write.

@@ -18,11 +18,13 @@ fn one(c: &Call) -> [IoVec; 1] {
     [IoVec { base: c.args[1] as *mut u8, len: c.args[2].min(RW_MAX) }]
 }
 
-fn position(value: usize) -> Result<u64> {
-    u64::try_from(value as i64).map_err(|_| Errno::EINVAL)
+/// A file position of the program; `dfs` refuses negative ones.
+fn position(value: usize) -> Result<i64> {
+    let at = value as i64;
+    if at < 0 { Err(Errno::EINVAL) } else { Ok(at) }
 }
 
-fn read_at(held: &Held, pieces: &[IoVec], at: Option<u64>) -> Result<usize> {
+fn read_at(held: &Held, pieces: &[IoVec], at: Option<i64>) -> Result<usize> {
     count(Op::Read);
     match at {
         // SAFETY: the program's own addresses; dfs touches them through guarded copies only.
@@ -32,7 +34,7 @@ fn read_at(held: &Held, pieces: &[IoVec], at: Option<u64>) -> Result<usize> {
     }
 }
 
-fn write_at(held: &Held, pieces: &[IoVec], at: Option<u64>, append: bool) -> Result<usize> {
+fn write_at(held: &Held, pieces: &[IoVec], at: Option<i64>, append: bool) -> Result<usize> {
     count(Op::Write);
     match at {
         // SAFETY: the program's own addresses; dfs touches them through guarded copies only.
@@ -123,7 +125,7 @@ pub(crate) fn lseek(c: &mut Call) -> Served {
 
 pub(crate) fn ftruncate(c: &mut Call) -> Served {
     let held = files::ours(c.args[0] as i32)?;
-    held.fs.ftruncate(held.ofd, position(c.args[1])?)?;
+    held.fs.ftruncate(held.ofd, position(c.args[1])? as u64)?;
     Ok(0)
 }
 
@@ -175,14 +177,17 @@ pub(crate) fn sync_file_range(c: &mut Call) -> Served {
 
 pub(crate) fn syncfs(c: &mut Call) -> Served {
     let held = files::ours(c.args[0] as i32)?;
-    held.fs.sync();
+    held.fs.sync()?;
     Ok(0)
 }
 
 /// `sync(2)`: ours and the kernel's.
 pub(crate) fn sync(_c: &mut Call) -> Served {
     if let Some(fs) = crate::mounts::attached() {
-        fs.sync();
+        // sync(2) reports nothing.
+        if fs.sync().is_err() {
+            core::hint::spin_loop();
+        }
     }
     Err(Stop::Pass)
 }

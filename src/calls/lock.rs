@@ -1,6 +1,6 @@
 //! Advisory locks: `fcntl` record locks of processes and of descriptions, `flock`.
 
-use crate::abi::{Flock, O_ACCMODE, O_PATH, O_RDWR, O_WRONLY};
+use crate::abi::{Flock, O_PATH};
 use crate::dispatch::Served;
 use crate::{files, user};
 use dfs::{LockKind, LockReq};
@@ -25,25 +25,9 @@ fn kind(value: i16) -> Result<LockKind> {
     }
 }
 
-/// Start of the range, from the beginning of the file; negative lengths reach backwards.
-fn range(held: &files::Held, lock: &Flock) -> Result<(u64, u64)> {
-    let base = match lock.whence {
-        0 => 0,
-        1 => i64::try_from(held.info()?.offset).map_err(|_| Errno::EOVERFLOW)?,
-        2 => i64::try_from(held.fs.stat(held.info()?.ino)?.size).map_err(|_| Errno::EOVERFLOW)?,
-        _ => return Err(Errno::EINVAL),
-    };
-    let start = base.checked_add(lock.start).ok_or(Errno::EOVERFLOW)?;
-    let (start, len) = if lock.len < 0 {
-        (start.checked_add(lock.len).ok_or(Errno::EINVAL)?, lock.len.unsigned_abs())
-    } else {
-        (start, lock.len.unsigned_abs())
-    };
-    let start = u64::try_from(start).map_err(|_| Errno::EINVAL)?;
-    if len != 0 && start + (len - 1) > i64::MAX as u64 {
-        return Err(Errno::EOVERFLOW);
-    }
-    Ok((start, len))
+/// Whether a wait for a lock should end with `EINTR`: a signal has come and waits for its handler.
+fn interrupted() -> bool {
+    intercept::guard::signal_is_pending()
 }
 
 /// `F_SETLK`, `F_SETLKW`, `F_GETLK` and their `F_OFD_` forms.
@@ -60,7 +44,8 @@ pub(crate) fn record(c: &Call) -> Served {
         return Err(Errno::EINVAL.into());
     }
     let kind = kind(lock.kind)?;
-    let (start, len) = range(&held, &lock)?;
+    let whence = u32::try_from(lock.whence).map_err(|_| Errno::EINVAL)?;
+    let (start, len) = held.fs.lock_range(held.ofd, whence, lock.start, lock.len)?;
     let wait = matches!(command, F_SETLKW | F_OFD_SETLKW);
     let request = LockReq { kind, start, len, ofd_owned, wait };
     if matches!(command, F_GETLK | F_OFD_GETLK) {
@@ -70,7 +55,7 @@ pub(crate) fn record(c: &Call) -> Served {
         match held.fs.getlk(held.ofd, request)? {
             None => lock.kind = F_UNLCK,
             Some(found) => {
-                lock.kind = if found.kind == LockKind::Read { F_RDLCK } else { F_WRLCK };
+                lock.kind = if found.write { F_WRLCK } else { F_RDLCK };
                 lock.whence = 0;
                 lock.start = found.start as i64;
                 lock.len = found.len as i64;
@@ -80,19 +65,10 @@ pub(crate) fn record(c: &Call) -> Served {
         user::put(c.args[2], &lock)?;
         return Ok(0);
     }
-    let access = flags & O_ACCMODE;
-    let refused = match kind {
-        LockKind::Read => access == O_WRONLY,
-        LockKind::Write => access != O_WRONLY && access != O_RDWR,
-        LockKind::Unlock => false,
-    };
-    if refused {
-        return Err(Errno::EBADF.into());
-    }
     if !ofd_owned {
         files::uses_locks();
     }
-    held.fs.lock_posix(held.ofd, request)?;
+    held.fs.lock_posix(held.ofd, request, &interrupted)?;
     Ok(0)
 }
 
@@ -102,6 +78,6 @@ pub(crate) fn flock(c: &mut Call) -> Served {
     if held.info()?.flags & O_PATH != 0 {
         return Err(Errno::EBADF.into());
     }
-    held.fs.flock(held.ofd, c.args[1] as u32)?;
+    held.fs.flock(held.ofd, c.args[1] as u32, &interrupted)?;
     Ok(0)
 }

@@ -286,9 +286,25 @@ fn magic_target(address: usize) -> Option<std::vec::Vec<u8>> {
 pub(crate) fn path_of_file(held: &files::Held) -> std::vec::Vec<u8> {
     let mut inside = [0u8; PATH_MAX];
     let mut path = mounts::path().unwrap_or(b"").to_vec();
-    match held.fs.path_of_ofd(held.ofd, &mut inside) {
-        Ok(len) if len > 1 => path.extend_from_slice(inside.get(..len).unwrap_or(&[])),
-        Ok(_) => {}
+    let known = held.info().and_then(|info| {
+        if info.kind == S_IFDIR {
+            return Ok((held.fs.path_of(info.ino, &mut inside)?, std::vec::Vec::new()));
+        }
+        let (parent, name) = files::name_of(held.ofd).ok_or(Errno::ENOENT)?;
+        let len = held.fs.path_of(parent, &mut inside)?;
+        let there = held.fs.lookup(&cred::unchecked(), parent, &name)?;
+        if there == info.ino { Ok((len, name)) } else { Err(Errno::ENOENT) }
+    });
+    match known {
+        Ok((len, name)) => {
+            if len > 1 {
+                path.extend_from_slice(inside.get(..len).unwrap_or(&[]));
+            }
+            if !name.is_empty() {
+                path.push(b'/');
+                path.extend_from_slice(&name);
+            }
+        }
         Err(_) => path.extend_from_slice(b"/ (deleted)"),
     }
     path

@@ -150,12 +150,16 @@ fn existing(spot: &Spot, ino: Ino, wish: Wish) -> Served {
 
 fn give(spot: &Spot, ino: Ino, wish: Wish, fresh: bool) -> Served {
     // Mode bits of a file this call has made do not limit the descriptor (open(2)).
-    let cred = if fresh { cred::unchecked() } else { cred::current() };
-    let drop = O_CREAT | O_EXCL | O_NOCTTY | O_CLOEXEC | if fresh { O_TRUNC | O_DIRECTORY } else { 0 };
-    let ofd = spot.fs.open(&cred, ino, wish.flags & !(drop | O_TMPFILE_BIT))?;
+    let cred = cred::current();
+    let flags = wish.flags & !(O_CREAT | O_EXCL | O_NOCTTY | O_CLOEXEC | O_TMPFILE_BIT);
+    let ofd = if fresh {
+        spot.fs.open_created(&cred, ino, flags & !O_DIRECTORY)?
+    } else {
+        spot.fs.open(&cred, ino, flags)?
+    };
     let installed: Result<usize> = files::install(spot.fs, ofd, wish.flags & O_CLOEXEC != 0);
     if installed.is_ok() && !spot.anonymous && spot.name.as_bytes() != b"." {
-        spot.fs.ofd_named(ofd, spot.parent, &spot.name);
+        files::remember_name(ofd, spot.parent, spot.name.as_bytes());
     }
     Ok(installed?)
 }

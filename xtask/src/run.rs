@@ -203,6 +203,12 @@ impl Done {
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 
+    /// The last `lines` lines of its stderr.
+    pub(crate) fn tail_of_stderr(&self, lines: usize) -> String {
+        let all: Vec<&str> = self.stderr.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
     fn append_to_log(&self, line: &str) -> Result<(), Failure> {
         let mut file = File::options().create(true).append(true).open(&self.log)?;
         writeln!(file, "$ {line}\n{}{}", self.stdout, self.stderr)?;

@@ -44,10 +44,16 @@ fn errors_are_linux_errors() {
     assert_eq!(c.dfs.seek(w.ofd, 0, 4), Err(Errno::ENXIO));
     assert_eq!(c.dfs.fallocate(w.ofd, 8, 0, 4096), Err(Errno::EOPNOTSUPP));
     let root = c.dfs.open(&ROOT, c.dfs.root(), 0).expect("open");
-    let iov = dfs::IoVec { base: core::ptr::null_mut(), len: 0 };
+    let iov = dfs::IoVec {
+        base: core::ptr::null_mut(),
+        len: 0,
+    };
     // SAFETY: nothing is transferred.
     assert_eq!(unsafe { c.dfs.read(root, &[iov]) }, Err(Errno::EISDIR));
-    assert_eq!(c.dfs.open(&ROOT, c.dfs.root(), O_WRONLY), Err(Errno::EISDIR));
+    assert_eq!(
+        c.dfs.open(&ROOT, c.dfs.root(), O_WRONLY),
+        Err(Errno::EISDIR)
+    );
     c.dfs.ofd_release(root).expect("release");
 }
 

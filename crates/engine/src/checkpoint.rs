@@ -7,7 +7,7 @@
 
 use crate::attach::write_all;
 use crate::layout::{PageState, RECORD_LOCAL, descriptor, descriptor_at, header, owner, owner_at};
-use crate::limits::{OWNERS_MAX, PAGE, at};
+use crate::limits::{PAGE, at};
 use crate::log::checksum;
 use crate::media::errno;
 use crate::pool::{LockId, Pool};
@@ -235,7 +235,7 @@ impl Pool {
 
     /// Waits until every record before `start` has been applied, recovering dead owners.
     fn wait_until_applied(&self, start: u64) -> Result<()> {
-        for owner in 0..OWNERS_MAX as u16 {
+        for owner in self.owners()? {
             let base = owner_at(owner);
             let mut rounds = 0u32;
             loop {

@@ -62,6 +62,9 @@ pub(crate) mod header {
     pub(crate) const ALLOC_JOURNAL: u64 = 112;
     /// The arena was rebuilt from disk and nobody has reclaimed what the last one held open.
     pub(crate) const REBUILT: u64 = 120;
+    /// Owner and process slots from here on have never been used: nobody need look at them.
+    pub(crate) const OWNERS_USED: u64 = 128;
+    pub(crate) const PROCESSES_USED: u64 = 136;
     /// Words written by every operation get cache lines of their own.
     pub(crate) const LOG_TAIL: u64 = 256;
     pub(crate) const LOG_HEAD: u64 = 320;

@@ -226,13 +226,14 @@ impl Pool {
     #[cold]
     fn join(&self, block: &'static ThreadBlock) -> Result<u16> {
         let process = crate::process::slot(self)?;
-        let start = (shm::thread_id() as usize).wrapping_mul(7);
         for round in 0..2 {
-            for i in 0..OWNERS_MAX {
-                let candidate = ((start + i) % OWNERS_MAX) as u16;
+            // From the front, so that few slots are ever used and looked at.
+            for candidate in 0..OWNERS_MAX as u16 {
                 let slot = self.slot(candidate)?;
                 let seen = slot.look();
                 if seen.state() == OwnerState::Free && slot.change(seen, OwnerState::Joining) {
+                    let used = self.word(header::OWNERS_USED)?;
+                    used.fetch_max(u64::from(candidate) + 1, Ordering::AcqRel);
                     slot.join(process, &block.robust)?;
                     block.set_owner(self.index, Some(candidate));
                     return Ok(candidate);
@@ -247,8 +248,13 @@ impl Pool {
         Err(Errno::EAGAIN)
     }
 
+    /// Numbers of the owner slots that were ever used.
+    pub(crate) fn owners(&self) -> Result<core::ops::Range<u16>> {
+        Ok(0..self.load(header::OWNERS_USED)?.min(OWNERS_MAX as u64) as u16)
+    }
+
     fn recover_idle_dead(&self) -> Result<()> {
-        for owner in 0..OWNERS_MAX as u16 {
+        for owner in self.owners()? {
             let slot = self.slot(owner)?;
             let seen = slot.look();
             if slot.is_dead()
@@ -359,7 +365,7 @@ impl Pool {
     /// Owners that are dead but not yet recovered are put right; returns how many there were.
     pub fn reap(&self) -> Result<usize> {
         let mut reaped = 0;
-        for owner in 0..OWNERS_MAX as u16 {
+        for owner in self.owners()? {
             if self.slot(owner)?.is_dead() {
                 self.recover(owner)?;
                 reaped += 1;

@@ -3,7 +3,7 @@
 //! A process is its id, its start time and its PID namespace, so that a reused id is not taken for
 //! the process that had it before. The entry outlives `exec`: the new image finds it again.
 
-use crate::layout::process_at;
+use crate::layout::{header, process_at};
 use crate::limits::{PROCESSES_MAX, at};
 use crate::media::errno;
 use crate::pool::Pool;
@@ -57,8 +57,13 @@ fn register(pool: &Pool) -> Result<u32> {
     Ok(found)
 }
 
+/// Numbers of the slots that were ever used.
+fn slots(pool: &Pool) -> Result<core::ops::Range<u32>> {
+    Ok(0..pool.load(header::PROCESSES_USED)?.min(PROCESSES_MAX as u64) as u32)
+}
+
 fn find(pool: &Pool, who: Identity) -> Result<Option<u32>> {
-    for slot in 0..PROCESSES_MAX as u32 {
+    for slot in slots(pool)? {
         if stored(pool, slot)? == who {
             return Ok(Some(slot));
         }
@@ -66,23 +71,51 @@ fn find(pool: &Pool, who: Identity) -> Result<Option<u32>> {
     Ok(None)
 }
 
-/// Takes a free slot for `who`, which may also be a child about to exec.
+/// Takes a free slot for `who`, which may also be a child about to exec; failing that, the slot of
+/// a dead process that left nothing to settle.
 fn claim(pool: &Pool, who: Identity) -> Result<u32> {
     for slot in 0..PROCESSES_MAX as u32 {
-        let base = process_at(slot);
-        let id = pool.word(base + ID)?;
-        let taken = id.compare_exchange(0, who.id | FILLING, Ordering::AcqRel, Ordering::Relaxed);
-        if taken.is_ok() {
-            pool.store(base + STARTED, who.started)?;
-            pool.store(base + NAMESPACE, who.namespace)?;
-            for word in 0..USER_WORDS {
-                pool.store(user_word(slot, word), 0)?;
-            }
-            id.store(who.id, Ordering::Release);
+        if take(pool, slot, 0, who)? {
+            return Ok(slot);
+        }
+    }
+    for slot in 0..PROCESSES_MAX as u32 {
+        let id = pool.load(process_at(slot) + ID)?;
+        if is_dead(pool, slot)? && left_nothing(pool, slot)? && take(pool, slot, id, who)? {
             return Ok(slot);
         }
     }
     Err(Errno::EAGAIN)
+}
+
+fn left_nothing(pool: &Pool, slot: u32) -> Result<bool> {
+    for word in 0..USER_WORDS {
+        if pool.load(user_word(slot, word))? != 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn take(pool: &Pool, slot: u32, from: u64, who: Identity) -> Result<bool> {
+    let base = process_at(slot);
+    let id = pool.word(base + ID)?;
+    let filling = who.id | FILLING;
+    if id
+        .compare_exchange(from, filling, Ordering::AcqRel, Ordering::Relaxed)
+        .is_err()
+    {
+        return Ok(false);
+    }
+    let used = pool.word(header::PROCESSES_USED)?;
+    used.fetch_max(u64::from(slot) + 1, Ordering::AcqRel);
+    pool.store(base + STARTED, who.started)?;
+    pool.store(base + NAMESPACE, who.namespace)?;
+    for word in 0..USER_WORDS {
+        pool.store(user_word(slot, word), 0)?;
+    }
+    id.store(who.id, Ordering::Release);
+    Ok(true)
 }
 
 /// The slot of process `pid` of the caller's PID namespace, made if it has none.
@@ -123,7 +156,7 @@ pub fn is_dead(pool: &Pool, slot: u32) -> Result<bool> {
 /// Calls `settle` for every slot whose process is dead, then frees the slot.
 pub fn for_each_dead(pool: &Pool, mut settle: impl FnMut(u32) -> Result<()>) -> Result<usize> {
     let mut count = 0;
-    for slot in 0..PROCESSES_MAX as u32 {
+    for slot in slots(pool)? {
         if is_dead(pool, slot)? {
             settle(slot)?;
             vacate(pool, slot)?;
@@ -136,7 +169,7 @@ pub fn for_each_dead(pool: &Pool, mut settle: impl FnMut(u32) -> Result<()>) -> 
 /// Number of processes attached.
 pub fn count(pool: &Pool) -> Result<usize> {
     let mut live = 0;
-    for slot in 0..PROCESSES_MAX as u32 {
+    for slot in slots(pool)? {
         if pid(pool, slot)? != 0 && !is_dead(pool, slot)? {
             live += 1;
         }
@@ -180,7 +213,11 @@ fn identity_of(pid: u32) -> Result<Identity> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let mut text = [0u8; 512];
     let len = rustix::io::read(file.map_err(errno)?, &mut text).map_err(errno)?;
-    let started = start_time(&text[..len]).ok_or(Errno::EIO)?;
+    let text = &text[..len];
+    if is_ended(text) {
+        return Err(Errno::ESRCH);
+    }
+    let started = start_time(text).ok_or(Errno::EIO)?;
     Ok(Identity {
         id: u64::from(pid),
         started,
@@ -193,6 +230,17 @@ fn start_time(text: &[u8]) -> Option<u64> {
     let after_name = text.iter().rposition(|b| *b == b')')?;
     let field = text[after_name..].split(|b| *b == b' ').nth(20)?;
     core::str::from_utf8(field).ok()?.parse().ok()
+}
+
+/// Whether the process has ended and only waits for its parent: its last thread is a zombie.
+fn is_ended(text: &[u8]) -> bool {
+    let Some(after_name) = text.iter().rposition(|b| *b == b')') else {
+        return false;
+    };
+    let mut fields = text[after_name..].split(|b| *b == b' ');
+    let zombie = matches!(fields.nth(1), Some(b"Z" | b"X"));
+    // Field 20: threads; a main thread that ended before the others is a zombie too.
+    zombie && matches!(fields.nth(16), Some(b"0" | b"1"))
 }
 
 /// Inode of the caller's PID namespace.
@@ -211,6 +259,14 @@ mod tests {
         let text = b"12 (a) b) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
         assert_eq!(start_time(text), Some(4711));
         assert_eq!(start_time(b"12 (x"), None);
+    }
+
+    #[test]
+    fn zombies_have_ended_unless_other_threads_live() {
+        let ended = b"12 (a) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 1 0 4711 20";
+        let leader = b"12 (a) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 3 0 4711 20";
+        let live = b"12 (a) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 1 0 4711 20";
+        assert!(is_ended(ended) && !is_ended(leader) && !is_ended(live));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Putting a dead owner's affairs in order: redo what it published, void the rest, release.
 
 use crate::layout::{RECORD_LOCAL, header, owner, owner_at};
-use crate::limits::{OWNERS_MAX, TX_WORDS_MAX};
+use crate::limits::TX_WORDS_MAX;
 use crate::pool::Pool;
 use crate::tx::{RECORD_HEADER, RECORD_MAGIC, apply};
 use shm::{OwnerId, OwnerState, Recover};
@@ -32,7 +32,7 @@ impl Recover for Pool {
             return Ok(());
         }
         // Whoever the dead one was recovering comes first: its locks may guard their lists.
-        for other in 0..OWNERS_MAX as u16 {
+        for other in self.owners()? {
             if other != dead && self.slot(other)?.state() == OwnerState::Recovering(dead) {
                 self.recover(other)?;
             }

@@ -293,7 +293,7 @@ fn wild() {
         expect("open 0", open(std::ptr::null(), 0).into());
         expect(
             "stat",
-            stat(c"/pfs-demo/x".as_ptr(), 8 as *mut [u64; 18]).into(),
+            stat(c"/pfs-demo/x".as_ptr(), 16 as *mut [u64; 18]).into(),
         );
         let file = std::fs::File::open("/pfs-demo/x").unwrap();
         expect("read", read(file.as_raw_fd(), 8 as *mut c_void, 6) as i64);

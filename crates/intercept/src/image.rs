@@ -14,7 +14,7 @@ pub(crate) const IMAGE_VERSION: u32 = 1;
 const MAGIC: [u8; 8] = *b"PIL4TEXT";
 /// Distances from the text's start to the stubs, tried in this order. Far from where libraries
 /// and the first mappings of a program lie, within reach of a 32-bit branch.
-pub(crate) const DISTANCES: [isize; 3] = [-0x2000_0000, 0x2000_0000, -0x3000_0000];
+pub(crate) const DISTANCES: [isize; 3] = [-0x2000_0000, -0x3000_0000, 0x2000_0000];
 
 /// First bytes of an image.
 #[repr(C)]
@@ -70,7 +70,6 @@ pub(crate) struct Layout {
     pub(crate) distance: isize,
     pub(crate) site_count: usize,
     pub(crate) refused_count: usize,
-    pub(crate) total_len: usize,
 }
 
 pub(crate) fn fnv(bytes: &[u8]) -> u64 {
@@ -207,7 +206,7 @@ pub(crate) fn check(
     let text_at = (size_of::<Header>() + table_len).next_multiple_of(PAGE);
     let stubs_at = text_at + module.text_len;
     let fits = (stubs_at as u64).checked_add(header.stubs_len) == Some(header.total_len)
-        && header.stubs_len as usize % PAGE == 0
+        && (header.stubs_len as usize).is_multiple_of(PAGE)
         && header.table_sum == fnv(table);
     fits.then_some(Layout {
         text_at,
@@ -217,7 +216,6 @@ pub(crate) fn check(
         distance,
         site_count: header.site_count as usize,
         refused_count: header.refused_count as usize,
-        total_len: header.total_len as usize,
     })
 }
 

@@ -14,7 +14,6 @@ pub(crate) const MAP_ANONYMOUS: usize = 0x20;
 pub(crate) const MAP_NORESERVE: usize = 0x4000;
 pub(crate) const MAP_FIXED_NOREPLACE: usize = 0x10_0000;
 pub(crate) const O_WRONLY: usize = 1;
-pub(crate) const O_RDWR: usize = 2;
 pub(crate) const O_CREAT: usize = 0o100;
 pub(crate) const O_EXCL: usize = 0o200;
 pub(crate) const O_DIRECTORY: usize = 0o200_000;
@@ -111,9 +110,11 @@ pub(crate) unsafe fn map(
     file: Option<(&Fd, usize)>,
 ) -> Result<usize> {
     let (fd, offset) = file.map_or((usize::MAX, 0), |(fd, offset)| (fd.0, offset));
+    // SAFETY: passed on.
     let got = unsafe { syscall!(nr::MMAP, address, len, prot, flags, fd, offset) }?;
     if flags & MAP_FIXED_NOREPLACE != 0 && got != address {
         // A kernel before 4.17 took the address as a hint.
+        // SAFETY: just mapped and used by nobody.
         unsafe { unmap(got, len) };
         return Err(Errno::EEXIST);
     }
@@ -125,6 +126,7 @@ pub(crate) unsafe fn map(
 /// # Safety
 /// Nothing may use the range any more.
 pub(crate) unsafe fn unmap(address: usize, len: usize) {
+    // SAFETY: passed on.
     let done = unsafe { syscall!(nr::MUNMAP, address, len) };
     debug_assert!(done.is_ok());
 }

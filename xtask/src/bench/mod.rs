@@ -59,7 +59,18 @@ pub(crate) fn bench(options: &Options) -> Result<bool, Failure> {
 
     let rounds = if options.quick { 5 } else { 7 };
     let mut samples: BTreeMap<String, BTreeMap<String, Vec<f64>>> = BTreeMap::new();
+    let direct = direct_program()?;
     for round in 1..=rounds {
+        if let Some(program) = &direct {
+            println!("round {round} of {rounds}: dfs");
+            let scratch = Place::native("dfs", workspace::disk(), None)?;
+            measure(
+                program,
+                &scratch,
+                &[],
+                samples.entry("dfs".to_owned()).or_default(),
+            )?;
+        }
         for (name, place) in &places {
             println!("round {round} of {rounds}: {name}");
             for mode in ["small", "exec"] {
@@ -93,7 +104,7 @@ pub(crate) fn bench(options: &Options) -> Result<bool, Failure> {
             )
         })
         .collect();
-    report(&medians, rounds)
+    Ok(report(&medians, rounds)? || options.native)
 }
 
 fn compile() -> Result<PathBuf, Failure> {
@@ -108,6 +119,35 @@ fn compile() -> Result<PathBuf, Failure> {
         Ok(program)
     } else {
         Err(format!("gcc: {}", done.tail(20)).into())
+    }
+}
+
+/// The same rows through `dfs`, without interception: `crates/dfs/examples/dfsbench.rs`, which is given an empty
+/// directory for its pool and prints the same lines.
+fn direct_program() -> Result<Option<PathBuf>, Failure> {
+    if !workspace::root()
+        .join("crates/dfs/examples/dfsbench.rs")
+        .is_file()
+    {
+        return Ok(None);
+    }
+    let done = Step::new("cargo")
+        .args([
+            "build",
+            "--release",
+            "--package",
+            "pil4dfs-dfs",
+            "--example",
+            "dfsbench",
+        ])
+        .cwd(workspace::root())
+        .timeout(Duration::from_secs(600))
+        .log("bench")
+        .run()?;
+    if done.ok() {
+        Ok(Some(Profile::Release.dir().join("examples/dfsbench")))
+    } else {
+        Err(format!("dfsbench: {}", done.tail(20)).into())
     }
 }
 
@@ -162,6 +202,8 @@ struct Line {
     /// Value on tmpfs and on the disk.
     tmpfs: Option<f64>,
     disk: Option<f64>,
+    /// Value through `dfs` directly.
+    direct: Option<f64>,
     /// The figure the floor and the goal speak about.
     figure: Option<f64>,
     verdict: &'static str,
@@ -190,6 +232,7 @@ fn judge(medians: &Medians) -> Vec<Line> {
                 value,
                 tmpfs,
                 disk,
+                direct: get("dfs", row.name),
                 figure,
                 verdict,
             }
@@ -201,16 +244,17 @@ fn report(medians: &Medians, rounds: u32) -> Result<bool, Failure> {
     let lines = judge(medians);
     let show = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.0}"));
     println!(
-        "\n{:<26} {:>8} {:>10} {:>10} {:>10} {:>9} {:>7} {:>7}  verdict",
-        "row", "unit", "tmpfs", "disk", "mount", "figure", "floor", "goal"
+        "\n{:<26} {:>8} {:>10} {:>10} {:>10} {:>10} {:>9} {:>7} {:>7}  verdict",
+        "row", "unit", "tmpfs", "disk", "dfs", "mount", "figure", "floor", "goal"
     );
     for line in &lines {
         println!(
-            "{:<26} {:>8} {:>10} {:>10} {:>10} {:>9} {:>7} {:>7}  {}",
+            "{:<26} {:>8} {:>10} {:>10} {:>10} {:>10} {:>9} {:>7} {:>7}  {}",
             format!("{} ({})", line.row.name, line.row.place),
             line.row.unit,
             show(line.tmpfs),
             show(line.disk),
+            show(line.direct),
             show(line.value),
             line.figure
                 .map_or("-".to_owned(), |f| format!("{f:.2}{}", line.row.sign)),
@@ -227,7 +271,7 @@ fn report(medians: &Medians, rounds: u32) -> Result<bool, Failure> {
         "medians": medians,
         "rows": lines.iter().map(|line| serde_json::json!({
             "row": line.row.name, "place": line.row.place, "unit": line.row.unit, "value": line.value,
-            "tmpfs": line.tmpfs, "disk": line.disk, "figure": line.figure, "floor": line.row.floor,
+            "tmpfs": line.tmpfs, "disk": line.disk, "dfs": line.direct, "figure": line.figure, "floor": line.row.floor,
             "goal": line.row.goal, "verdict": line.verdict,
         })).collect::<Vec<_>>(),
     });

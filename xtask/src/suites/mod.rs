@@ -7,6 +7,7 @@ mod mpi;
 mod pjdfstest;
 mod preload;
 mod programs;
+mod random;
 mod tools;
 
 pub(crate) use c_programs::compile;
@@ -59,6 +60,7 @@ const SUITES: &[(&str, Runner)] = &[
     ("unit", unit),
     ("posix", c_programs::posix),
     ("posix-user", c_programs::posix_user),
+    ("random", random::random),
     ("programs", programs::programs),
     ("preload", preload::preload),
     ("bad-input", bad_input::bad_input),
@@ -73,6 +75,7 @@ const SUITES: &[(&str, Runner)] = &[
 const NEED_BUILD: &[&str] = &[
     "posix",
     "posix-user",
+    "random",
     "programs",
     "preload",
     "bad-input",

@@ -5,8 +5,8 @@ use daos_types::{GROUPS_MAX, ObjectClass, Redundancy};
 use dfs::{Cred, Dfs, Ino, IoVec, Ofd};
 use engine::ContainerInfo;
 use engine::testing::{TempPool, attach_from};
-use std::rc::Rc;
 use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 use sys::Result;
 
 pub(crate) const O_RDONLY: u32 = 0;
@@ -15,8 +15,13 @@ pub(crate) const O_RDWR: u32 = 2;
 pub(crate) const O_APPEND: u32 = 0o2000;
 
 /// The privileged caller.
-pub(crate) const ROOT: Cred<'static> =
-    Cred { uid: 0, gid: 0, groups: &[], privileged: true, umask: 0 };
+pub(crate) const ROOT: Cred<'static> = Cred {
+    uid: 0,
+    gid: 0,
+    groups: &[],
+    privileged: true,
+    umask: 0,
+};
 
 /// Classes every test of data runs with.
 pub(crate) fn classes() -> Vec<(&'static str, ObjectClass)> {
@@ -39,7 +44,10 @@ pub(crate) struct Container {
 /// A container of each class in one pool.
 pub(crate) fn containers(size_mib: u64) -> Vec<Container> {
     let pool = Rc::new(TempPool::new(4, size_mib));
-    classes().iter().map(|(name, class)| Container::in_pool(&pool, name, *class)).collect()
+    classes()
+        .iter()
+        .map(|(name, class)| Container::in_pool(&pool, name, *class))
+        .collect()
 }
 
 impl Container {
@@ -63,7 +71,11 @@ impl Container {
         info.root = (root.number, root.generation);
         pool.pool.update_container(&info).expect("root recorded");
         let dfs = Dfs::mount(pool.pool, &info).expect("mount");
-        Container { pool: pool.clone(), label: label.into(), dfs }
+        Container {
+            pool: pool.clone(),
+            label: label.into(),
+            dfs,
+        }
     }
 
     pub(crate) fn file(&self, name: &str, flags: u32) -> File<'_> {
@@ -72,15 +84,26 @@ impl Container {
 
     /// Runs the named test of this binary in another process, as `role` on this pool.
     pub(crate) fn spawn(&self, test: &str, role: &str) -> Child {
-        Command::new(std::env::current_exe().expect("own path"))
+        self.spawn_with(test, role, |_| {})
+    }
+
+    /// As [`Container::spawn`], with whatever else `prepare` sets.
+    pub(crate) fn spawn_with(
+        &self,
+        test: &str,
+        role: &str,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Child {
+        let mut command = Command::new(std::env::current_exe().expect("own path"));
+        command
             .args([test, "--exact", "--nocapture", "--test-threads=1"])
             .env("PIL4DFS_TEST_POOL", self.pool.handover())
             .env("PIL4DFS_TEST_ROLE", role)
             .env("PIL4DFS_TEST_CONTAINER", &self.label)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("spawn")
+            .stdout(Stdio::piped());
+        prepare(&mut command);
+        command.spawn().expect("spawn")
     }
 
     /// Blocks of the pool in use.
@@ -108,7 +131,9 @@ pub(crate) struct File<'d> {
 
 impl<'d> File<'d> {
     pub(crate) fn open(dfs: &'d Dfs, name: &str, flags: u32) -> File<'d> {
-        let (ino, _) = dfs.create(&ROOT, dfs.root(), name.as_bytes(), 0o644, false).expect("create");
+        let (ino, _) = dfs
+            .create(&ROOT, dfs.root(), name.as_bytes(), 0o644, false)
+            .expect("create");
         let ofd = dfs.open(&ROOT, ino, flags).expect("open");
         File { dfs, ino, ofd }
     }
@@ -119,7 +144,10 @@ impl<'d> File<'d> {
     }
 
     pub(crate) fn read(&self, bytes: &mut [u8]) -> Result<usize> {
-        let iov = [IoVec { base: bytes.as_mut_ptr(), len: bytes.len() }];
+        let iov = [IoVec {
+            base: bytes.as_mut_ptr(),
+            len: bytes.len(),
+        }];
         // SAFETY: the buffer is exclusively ours.
         unsafe { self.dfs.read(self.ofd, &iov) }
     }
@@ -130,7 +158,10 @@ impl<'d> File<'d> {
     }
 
     pub(crate) fn pread(&self, bytes: &mut [u8], pos: u64) -> Result<usize> {
-        let iov = [IoVec { base: bytes.as_mut_ptr(), len: bytes.len() }];
+        let iov = [IoVec {
+            base: bytes.as_mut_ptr(),
+            len: bytes.len(),
+        }];
         // SAFETY: the buffer is exclusively ours.
         unsafe { self.dfs.pread(self.ofd, &iov, pos as i64) }
     }
@@ -155,5 +186,8 @@ impl Drop for File<'_> {
 }
 
 fn iov(bytes: &[u8]) -> IoVec {
-    IoVec { base: bytes.as_ptr().cast_mut(), len: bytes.len() }
+    IoVec {
+        base: bytes.as_ptr().cast_mut(),
+        len: bytes.len(),
+    }
 }

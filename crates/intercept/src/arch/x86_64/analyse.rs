@@ -6,8 +6,8 @@
 
 use crate::classes::{CLASS_COUNT, Class, ClassTable};
 use iced_x86::{
-    Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, OpAccess,
-    OpKind, Register,
+    Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
+    OpAccess, OpKind, Register,
 };
 
 /// Call number of a site that is not known before run time.
@@ -35,8 +35,6 @@ pub(crate) struct Analysis {
     pub(crate) sites: Vec<Site>,
     /// Offset and number of sites of interest that cannot be rewritten.
     pub(crate) refused: Vec<(u32, u32)>,
-    /// All `syscall` instructions seen.
-    pub(crate) total: usize,
 }
 
 struct BitSet(Vec<u64>);
@@ -87,10 +85,7 @@ pub(crate) fn analyse(
     };
     sweep.decode();
     sweep.read_tables(data);
-    let mut result = Analysis {
-        total: sweep.syscalls.len(),
-        ..Analysis::default()
-    };
+    let mut result = Analysis::default();
     let mut free_from = 0;
     for i in 0..sweep.syscalls.len() {
         let at = sweep.syscalls[i] as usize;
@@ -155,10 +150,10 @@ impl Sweep<'_> {
                         self.targets.set(target as usize);
                     }
                 }
-                OpKind::Register if insn.code() == Code::Lea_r64_m => {
-                    if insn.is_ip_rel_memory_operand() {
-                        self.tables.push(insn.ip_rel_memory_address());
-                    }
+                OpKind::Register
+                    if insn.code() == Code::Lea_r64_m && insn.is_ip_rel_memory_operand() =>
+                {
+                    self.tables.push(insn.ip_rel_memory_address());
                 }
                 _ => {}
             }
@@ -288,8 +283,7 @@ impl Sweep<'_> {
             if insn.is_invalid() || next > limit || self.targets.get(end) {
                 break;
             }
-            let padding = !open && matches!(insn.code(), Code::Int3)
-                || !open && insn.mnemonic() == iced_x86::Mnemonic::Nop;
+            let padding = !open && matches!(insn.mnemonic(), Mnemonic::Int3 | Mnemonic::Nop);
             if !padding && (!open || !movable(&insn, true)) {
                 break;
             }

@@ -286,7 +286,7 @@ pub(crate) fn emit(
     };
     let mut placed = Vec::with_capacity(sites.len());
     for site in sites {
-        while out.code.len() % 16 != 0 {
+        while !out.code.len().is_multiple_of(16) {
             out.put(&[0xcc]);
         }
         let stub = out.code.len() as u32;
