@@ -1,5 +1,6 @@
 //! `daos fs`: looking at and changing the files of a container without mounting it.
 
+use crate::copy::{CopyArgs, copy};
 use crate::names::{ContArgs, ContNames};
 use crate::output::{Failure, Reply, Tool};
 use crate::session::open_container;
@@ -29,6 +30,8 @@ pub(crate) enum FsCommand {
     Put(ContArgs),
     /// copy a file or tree out of the container: POOL CONT PATH LOCAL
     Get(ContArgs),
+    /// copy between a local path and daos://pool/container/path
+    Copy(CopyArgs),
 }
 
 /// Arguments of `fs ls`.
@@ -263,7 +266,7 @@ fn cat(tool: Tool, cont: ContArgs) -> Result<Reply, Failure> {
 }
 
 /// Removes a directory's contents, deepest first, without recursion.
-pub(crate) fn remove_contents(view: &View, dir: Ino) -> Result<(), Errno> {
+fn remove_contents(view: &View, dir: Ino) -> Result<(), Errno> {
     // A directory whose entries are being removed, and how its parent names it.
     let mut open = vec![(dir, None::<(Ino, Vec<u8>)>)];
     while let Some((at, named)) = open.pop() {
@@ -383,7 +386,7 @@ struct CopyJson {
     copy_stats: CopyStats,
 }
 
-fn copied(
+pub(crate) fn copied(
     tool: Tool,
     names: ContNames,
     mode: Mode,
@@ -449,6 +452,7 @@ pub(crate) fn run(tool: Tool, command: FsCommand) -> Result<Reply, Failure> {
         FsCommand::Mkdir(args) => mkdir(tool, args),
         FsCommand::Put(cont) => transfer(tool, cont, Mode::Put),
         FsCommand::Get(cont) => transfer(tool, cont, Mode::Get),
+        FsCommand::Copy(args) => copy(tool, &args),
     }
 }
 

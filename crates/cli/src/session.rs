@@ -1,9 +1,10 @@
 //! From the names a user types to open pools and containers.
 
-use crate::fs::remove_contents;
 use crate::names::ContNames;
 use crate::output::Failure;
-use daos_types::{ContainerMeta, ContainerType, Der, Ident};
+use crate::progress::Bar;
+use daos_types::{ContainerMeta, Der, Ident};
+use dfs::Dfs;
 use engine::system::{PoolDescriptor, SystemError, SystemRoot};
 use engine::{ContainerInfo, EngineError, Pool};
 use std::os::unix::ffi::OsStrExt;
@@ -146,7 +147,7 @@ impl Opened {
     ///
     /// Without `force`, `DER_BUSY` while another process has the pool attached: it may have the
     /// container open.
-    pub(crate) fn destroy(mut self, force: bool) -> Result<(), Failure> {
+    pub(crate) fn destroy(self, force: bool) -> Result<(), Failure> {
         if let Some(process) = self.pool.other_user()?
             && !force
         {
@@ -155,11 +156,15 @@ impl Opened {
                 self.pool.label
             )));
         }
-        if self.meta.kind == ContainerType::Posix && self.info.root.0 != 0 {
-            let view = self.view("")?.with_all_rights();
-            remove_contents(&view, view.root())
-                .map_err(|e| Failure::errno("removing the files of the container", e))?;
+        let bar = Bar::count("Removing");
+        match Dfs::mount(self.attached, &self.info) {
+            Ok(dfs) => dfs
+                .destroy(&mut |removed| bar.at(removed))
+                .map_err(|e| Failure::errno("removing the files of the container", e))?,
+            // No namespace, or a destruction was cut behind its removal.
+            Err(_) => {}
         }
+        bar.finish();
         self.attached
             .remove_container(self.info.uuid)
             .map_err(|e| Failure::engine("", &e))

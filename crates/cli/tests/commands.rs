@@ -579,3 +579,163 @@ fn help_and_version_succeed() {
         .fails(&["Unknown command `frobnicate'. Please specify one"]);
     assert!(!system.root().exists(), "nothing is made by asking");
 }
+
+#[test]
+fn copy_names_containers_as_daos_does() {
+    let system = System::with_tank(1);
+    let tree = system.scratch("src");
+    write(&tree.join("d/b"), b"two\n");
+    write(&tree.join("a"), b"one\n");
+    symlink("a", tree.join("l")).expect("symlink");
+    let from = tree.to_str().expect("path");
+    let counts = "    Directories: 2\n    Files:       2\n    Links:       1\n";
+    let copy =
+        |src: &str, dst: &str| system.daos(&["filesystem", "copy", "--src", src, "--dst", dst]);
+    system
+        .daos(&["container", "create", "--type=POSIX", "tank", "c1"])
+        .ok();
+    let said = copy(from, "daos://tank/c1").ok();
+    assert_eq!(
+        said,
+        format!("Successfully copied to DAOS: daos://tank/c1\n{counts}")
+    );
+    assert_eq!(
+        system.daos(&["fs", "cat", "tank", "c1", "/src/d/b"]).ok(),
+        "two\n"
+    );
+    let said = copy(from, "daos://tank/newcont").ok();
+    let made = format!("Successfully copied to DAOS: daos://tank/newcont\n{counts}");
+    assert!(
+        said.starts_with(&format!("{made}Successfully created container ")),
+        "{said}"
+    );
+    let back = system.scratch("back");
+    let to = back.to_str().expect("path");
+    let said = copy("daos://tank/newcont/src", to).ok();
+    assert_eq!(
+        said,
+        format!("Successfully copied to POSIX: {to}\n{counts}")
+    );
+    assert_eq!(describe(&back), describe(&tree));
+    let ran = copy("/no/such", "daos://tank/c1");
+    let lines: Vec<&str> = ran.err.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "ERROR: Failed to stat '/no/such': The specified entity does not exist (-1005)",
+            "ERROR: fs copy failed: The specified entity does not exist (-1005)",
+            "ERROR: daos: failed to copy /no/such -> daos://tank/c1: DER_NONEXIST(-1005): \
+             The specified entity does not exist",
+        ]
+    );
+    let ran = copy(from, "daos://tmp/tank/c1");
+    assert_eq!(ran.code, 1);
+    assert!(
+        ran.err
+            .contains("ERROR: failed to connect to destination pool: "),
+        "{}",
+        ran.err
+    );
+    assert!(ran.err.contains("is written daos://tank/c1"), "{}", ran.err);
+    copy(from, to).fails(&["one side must be in a container"]);
+}
+
+#[test]
+fn a_sound_container_checks_clean() {
+    let system = System::with_tank(3);
+    system
+        .daos(&[
+            "container",
+            "create",
+            "--type=POSIX",
+            "--oclass=RP_3GX",
+            "tank",
+            "c1",
+        ])
+        .ok();
+    system
+        .daos(&["fs", "mkdir", "-p", "tank", "c1", "/a/b", "/c"])
+        .ok();
+    let said = system
+        .daos(&["container", "check", "--pool=tank", "--cont=c1"])
+        .ok();
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(
+        lines[0].starts_with("check container c1 started at: "),
+        "{said}"
+    );
+    assert!(
+        lines[2].starts_with("check container c1 completed at: "),
+        "{said}"
+    );
+    assert_eq!(lines[4..7], ["checked: 4", "skipped: 0", "inconsistent: 0"]);
+    let ran = system
+        .daos(&["container", "check", "tank", "c1", "--json"])
+        .json();
+    assert_eq!(ran["status"].as_i64(), Some(0));
+}
+
+#[test]
+fn a_destroyed_container_gives_its_space_back() {
+    let system = System::with_tank(3);
+    let free = || {
+        let json = system.daos(&["pool", "query", "tank", "--json"]).json();
+        json["response"]["tier_stats"][0]["free"]
+            .as_u64()
+            .expect("number")
+    };
+    let before = free();
+    let big = system.scratch("big");
+    write(&big, &vec![7; 4 << 20]);
+    let from = big.to_str().expect("path");
+    for round in 0..4 {
+        let label = format!("c{round}");
+        let create = [
+            "container",
+            "create",
+            "--type=POSIX",
+            "--oclass=RP_3GX",
+            "tank",
+            &label,
+        ];
+        system.daos(&create).ok();
+        system
+            .daos(&["fs", "put", "tank", &label, from, "/big"])
+            .ok();
+        assert!(free() + (12 << 20) <= before);
+        system.daos(&["container", "destroy", "tank", &label]).ok();
+        assert_eq!(free(), before);
+    }
+}
+
+#[test]
+fn a_full_pool_says_so_and_stays_usable() {
+    let system = System::new();
+    let size = [
+        "pool",
+        "create",
+        "tank",
+        "--size=8MiB",
+        "--nranks=1",
+        "--targets-per-rank=1",
+    ];
+    system.dmg(&size).ok();
+    system
+        .daos(&["container", "create", "--type=POSIX", "tank", "c1"])
+        .ok();
+    write(&system.scratch("small"), b"kept\n");
+    write(&system.scratch("big"), &vec![1; 16 << 20]);
+    let path = |name: &str| system.scratch(name).to_str().expect("path").to_owned();
+    system
+        .daos(&["fs", "put", "tank", "c1", &path("small"), "/small"])
+        .ok();
+    system
+        .daos(&["fs", "put", "tank", "c1", &path("big"), "/big"])
+        .fails(&["errno 28", "no space"]);
+    assert_eq!(system.daos(&["fs", "ls", "tank", "c1"]).ok(), "small\n");
+    assert_eq!(
+        system.daos(&["fs", "cat", "tank", "c1", "/small"]).ok(),
+        "kept\n"
+    );
+    system.daos(&["fs", "rm", "tank", "c1", "/small"]).ok();
+}
