@@ -145,15 +145,13 @@ impl Opened {
 
     /// Removes everything in the container, then the container.
     ///
-    /// Without `force`, `DER_BUSY` while another process has the pool attached: it may have the
-    /// container open.
+    /// Without `force`, `DER_BUSY` while a process has the container mounted.
     pub(crate) fn destroy(self, force: bool) -> Result<(), Failure> {
-        if let Some(process) = self.pool.other_user()?
-            && !force
-        {
+        if !force && self.pool.container_is_open(&self.info)? {
             return Err(Failure::der("", Der::Busy).because(format!(
-                "process {process} uses pool {}; end it, or use --force",
-                self.pool.label
+                "programs use the container; end them, or use --force: daos container destroy -f \
+                 {} {}",
+                self.pool.label, self.info.uuid
             )));
         }
         let bar = Bar::count("Removing");

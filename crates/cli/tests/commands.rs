@@ -739,3 +739,88 @@ fn a_full_pool_says_so_and_stays_usable() {
     );
     system.daos(&["fs", "rm", "tank", "c1", "/small"]).ok();
 }
+
+#[test]
+fn a_stopped_system_comes_up_with_everything() {
+    let system = System::with_tank(3);
+    system
+        .daos(&[
+            "container",
+            "create",
+            "--type=POSIX",
+            "--oclass=RP_3GX",
+            "tank",
+            "c1",
+        ])
+        .ok();
+    let file = system.scratch("file");
+    let bytes: Vec<u8> = (0..200_000_u32)
+        .map(|n| (n.wrapping_mul(31) >> 3) as u8)
+        .collect();
+    write(&file, &bytes);
+    let from = file.to_str().expect("path");
+    system
+        .daos(&["fs", "put", "tank", "c1", from, "/file"])
+        .ok();
+    system
+        .daos(&["container", "set-attr", "tank", "c1", "k:v"])
+        .ok();
+    let said = system.dmg(&["system", "stop"]).ok();
+    assert!(
+        said.starts_with("tank: ") && said.ends_with(" of shared memory freed\n"),
+        "{said}"
+    );
+    assert_eq!(
+        system.dmg(&["system", "stop"]).ok(),
+        "tank: 0 B of shared memory freed\n"
+    );
+    let to = system.scratch("back");
+    system
+        .daos(&[
+            "fs",
+            "get",
+            "tank",
+            "c1",
+            "/file",
+            to.to_str().expect("path"),
+        ])
+        .ok();
+    assert_eq!(std::fs::read(&to).expect("back"), bytes);
+    assert!(
+        system
+            .daos(&["container", "get-attr", "tank", "c1"])
+            .ok()
+            .contains("k")
+    );
+}
+
+#[test]
+fn a_container_in_use_is_not_destroyed_without_force() {
+    let system = System::with_tank(1);
+    for label in ["c1", "c2"] {
+        system
+            .daos(&["container", "create", "--type=POSIX", "tank", label])
+            .ok();
+    }
+    let root =
+        engine::system::SystemRoot::locate(Some(system.root().as_os_str().as_encoded_bytes()));
+    let pool = "tank".parse().expect("label");
+    root.expect("root")
+        .open_container(&pool, "c1")
+        .expect("open, for the life of this test");
+    let refused = ["container", "destroy", "tank", "c1"];
+    system
+        .daos(&refused)
+        .fails(&["DER_BUSY(-1012): Device or resource busy", "--force"]);
+    system
+        .dmg(&["pool", "destroy", "tank"])
+        .fails(&["in use by process"]);
+    system.daos(&["container", "destroy", "tank", "c2"]).ok();
+    system
+        .daos(&["container", "destroy", "-f", "tank", "c1"])
+        .ok();
+    assert_eq!(
+        system.daos(&["container", "list", "tank"]).ok(),
+        "No containers.\n"
+    );
+}
