@@ -187,7 +187,7 @@ pub(crate) fn resolve(c: &Call, arg: Arg, how: How) -> Result<Resolved, Stop> {
         Err(_) => return Err(Stop::Pass),
     };
     let place = locate(mount, arg.dirfd(c), path, look, how.follow, &mut joined)?;
-    let (mut base, mut rest, magic) = match place {
+    let (base, rest, magic) = match place {
         Where::Kernel => return Ok(Resolved::Kernel),
         Where::Ancestor => return Ok(Resolved::Ancestor),
         Where::Inside { base, rest } => (base, rest, false),
@@ -245,6 +245,7 @@ enum Step {
 /// Walks inside the container; a path that leaves comes back absolute.
 fn walk(fs: &'static Dfs, from: Ino, path: &[u8], how: How) -> Result<Step, Stop> {
     let cred = crate::cred::current();
+    let path = if path.is_empty() { b"." } else { path };
     // Hardly any path leaves the mount, so the buffer for one that does is made only then.
     let first = fs.walk(&cred, from, path, how, &mut []);
     let mut leave = Vec::new();

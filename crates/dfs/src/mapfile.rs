@@ -338,7 +338,7 @@ impl Dfs {
         if !open.readable() || (shared && writable && !open.writable()) {
             return Err(Errno::EACCES);
         }
-        if off % BLOCK != 0 || len == 0 {
+        if !off.is_multiple_of(BLOCK) || len == 0 {
             return Err(Errno::EINVAL);
         }
         let file = open.file().map_err(|_| Errno::ENODEV)?;

@@ -146,7 +146,6 @@ fn allocate_run(file: &File<'_>, first: u64, end: u64) -> Result<Option<u64>> {
         .flatten()
         .any(|run| first + u64::from(run.len) > end)
     {
-        drop(stage);
         stage = pool.stage()?;
         for (slot, rank) in runs.iter_mut().zip(ranks.as_slice()).take(file.geo.copies) {
             let run = stage.grab(*rank, (end - first) as u32)?;

@@ -196,7 +196,7 @@ impl<'p> Round<'_, 'p> {
         if start + len as u64 <= size {
             return Ok(true);
         }
-        let gap = start > size && size % BLOCK != 0 && !self.rules.keep_size;
+        let gap = start > size && !size.is_multiple_of(BLOCK) && !self.rules.keep_size;
         Ok(!trunc::is_trimming(self.file)? && (!gap || self.clean == Some(size)))
     }
 

@@ -117,7 +117,7 @@ impl<'p> Round<'_, 'p> {
                 pool.zero_blocks(run.rank, run.start, off + len, end - off - len)?;
             }
         }
-        source.to_run(pool, run, off, len)
+        source.put_run(pool, run, off, len)
     }
 
     /// Lists the pointers of blocks that hold data from now on.

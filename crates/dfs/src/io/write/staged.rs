@@ -177,7 +177,7 @@ impl<'p> Round<'_, 'p> {
         let mut source = self.source;
         source.skip((from * BLOCK - extent.start) as usize);
         let off = (from - piece.block) * BLOCK;
-        source.to_run(
+        source.put_run(
             self.file.pool,
             piece.run,
             off as usize,
@@ -192,7 +192,7 @@ impl<'p> Round<'_, 'p> {
         let (from, to) = extent.within(block);
         let mut source = self.source;
         source.skip((block * BLOCK + from as u64 - extent.start) as usize);
-        source.to_buffer(buffer.get_mut(from..to).ok_or(Errno::EIO)?)?;
+        source.put_buffer(buffer.get_mut(from..to).ok_or(Errno::EIO)?)?;
         for piece in plan.pieces.iter().take(plan.len).flatten() {
             let index = block.wrapping_sub(piece.block);
             if index < u64::from(piece.run.len) {
