@@ -245,6 +245,7 @@ enum Step {
 /// Walks inside the container; a path that leaves comes back absolute.
 fn walk(fs: &'static Dfs, from: Ino, path: &[u8], how: How) -> Result<Step, Stop> {
     let cred = crate::cred::current();
+    let path = if path.is_empty() { b"." } else { path };
     // Hardly any path leaves the mount, so the buffer for one that does is made only then.
     let first = fs.walk(&cred, from, path, how, &mut []);
     let mut leave = Vec::new();
