@@ -309,10 +309,10 @@ fn rm(tool: Tool, args: RmArgs) -> Result<Reply, Failure> {
             return Err(fail(Errno::EBUSY).because("to remove everything: daos container destroy"));
         }
         if view.stat(ino).map_err(fail)?.mode & S_IFMT != S_IFDIR {
-            let refused = target.slash.then(|| Err(Errno::ENOTDIR));
-            refused
-                .unwrap_or_else(|| view.unlink(target.parent, &target.name))
-                .map_err(fail)?;
+            if target.slash {
+                return Err(fail(Errno::ENOTDIR));
+            }
+            view.unlink(target.parent, &target.name).map_err(fail)?;
         } else if args.recursive {
             remove_contents(&view, ino).map_err(fail)?;
             view.rmdir(target.parent, &target.name).map_err(fail)?;

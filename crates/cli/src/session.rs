@@ -155,12 +155,11 @@ impl Opened {
             )));
         }
         let bar = Bar::count("Removing");
-        match Dfs::mount(self.attached, &self.info) {
-            Ok(dfs) => dfs
-                .destroy(&mut |removed| bar.at(removed))
-                .map_err(|e| Failure::errno("removing the files of the container", e))?,
-            // No namespace, or a destruction was cut behind its removal.
-            Err(_) => {}
+        // Without a namespace there is nothing to empty: another type of container, or a
+        // destruction that was cut behind the removal of its root.
+        if let Ok(dfs) = Dfs::mount(self.attached, &self.info) {
+            dfs.destroy(&mut |removed| bar.at(removed))
+                .map_err(|e| Failure::errno("removing the files of the container", e))?;
         }
         bar.finish();
         self.attached
