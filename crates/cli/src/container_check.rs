@@ -4,7 +4,7 @@ use crate::names::ContArgs;
 use crate::output::{Failure, Reply, Tool};
 use crate::session::{now_ns, open_container};
 use clap::Args;
-use daos_types::Hlc;
+use daos_types::format_utc;
 use std::io::Write;
 
 /// Arguments of `container check`.
@@ -21,7 +21,7 @@ const MONTHS: [&str; 12] = [
 
 /// A time as `ctime(3)` writes it, in UTC: `Sun Nov 22 12:05:06 2026`.
 fn ctime(ns: i64) -> String {
-    let text = Hlc::from_unix_ns(ns).to_string();
+    let text = format_utc(ns.into());
     let number = |at: std::ops::Range<usize>| text.get(at)?.parse::<usize>().ok();
     let day = DAYS[ns.div_euclid(86_400_000_000_000).rem_euclid(7) as usize];
     let month = number(5..7).and_then(|month| MONTHS.get(month.wrapping_sub(1)).copied());

@@ -8,7 +8,7 @@ use crate::table::base64;
 use crate::transfer::{Counts, Mode, get, put};
 use crate::view::{Entry, S_IFDIR, S_IFMT, View};
 use clap::{Args, Subcommand};
-use daos_types::Hlc;
+use daos_types::format_utc;
 use dfs::{Ino, Stat};
 use serde::Serialize;
 use std::io::Write;
@@ -173,7 +173,7 @@ fn name_text(name: &[u8]) -> String {
 
 fn long_line(stat: &Stat, name: &str, target: Option<&str>) -> String {
     let arrow = target.map_or_else(String::new, |target| format!(" -> {target}"));
-    let time = Hlc::from_unix_ns(stat.mtime).to_string();
+    let time = format_utc(stat.mtime.into());
     let time: String = time.chars().take(19).collect();
     format!(
         "{} {:>3} {:>5} {:>5} {:>12} {time} {name}{arrow}\n",
