@@ -92,6 +92,23 @@ impl Mount {
             .run()
     }
 
+    /// Where the shared memory of this system root's pools lies.
+    fn arenas(&self) -> Vec<PathBuf> {
+        let owner = self
+            .user
+            .unwrap_or_else(|| rustix::process::getuid().as_raw());
+        let pools = std::fs::read_dir(self.root.path().join("pools"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        pools
+            .map(|pool| {
+                let uuid = pool.file_name().to_string_lossy().replace('-', "");
+                workspace::tmpfs().join(format!("daos-{owner}-{uuid}"))
+            })
+            .collect()
+    }
+
     fn expect(&self, program: &str, args: &[&str]) -> Result<Done, Failure> {
         let done = self.command(program, args)?;
         if done.ok() {
@@ -133,10 +150,15 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
+        let arenas = self.arenas();
         match self.command("dmg", &["pool", "destroy", POOL, "--force"]) {
             Ok(done) if done.ok() => {}
             Ok(done) => eprintln!("pool destroy: {}: {}", done.ending(), done.tail(3)),
             Err(error) => eprintln!("pool destroy: {error}"),
+        }
+        for left in arenas.iter().filter(|path| path.exists()) {
+            eprintln!("pool destroy left {}", left.display());
+            std::fs::remove_file(left).ok();
         }
     }
 }

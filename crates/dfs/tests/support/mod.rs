@@ -85,15 +85,26 @@ impl Container {
 
     /// Runs the named test of this binary in another process, as `role` on this pool.
     pub(crate) fn spawn(&self, test: &str, role: &str) -> Child {
-        Command::new(std::env::current_exe().expect("own path"))
+        self.spawn_with(test, role, |_| {})
+    }
+
+    /// As [`Container::spawn`], with whatever else `prepare` sets.
+    pub(crate) fn spawn_with(
+        &self,
+        test: &str,
+        role: &str,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Child {
+        let mut command = Command::new(std::env::current_exe().expect("own path"));
+        command
             .args([test, "--exact", "--nocapture", "--test-threads=1"])
             .env("PIL4DFS_TEST_POOL", self.pool.handover())
             .env("PIL4DFS_TEST_ROLE", role)
             .env("PIL4DFS_TEST_CONTAINER", &self.label)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("spawn")
+            .stdout(Stdio::piped());
+        prepare(&mut command);
+        command.spawn().expect("spawn")
     }
 
     /// Blocks of the pool in use.
