@@ -4,6 +4,9 @@ mod support;
 
 use daos_types::{GROUPS_MAX, ObjectClass, Redundancy};
 use dfs::{Dfs, IoVec};
+use engine::testing::audit;
+use rustix::process::{Pid, WaitOptions, waitpid};
+use shm::fault::{self, Action};
 use std::process::Child;
 use std::time::{Duration, Instant};
 use support::{Container, File, O_APPEND, O_RDONLY, O_RDWR, O_WRONLY, ROOT, containers, role, say};
@@ -26,7 +29,10 @@ impl Random {
 }
 
 fn seconds() -> u64 {
-    std::env::var("PIL4DFS_TEST_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(3)
+    std::env::var("PIL4DFS_TEST_SECONDS")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(3)
 }
 
 const BLOCKS: u64 = 64;
@@ -40,7 +46,8 @@ fn replicated_blocks_are_never_read_torn() {
         say("ready");
         loop {
             let block = [random.below(256) as u8; 4096];
-            f.pwrite(&block, random.below(BLOCKS) * 4096).expect("write");
+            f.pwrite(&block, random.below(BLOCKS) * 4096)
+                .expect("write");
         }
     }
     let c = Container::new(rp3(), 128);
@@ -87,9 +94,17 @@ fn storm(dfs: &Dfs, who: u64) -> ! {
         let (pos, len) = (random.below(600_000), random.below(100_000) + 1);
         match random.below(6) {
             0 => dfs.ftruncate(shared.ofd, pos).expect("truncate"),
-            1 => dfs.fallocate(shared.ofd, 3, pos as i64, len as i64).expect("punch"),
-            2 => dfs.fallocate(shared.ofd, 0, pos as i64, len as i64).expect("allocate"),
-            _ => drop(shared.pwrite(&vec![who as u8 + 1; len as usize], pos).expect("write")),
+            1 => dfs
+                .fallocate(shared.ofd, 3, pos as i64, len as i64)
+                .expect("punch"),
+            2 => dfs
+                .fallocate(shared.ofd, 0, pos as i64, len as i64)
+                .expect("allocate"),
+            _ => drop(
+                shared
+                    .pwrite(&vec![who as u8 + 1; len as usize], pos)
+                    .expect("write"),
+            ),
         }
     }
     unreachable!("killed before")
@@ -109,17 +124,33 @@ fn check_storm(c: &Container, writers: u64) {
     for who in 0..writers {
         let first = c.file(&format!("first{who}"), O_RDONLY).content();
         let second = c.file(&format!("second{who}"), O_RDONLY).content();
-        assert_eq!(first.len() % RECORD, 0, "{}: a record is there or not", c.label);
+        assert_eq!(
+            first.len() % RECORD,
+            0,
+            "{}: a record is there or not",
+            c.label
+        );
         assert_eq!(second.len() % RECORD, 0);
         let counts = (first.len() / RECORD, second.len() / RECORD);
         // Each death may have cut between the two.
-        assert!(counts.0 >= counts.1, "{}: completed appends are there: {counts:?}", c.label);
+        assert!(
+            counts.0 >= counts.1,
+            "{}: completed appends are there: {counts:?}",
+            c.label
+        );
         for (number, found) in first.chunks(RECORD).enumerate() {
-            assert!(found == record(number as u64), "{}: record {number} of {who}", c.label);
+            assert!(
+                found == record(number as u64),
+                "{}: record {number} of {who}",
+                c.label
+            );
         }
     }
     let shared = c.file("shared", O_RDONLY).content();
-    assert!(shared.iter().all(|b| u64::from(*b) <= writers), "bytes of another file");
+    assert!(
+        shared.iter().all(|b| u64::from(*b) <= writers),
+        "bytes of another file"
+    );
 }
 
 #[test]
@@ -156,10 +187,14 @@ fn writers_may_be_killed_at_any_moment() {
         check_storm(&c, WRITERS);
         for who in 0..WRITERS {
             for name in [format!("first{who}"), format!("second{who}")] {
-                c.dfs.unlink(&ROOT, c.dfs.root(), name.as_bytes()).expect("unlink");
+                c.dfs
+                    .unlink(&ROOT, c.dfs.root(), name.as_bytes())
+                    .expect("unlink");
             }
         }
-        c.dfs.unlink(&ROOT, c.dfs.root(), b"shared").expect("unlink");
+        c.dfs
+            .unlink(&ROOT, c.dfs.root(), b"shared")
+            .expect("unlink");
         c.pool.pool.reap().expect("reap");
         c.pool.pool.leave().expect("leave");
         assert_eq!(c.used(), before, "{}: space leaked", c.label);
@@ -206,8 +241,9 @@ fn wild_pointers_are_efault() {
     // SAFETY: a fresh mapping; its second half becomes inaccessible.
     let base = unsafe {
         let prot = ProtFlags::READ | ProtFlags::WRITE;
-        let base = rustix::mm::mmap_anonymous(core::ptr::null_mut(), 16384, prot, MapFlags::PRIVATE)
-            .expect("mmap");
+        let base =
+            rustix::mm::mmap_anonymous(core::ptr::null_mut(), 16384, prot, MapFlags::PRIVATE)
+                .expect("mmap");
         rustix::mm::mprotect(base.byte_add(8192), 8192, MprotectFlags::empty()).expect("mprotect");
         base.cast::<u8>()
     };
@@ -215,20 +251,137 @@ fn wild_pointers_are_efault() {
         let f = c.file("f", O_RDWR);
         let content: Vec<u8> = (0..100_000u32).map(|i| (i % 253) as u8).collect();
         f.write(&content).expect("write");
-        let half = |skip: usize, len: usize| [IoVec { base: base.wrapping_add(skip), len }];
+        let half = |skip: usize, len: usize| {
+            [IoVec {
+                base: base.wrapping_add(skip),
+                len,
+            }]
+        };
         // SAFETY: the mapping is ours; the rest of each buffer is the wild part under test.
         unsafe {
             assert_eq!(c.dfs.pread(f.ofd, &half(8192, 10), 0), Err(Errno::EFAULT));
-            assert_eq!(c.dfs.pwrite(f.ofd, &half(8192, 10), 0, false), Err(Errno::EFAULT));
-            let null = [IoVec { base: core::ptr::null_mut(), len: 10 }];
+            assert_eq!(
+                c.dfs.pwrite(f.ofd, &half(8192, 10), 0, false),
+                Err(Errno::EFAULT)
+            );
+            let null = [IoVec {
+                base: core::ptr::null_mut(),
+                len: 10,
+            }];
             assert_eq!(c.dfs.pread(f.ofd, &null, 0), Err(Errno::EFAULT));
-            assert_eq!(c.dfs.pread(f.ofd, &half(8000, 5000), 50), Ok(192), "{}", c.label);
+            assert_eq!(
+                c.dfs.pread(f.ofd, &half(8000, 5000), 50),
+                Ok(192),
+                "{}",
+                c.label
+            );
             assert!(core::slice::from_raw_parts(base.add(8000), 192) == &content[50..242]);
             base.write_bytes(9, 8192);
-            assert_eq!(c.dfs.pwrite(f.ofd, &half(0, 16384), 60_000, false), Ok(8192));
+            assert_eq!(
+                c.dfs.pwrite(f.ofd, &half(0, 16384), 60_000, false),
+                Ok(8192)
+            );
         }
         let now = f.content();
         assert!(now[60_000..68_192].iter().all(|b| *b == 9));
         assert!(now[..60_000] == content[..60_000] && now[68_192..] == content[68_192..]);
+    }
+}
+
+/// Where a writer dies or stops.
+const POINTS: [&str; 15] = [
+    "lock.noted",
+    "lock.held",
+    "log.noted",
+    "log.published",
+    "log.written",
+    "pages.extending",
+    "pages.reserved",
+    "space.cleared",
+    "space.noted",
+    "space.returned",
+    "space.taken",
+    "tx.built",
+    "tx.published",
+    "tx.applying",
+    "tx.closed",
+];
+
+/// Changes a file in every way until the armed point is reached, or gives up.
+fn change(dfs: &Dfs, seed: u64) {
+    let f = File::open(dfs, "f", O_RDWR);
+    let mut random = Random(seed << 8 | 1);
+    for _ in 0..400 {
+        let (pos, len) = (random.below(400_000), random.below(60_000) + 1);
+        match random.below(6) {
+            0 => dfs.ftruncate(f.ofd, pos).expect("truncate"),
+            1 => dfs
+                .fallocate(f.ofd, 3, pos as i64, len as i64)
+                .expect("punch"),
+            2 => dfs
+                .fallocate(f.ofd, 16, pos as i64, len as i64)
+                .expect("zero"),
+            _ => drop(f.pwrite(&vec![7; len as usize], pos).expect("write")),
+        }
+    }
+}
+
+#[test]
+fn readers_go_on_beside_a_writer_stopped_anywhere() {
+    if let Some((role, dfs)) = role() {
+        let mut words = role.split(' ');
+        let mut number = || words.next().expect("role").parse::<u64>().expect("number");
+        let (point, stop, nth) = (number() as usize, number() == 1, number());
+        let action = if stop { Action::Stop } else { Action::Kill };
+        fault::arm(POINTS[point], action, nth);
+        return change(&dfs, nth * 31 + point as u64);
+    }
+    for class in [ObjectClass::S1, rp3()] {
+        let c = Container::new(class, 256);
+        let f = c.file("f", O_RDWR);
+        let mut random = Random(u64::from(std::process::id()) | 1);
+        let mut reached = 0;
+        for (point, name) in POINTS.iter().enumerate() {
+            for stop in [1, 0] {
+                f.pwrite(&[7; 300_000], 0).expect("write");
+                let role = format!("{point} {stop} {}", random.below(40) + 1);
+                let mut child = c.spawn("readers_go_on_beside_a_writer_stopped_anywhere", &role);
+                let pid = Pid::from_raw(child.id() as i32).expect("pid");
+                let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED)
+                    .expect("wait")
+                    .expect("status");
+                reached += usize::from(status.stopped() || status.signaled());
+                let start = Instant::now();
+                let content = f.content();
+                assert!(content.iter().all(|b| *b == 7 || *b == 0), "{name}");
+                assert!(
+                    start.elapsed() < Duration::from_millis(500),
+                    "{name}: readers waited"
+                );
+                if status.stopped() {
+                    child.kill().expect("kill");
+                    child.wait().expect("wait");
+                }
+                let start = Instant::now();
+                f.pwrite(b"nothing is locked for ever", 1_000_000)
+                    .expect("write");
+                c.dfs.ftruncate(f.ofd, 0).expect("truncate");
+                assert!(
+                    start.elapsed() < Duration::from_secs(1),
+                    "{name}: a survivor waited"
+                );
+            }
+        }
+        assert!(
+            reached >= POINTS.len(),
+            "{}: only {reached} points were reached",
+            c.label
+        );
+        c.dfs.reap(usize::MAX).expect("reap");
+        c.pool.pool.reap().expect("reap");
+        c.dfs.unlink(&ROOT, c.dfs.root(), b"f").expect("unlink");
+        drop(f);
+        c.pool.pool.leave().expect("leave");
+        audit(c.pool.pool);
     }
 }

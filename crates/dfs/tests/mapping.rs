@@ -20,21 +20,32 @@ struct Map {
 
 impl Map {
     fn new(dfs: &Dfs, ofd: Ofd, shared: bool, off: u64, len: usize) -> Map {
-        let source = dfs.map_begin(ofd, shared, shared, off, len as u64).expect("map_begin");
+        let source = dfs
+            .map_begin(ofd, shared, shared, off, len as u64)
+            .expect("map_begin");
         // SAFETY: the descriptor is ours from here on.
         let fd = unsafe { OwnedFd::from_raw_fd(source.fd) };
-        let flags = if shared { MapFlags::SHARED } else { MapFlags::PRIVATE };
+        let flags = if shared {
+            MapFlags::SHARED
+        } else {
+            MapFlags::PRIVATE
+        };
         let prot = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a fresh mapping at an address of the kernel's choice.
         let base = unsafe {
             rustix::mm::mmap(core::ptr::null_mut(), len, prot, flags, &fd, source.offset)
         };
-        Map { base: base.expect("mmap") as usize, len }
+        Map {
+            base: base.expect("mmap") as usize,
+            len,
+        }
     }
 
     fn get(&self, off: usize, len: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; len];
-        uaccess::copy_in(&mut bytes, self.base + off).ok().map(|()| bytes)
+        uaccess::copy_in(&mut bytes, self.base + off)
+            .ok()
+            .map(|()| bytes)
     }
 
     fn put(&self, off: usize, bytes: &[u8]) {
@@ -58,7 +69,15 @@ fn cache_files(c: &Container) -> usize {
     let arena = c.pool.pool.arena_path();
     let prefix = [arena.file_name().expect("name").as_bytes(), b"."].concat();
     let entries = std::fs::read_dir(arena.parent().expect("directory")).expect("list");
-    entries.filter(|e| e.as_ref().expect("entry").file_name().as_bytes().starts_with(&prefix)).count()
+    entries
+        .filter(|e| {
+            e.as_ref()
+                .expect("entry")
+                .file_name()
+                .as_bytes()
+                .starts_with(&prefix)
+        })
+        .count()
 }
 
 #[test]
@@ -90,8 +109,17 @@ fn shared_mappings_agree_with_reads_and_writes() {
         map.put(4010, b", later");
         assert_eq!(cache_files(&c), 1);
         map.end(&c.dfs, f.ino);
-        assert_eq!(cache_files(&c), 0, "the cache file went with the last mapping");
-        assert_eq!(f.content()[4000..4017], *b"last words, later", "{}", c.label);
+        assert_eq!(
+            cache_files(&c),
+            0,
+            "the cache file went with the last mapping"
+        );
+        assert_eq!(
+            f.content()[4000..4017],
+            *b"last words, later",
+            "{}",
+            c.label
+        );
         assert_eq!(f.size(), 5000);
         assert_eq!(c.dfs.map_end(f.ino), Err(Errno::EINVAL));
     }
@@ -111,11 +139,20 @@ fn private_mappings_keep_to_themselves() {
     assert_eq!(f.content(), [7; 10_000]);
     map.unmap();
     let (r, w) = (c.file("f", O_RDONLY), c.file("f", O_WRONLY));
-    assert_eq!(c.dfs.map_begin(w.ofd, false, false, 0, 1), Err(Errno::EACCES));
+    assert_eq!(
+        c.dfs.map_begin(w.ofd, false, false, 0, 1),
+        Err(Errno::EACCES)
+    );
     assert_eq!(c.dfs.map_begin(r.ofd, true, true, 0, 1), Err(Errno::EACCES));
-    assert_eq!(c.dfs.map_begin(r.ofd, false, true, 1, 1), Err(Errno::EINVAL));
+    assert_eq!(
+        c.dfs.map_begin(r.ofd, false, true, 1, 1),
+        Err(Errno::EINVAL)
+    );
     let root = c.dfs.open(&support::ROOT, c.dfs.root(), 0).expect("open");
-    assert_eq!(c.dfs.map_begin(root, false, false, 0, 1), Err(Errno::ENODEV));
+    assert_eq!(
+        c.dfs.map_begin(root, false, false, 0, 1),
+        Err(Errno::ENODEV)
+    );
     c.dfs.ofd_release(root).expect("release");
 }
 
@@ -157,7 +194,9 @@ fn a_mapping_keeps_an_unlinked_file() {
     let f = c.file("f", O_RDWR);
     f.write(b"kept by the mapping").expect("write");
     let (ino, map) = (f.ino, Map::new(&c.dfs, f.ofd, true, 0, 4096));
-    c.dfs.unlink(&support::ROOT, c.dfs.root(), b"f").expect("unlink");
+    c.dfs
+        .unlink(&support::ROOT, c.dfs.root(), b"f")
+        .expect("unlink");
     drop(f);
     assert_eq!(map.get(0, 4).expect("mapped"), b"kept");
     assert!(c.dfs.stat(ino).is_ok());
