@@ -186,7 +186,12 @@ pub(crate) fn resolve(c: &Call, arg: Arg, how: How) -> Result<Resolved, Stop> {
         Err(errno) if is_ours_dir(arg.dirfd(c)) => return Err(errno.into()),
         Err(_) => return Err(Stop::Pass),
     };
-    let place = locate(mount, arg.dirfd(c), path, look, how.follow, &mut joined)?;
+    let confined = how.in_root || how.beneath;
+    let place = match confined_base(confined, arg.dirfd(c))? {
+        // RESOLVE_IN_ROOT, RESOLVE_BENEATH: an absolute path starts at the directory, too.
+        Some(base) if path.first() == Some(&b'/') => relative(base, path)?,
+        _ => locate(mount, arg.dirfd(c), path, look, how.follow, &mut joined)?,
+    };
     let (base, rest, magic) = match place {
         Where::Kernel => return Ok(Resolved::Kernel),
         Where::Ancestor => return Ok(Resolved::Ancestor),
@@ -214,6 +219,19 @@ pub(crate) fn resolve(c: &Call, arg: Arg, how: How) -> Result<Resolved, Stop> {
         Step::Here(spot) => Ok(Resolved::Ours(spot)),
         Step::Left(path) => re_enter(fs, mount, path, how),
     }
+}
+
+fn confined_base(confined: bool, dirfd: i32) -> Result<Option<Ino>, Stop> {
+    if !confined {
+        return Ok(None);
+    }
+    if dirfd == abi::AT_FDCWD {
+        return Ok(cwd::base());
+    }
+    Ok(match files::get(dirfd)? {
+        Some(held) => Some(held.info()?.ino),
+        None => None,
+    })
 }
 
 /// Goes on with an absolute path by which a walk left the mount.
