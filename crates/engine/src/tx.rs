@@ -309,7 +309,8 @@ impl<'p> Tx<'p> {
         self.link_page(page, kind, target, replicas, zeroed)
     }
 
-    /// Allocates `count` contiguous volatile zeroed pages.
+    /// Allocates `count` contiguous volatile zeroed pages. Only the first has a descriptor that says
+    /// so, lest a big table fill the record: what is linked by page number is the first.
     pub fn alloc_pages(&mut self, kind: u8, target: u16, count: u32) -> Result<PageLink> {
         let (slot, first) = self.pool.reserve_pages(self.block, self.me, count, true)?;
         // The pages are nobody's yet: zeroing them needs no record.
@@ -318,16 +319,6 @@ impl<'p> Tx<'p> {
                 .store(PageLink::new(first, 0, 0).offset() + word * 8, 0)?;
         }
         self.set_volatile(slot, 0)?;
-        for page in first + 1..first + count {
-            let state = PageState {
-                kind,
-                class: 0,
-                replicas: 0,
-                target,
-                version: 0,
-            };
-            self.start_page(page, state, false)?;
-        }
         self.link_page(first, kind, target, 0, false)
     }
 
