@@ -151,7 +151,7 @@ fn launch(c: &mut Call, arg: Arg, argv: usize, envp: usize, flags: u32) -> Serve
             }
             launch.point_environment(c, arg);
         }
-        Ok(Resolved::Kernel | Resolved::Ancestor) | Err(Stop::Pass) => {
+        Ok(Resolved::Kernel | Resolved::Ancestor | Resolved::Bad(_)) | Err(Stop::Pass) => {
             launch.kernel_path = c.nr == route::number(c);
             launch.point_environment(c, arg);
         }
