@@ -230,8 +230,8 @@ impl Launch {
         self.keep_terminated(terminated(string))
     }
 
-    /// Fills `envp`: the program's own, and what it must not lose. An empty `LD_PRELOAD=` is a
-    /// wish to run without us and is honoured.
+    /// Fills `envp`: the program's own, and what it must not lose. Whoever keeps us in `LD_PRELOAD`
+    /// but drops one of our variables means it.
     fn set_environment(&mut self, given: &[usize], exe: Option<&[u8]>) {
         let preload = given.iter().copied().find(|&entry| starts_with(entry, PRELOAD));
         let value = preload.map(string_at).unwrap_or_default();
@@ -244,10 +244,8 @@ impl Launch {
             let kept = self.keep(&entry);
             self.envp.push(kept);
         }
-        let opted_out = preload.is_some() && value.is_empty();
         if let Some(carried) = CARRIED.get()
             && !carried.preload.is_empty()
-            && !opted_out
             && !names_us(&value)
         {
             self.carry(carried, preload, &value);
