@@ -5,7 +5,7 @@
 
 use crate::config::{self, Environment, Wanted};
 use crate::say::{self, Once};
-use crate::{calls, cred, dispatch, exec, files, handover, mounts, report};
+use crate::{calls, cred, dispatch, exec, files, handover, limits, mounts, report};
 use core::ffi::{c_char, c_int};
 use intercept::{Call, CloneKind, Config, Mode, Startup};
 use sys::own_fd;
@@ -74,6 +74,7 @@ fn begin(startup: &Startup, environment: &Environment, wanted: Wanted) {
         calls::misc::allow_rings();
     }
     cred::learn_umask();
+    limits::learn();
     own_fd::watch(files::watch_own);
     exec::remember(startup.variables().map(|line| line.to_bytes()), environment.exe);
     handover::find_inherited();

@@ -186,8 +186,13 @@ pub(crate) fn resolve(c: &Call, arg: Arg, how: How) -> Result<Resolved, Stop> {
         Err(errno) if is_ours_dir(arg.dirfd(c)) => return Err(errno.into()),
         Err(_) => return Err(Stop::Pass),
     };
-    let place = locate(mount, arg.dirfd(c), path, look, how.follow, &mut joined)?;
-    let (mut base, mut rest, magic) = match place {
+    let confined = how.in_root || how.beneath;
+    let place = match confined_base(confined, arg.dirfd(c))? {
+        // RESOLVE_IN_ROOT, RESOLVE_BENEATH: an absolute path starts at the directory, too.
+        Some(base) if path.first() == Some(&b'/') => relative(base, path)?,
+        _ => locate(mount, arg.dirfd(c), path, look, how.follow, &mut joined)?,
+    };
+    let (base, rest, magic) = match place {
         Where::Kernel => return Ok(Resolved::Kernel),
         Where::Ancestor => return Ok(Resolved::Ancestor),
         Where::Inside { base, rest } => (base, rest, false),
@@ -214,6 +219,19 @@ pub(crate) fn resolve(c: &Call, arg: Arg, how: How) -> Result<Resolved, Stop> {
         Step::Here(spot) => Ok(Resolved::Ours(spot)),
         Step::Left(path) => re_enter(fs, mount, path, how),
     }
+}
+
+fn confined_base(confined: bool, dirfd: i32) -> Result<Option<Ino>, Stop> {
+    if !confined {
+        return Ok(None);
+    }
+    if dirfd == abi::AT_FDCWD {
+        return Ok(cwd::base());
+    }
+    Ok(match files::get(dirfd)? {
+        Some(held) => Some(held.info()?.ino),
+        None => None,
+    })
 }
 
 /// Goes on with an absolute path by which a walk left the mount.
@@ -245,6 +263,7 @@ enum Step {
 /// Walks inside the container; a path that leaves comes back absolute.
 fn walk(fs: &'static Dfs, from: Ino, path: &[u8], how: How) -> Result<Step, Stop> {
     let cred = crate::cred::current();
+    let path = if path.is_empty() { b"." } else { path };
     // Hardly any path leaves the mount, so the buffer for one that does is made only then.
     let first = fs.walk(&cred, from, path, how, &mut []);
     let mut leave = Vec::new();

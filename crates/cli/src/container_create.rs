@@ -342,6 +342,12 @@ fn classes(
     };
     let domains = pool.ranks.len() as u32;
     let file = ObjectClass::automatic_file(rd_fac, domains, false);
+    // DAOS names the number of groups where there is room for one only.
+    let file = if file.groups_on(pool.targets()) == 1 {
+        file.with_groups(1)
+    } else {
+        file
+    };
     let dir = ObjectClass::automatic_dir(rd_fac);
     Ok((
         pick(request.file_class, "file-oclass", file, "file")?,
@@ -397,7 +403,12 @@ pub(crate) fn create(tool: Tool, args: CreateArgs) -> Result<Reply, Failure> {
             _ => failure,
         }
     })?;
-    let mut opened = Opened { pool, attached, info, meta: request.meta };
+    let mut opened = Opened {
+        pool,
+        attached,
+        info,
+        meta: request.meta,
+    };
     if opened.meta.kind == ContainerType::Posix {
         opened.ensure_root("failed to create container")?;
     }

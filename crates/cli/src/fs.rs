@@ -73,7 +73,10 @@ struct At {
 fn open(names: ContNames, outer: &str) -> Result<At, Failure> {
     let paths = names.rest.clone();
     let mut opened = open_container(names, outer)?;
-    Ok(At { view: opened.view(outer)?, paths })
+    Ok(At {
+        view: opened.view(outer)?,
+        paths,
+    })
 }
 
 /// `failed: PATH: errno N (text)`, with the cure where there is one.
@@ -112,9 +115,11 @@ fn mode_text(mode: u32) -> String {
         _ => '-',
     };
     let mut text = String::from(kind);
-    for (shift, special, set, unset) in
-        [(6, 0o4000, 's', 'S'), (3, 0o2000, 's', 'S'), (0, 0o1000, 't', 'T')]
-    {
+    for (shift, special, set, unset) in [
+        (6, 0o4000, 's', 'S'),
+        (3, 0o2000, 's', 'S'),
+        (0, 0o1000, 't', 'T'),
+    ] {
         let bits = mode >> shift;
         text.push(if bits & 4 != 0 { 'r' } else { '-' });
         text.push(if bits & 2 != 0 { 'w' } else { '-' });
@@ -186,7 +191,11 @@ fn ls(tool: Tool, args: LsArgs) -> Result<Reply, Failure> {
     let entries = if stat.mode & S_IFMT == S_IFDIR {
         view.list(ino).map_err(fail)?
     } else {
-        vec![Entry { name: path.as_bytes().to_vec(), ino, stat }]
+        vec![Entry {
+            name: path.as_bytes().to_vec(),
+            ino,
+            stat,
+        }]
     };
     let mut text = String::new();
     let mut json = Vec::new();
@@ -231,18 +240,26 @@ fn cat(tool: Tool, cont: ContArgs) -> Result<Reply, Failure> {
     let mut pos = 0;
     loop {
         let count = file.read_at(&mut buffer, pos).map_err(fail)?;
-        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else { break };
+        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else {
+            break;
+        };
         if let Err(error) = out.write_all(bytes).and_then(|()| out.flush()) {
             // Whoever read the pipe has had enough, as with cat(1).
             if error.kind() == std::io::ErrorKind::BrokenPipe {
                 break;
             }
-            return Err(Failure::plain(format!("cat {path} failed: writing output: {error}")));
+            return Err(Failure::plain(format!(
+                "cat {path} failed: writing output: {error}"
+            )));
         }
         pos += count as u64;
     }
     // Files are not JSON: their bytes are the answer.
-    Tool { json: false, ..tool }.done("")
+    Tool {
+        json: false,
+        ..tool
+    }
+    .done("")
 }
 
 /// Removes a directory's contents, deepest first, without recursion.
@@ -290,7 +307,9 @@ fn rm(tool: Tool, args: RmArgs) -> Result<Reply, Failure> {
         }
         if view.stat(ino).map_err(fail)?.mode & S_IFMT != S_IFDIR {
             let refused = target.slash.then(|| Err(Errno::ENOTDIR));
-            refused.unwrap_or_else(|| view.unlink(target.parent, &target.name)).map_err(fail)?;
+            refused
+                .unwrap_or_else(|| view.unlink(target.parent, &target.name))
+                .map_err(fail)?;
         } else if args.recursive {
             remove_contents(&view, ino).map_err(fail)?;
             view.rmdir(target.parent, &target.name).map_err(fail)?;
@@ -309,7 +328,9 @@ fn parse_mode(text: Option<&str>) -> Result<u32, Failure> {
         None => Ok(0o777 & !mask.bits()),
         Some(text) => match u32::from_str_radix(text, 8) {
             Ok(mode) if mode <= 0o7777 => Ok(mode),
-            _ => Err(Failure::usage(format!("invalid mode {text:?} (octal, at most 7777)"))),
+            _ => Err(Failure::usage(format!(
+                "invalid mode {text:?} (octal, at most 7777)"
+            ))),
         },
     }
 }
@@ -325,7 +346,8 @@ fn mkdir(tool: Tool, args: MkdirArgs) -> Result<Reply, Failure> {
             if target.ino.is_some() {
                 return Err(fail(Errno::EEXIST));
             }
-            view.mkdir(target.parent, &target.name, mode).map_err(fail)?;
+            view.mkdir(target.parent, &target.name, mode)
+                .map_err(fail)?;
             continue;
         }
         let mut so_far = String::new();
@@ -333,7 +355,10 @@ fn mkdir(tool: Tool, args: MkdirArgs) -> Result<Reply, Failure> {
             so_far = format!("{so_far}/{part}");
             let target = view.walk(so_far.as_bytes(), true).map_err(fail)?;
             match target.ino {
-                None => drop(view.mkdir(target.parent, &target.name, mode).map_err(fail)?),
+                None => drop(
+                    view.mkdir(target.parent, &target.name, mode)
+                        .map_err(fail)?,
+                ),
                 Some(ino) if view.stat(ino).map_err(fail)?.mode & S_IFMT == S_IFDIR => {}
                 Some(_) => return Err(fail(Errno::ENOTDIR)),
             }
@@ -379,8 +404,11 @@ fn copied(
         Mode::Put => (outside, inside),
         Mode::Get => (inside, outside),
     };
-    let copy_stats =
-        CopyStats { num_dirs: counts.dirs, num_files: counts.files, num_links: counts.links };
+    let copy_stats = CopyStats {
+        num_dirs: counts.dirs,
+        num_files: counts.files,
+        num_links: counts.links,
+    };
     let json = CopyJson {
         src_pool: src.0,
         src_cont: src.1,

@@ -4,6 +4,7 @@
 //! ```text
 //!   bin/daos.rs bin/dmg.rs -> lib.rs: parse, run, print
 //!   pool container fs        what the daos commands mean      transfer   trees in and out
+//!   fabric                   network interfaces and ranks (ours, not in DAOS)
 //!   dmg                      creating and destroying pools
 //!   names usage session      arguments, their errors, the pool or container they name
 //!   output table progress    text, JSON, error lines, progress bars
@@ -14,6 +15,7 @@
 mod container;
 mod container_create;
 mod dmg;
+mod fabric;
 mod fs;
 mod names;
 mod output;
@@ -72,6 +74,11 @@ enum DaosCommand {
         #[command(subcommand)]
         command: fs::FsCommand,
     },
+    /// Network interfaces of a node, and which of them each rank of a job uses
+    Fabric {
+        #[command(subcommand)]
+        command: fabric::FabricCommand,
+    },
     /// Print daos version
     Version,
 }
@@ -113,6 +120,7 @@ fn run_daos(command: Daos) -> (Tool, Outcome) {
         DaosCommand::Pool { command } => pool::run(tool, command),
         DaosCommand::Container { command } => container::run(tool, *command),
         DaosCommand::Filesystem { command } => fs::run(tool, command),
+        DaosCommand::Fabric { command } => fabric::run(tool, &command),
         DaosCommand::Version => version(tool),
     };
     (tool, outcome)

@@ -84,11 +84,17 @@ impl ContArgs {
         let mut positions = self.positions;
         let given = usize::from(self.pool.is_none()) + usize::from(self.cont.is_none());
         let fallback = |flag: &Option<String>, name: &str| flag.clone().or_else(|| env(name));
-        let (pool, cont) = if positions.len() >= given + least {
+        // No label has a slash: what looks like a path is one, and the names come from elsewhere.
+        let paths_only = positions.iter().take(given).any(|word| word.contains('/'));
+        let (pool, cont) = if positions.len() >= given + least && !paths_only {
             let mut front = positions.drain(..given);
             let pool = self.pool.or_else(|| front.next());
             (pool, self.cont.or_else(|| front.next()))
-        } else if positions.len() >= least && self.pool.is_none() && self.cont.is_none() {
+        } else if positions.len() >= least
+            && self.pool.is_none()
+            && self.cont.is_none()
+            && !paths_only
+        {
             // One name too few: the genuine reading is POOL first, so the container is missing.
             let typed = (positions.len() > least).then(|| positions.remove(0));
             (typed.or_else(|| env("DAOS_POOL")), env("DAOS_CONT"))
@@ -99,7 +105,9 @@ impl ContArgs {
             )
         };
         let (Some(pool), Some(cont)) = (pool, cont) else {
-            return Err(no_container());
+            let few = least > 0 && positions.len() + 1 >= given;
+            let usage = || Failure::usage("too few arguments; see --help");
+            return Err(if few { usage() } else { no_container() });
         };
         if positions.len() < least {
             return Err(Failure::usage("too few arguments; see --help"));
@@ -165,5 +173,6 @@ mod tests {
             Some(names("p", "c", &["/x"]))
         );
         assert_eq!(split(args(&["p", "c", "x"], None, None), 0, 0), None);
+        assert_eq!(split(args(&["/x"], Some("p"), None), 0, 1), None);
     }
 }

@@ -1,8 +1,8 @@
 //! From the names a user types to open pools and containers.
 
+use crate::fs::remove_contents;
 use crate::names::ContNames;
 use crate::output::Failure;
-use crate::fs::remove_contents;
 use daos_types::{ContainerMeta, ContainerType, Der, Ident};
 use engine::system::{PoolDescriptor, SystemError, SystemRoot};
 use engine::{ContainerInfo, EngineError, Pool};
@@ -69,11 +69,11 @@ pub(crate) fn open_pool(
     name: &str,
     outer: &str,
 ) -> Result<(PoolDescriptor, &'static Pool), Failure> {
-    let pool = find_pool(name, outer)?;
-    match pool.attach() {
-        Ok(attached) => Ok((pool, attached)),
-        Err(error) => Err(Failure::der(outer, error.der()).because(error)),
-    }
+    let ident: Ident = name
+        .parse()
+        .map_err(|bad| Failure::der(outer, Der::Inval).because(bad))?;
+    let opened = system_root()?.open_pool(&ident);
+    opened.map_err(|error| Failure::der(outer, error.der()).because(error))
 }
 
 /// A container that was found.
@@ -160,6 +160,8 @@ impl Opened {
             remove_contents(&view, view.root())
                 .map_err(|e| Failure::errno("removing the files of the container", e))?;
         }
-        self.attached.remove_container(self.info.uuid).map_err(|e| Failure::engine("", &e))
+        self.attached
+            .remove_container(self.info.uuid)
+            .map_err(|e| Failure::engine("", &e))
     }
 }

@@ -279,8 +279,8 @@ fn compare(file: &File<'_>, cache: BorrowedFd<'_>, from: u64, to: u64) -> Result
 fn store(file: &File<'_>, from: *mut u8, len: usize, pos: u64) -> Result<()> {
     let rules = Rules {
         keep_size: true,
-        drop_suid: false,
         write_back: true,
+        ..Rules::PLAIN
     };
     let iov = [IoVec { base: from, len }];
     let source = Source::User(Cursor::new(&iov)?);
@@ -338,7 +338,7 @@ impl Dfs {
         if !open.readable() || (shared && writable && !open.writable()) {
             return Err(Errno::EACCES);
         }
-        if off % BLOCK != 0 || len == 0 {
+        if !off.is_multiple_of(BLOCK) || len == 0 {
             return Err(Errno::EINVAL);
         }
         let file = open.file().map_err(|_| Errno::ENODEV)?;

@@ -216,7 +216,7 @@ impl Walker<'_> {
                         return Err(Errno::EXDEV);
                     }
                     if part.last {
-                        return place(here, b".", Some(here), part.slash);
+                        return place(here, b"..", Some(here), part.slash);
                     }
                     self.rest = self.at(part.next);
                     continue;

@@ -257,47 +257,59 @@ pub(crate) fn free_all(tx: &mut Tx<'_>, pool: &Pool, inode: u64) -> Result<bool>
     Ok(done)
 }
 
-/// Class of a name. `ERANGE` for lengths no name has.
+/// Class of a name.
 enum Class {
     User,
     Trusted,
+    /// Classes that only some file systems have.
+    Special,
     Other,
 }
 
-fn classify(name: &[u8]) -> Result<Class> {
+/// `ERANGE` for lengths no name has.
+fn check_len(name: &[u8]) -> Result<()> {
     if name.is_empty() || name.len() > NAME_MAX {
-        return Err(Errno::ERANGE);
+        Err(Errno::ERANGE)
+    } else {
+        Ok(())
     }
-    let class = match name {
-        b"user." | b"trusted." => return Err(Errno::EINVAL),
-        _ if name.starts_with(b"user.") => Class::User,
-        _ if name.starts_with(b"trusted.") => Class::Trusted,
-        _ => Class::Other,
-    };
-    Ok(class)
 }
 
-/// May the caller do this to attributes of that class?
-fn check(cred: &Cred<'_>, guard: &Guard, class: &Class, mask: u32) -> Result<()> {
+/// May the caller do this to the attribute? Then `EOPNOTSUPP` for classes that are not kept, and
+/// `EINVAL` for a name that is a class only.
+fn check(cred: &Cred<'_>, guard: &Guard, name: &[u8], mask: u32) -> Result<()> {
+    let class = match name {
+        _ if name.starts_with(b"user.") => Class::User,
+        _ if name.starts_with(b"trusted.") => Class::Trusted,
+        _ if name.starts_with(b"security.") || name.starts_with(b"system.") => Class::Special,
+        _ => Class::Other,
+    };
     let refused = if mask == WRITE {
         Errno::EPERM
     } else {
         Errno::ENODATA
     };
     match class {
-        Class::Other => return Err(Errno::EOPNOTSUPP),
-        Class::Trusted if cred.privileged => return Ok(()),
+        Class::Special => return Err(Errno::EOPNOTSUPP),
+        Class::Other => return perm::check(cred, guard, mask).and(Err(Errno::EOPNOTSUPP)),
+        Class::Trusted if cred.privileged => {}
         Class::Trusted => return Err(refused),
-        Class::User => {}
+        Class::User => {
+            if !is_file(guard.mode) && !is_dir(guard.mode) {
+                return Err(refused);
+            }
+            let sticky = is_dir(guard.mode) && guard.mode & S_ISVTX != 0;
+            if sticky && mask == WRITE && !perm::owns(cred, guard) {
+                return Err(Errno::EPERM);
+            }
+            perm::check(cred, guard, mask)?;
+        }
     }
-    if !is_file(guard.mode) && !is_dir(guard.mode) {
-        return Err(refused);
+    if name == b"user." || name == b"trusted." {
+        Err(Errno::EINVAL)
+    } else {
+        Ok(())
     }
-    let sticky = is_dir(guard.mode) && guard.mode & S_ISVTX != 0;
-    if sticky && mask == WRITE && !perm::owns(cred, guard) {
-        return Err(Errno::EPERM);
-    }
-    perm::check(cred, guard, mask)
 }
 
 impl Dfs {
@@ -310,8 +322,8 @@ impl Dfs {
         name: &[u8],
         value: &mut [u8],
     ) -> Result<usize> {
-        let class = classify(name)?;
-        check(cred, &Guard::of(self.pool, ino)?, &class, READ)?;
+        check_len(name)?;
+        check(cred, &Guard::of(self.pool, ino)?, name, READ)?;
         self.steady(ino, &mut |offset| {
             let Some(link) = find(self.pool, offset, name)? else {
                 return Err(Errno::ENODATA);
@@ -378,7 +390,7 @@ impl Dfs {
         if flags & !(XATTR_CREATE | XATTR_REPLACE) != 0 {
             return Err(Errno::EINVAL);
         }
-        let class = classify(name)?;
+        check_len(name)?;
         if value.len() > VALUE_MAX {
             return Err(Errno::E2BIG);
         }
@@ -386,11 +398,11 @@ impl Dfs {
         for _ in 0..TRIES {
             let mut started = None;
             if shape.pages() > PAGES_AT_ONCE {
-                started = Some(self.begin_long(cred, ino, &class, name, value)?);
+                started = Some(self.begin_long(cred, ino, name, value)?);
             }
             let mut missing = false;
             self.change(ino, |tx, offset, guard, now| {
-                check(cred, guard, &class, WRITE)?;
+                check(cred, guard, name, WRITE)?;
                 let old = find(self.pool, offset, name).map_err(damaged)?;
                 match old {
                     Some(_) if flags & XATTR_CREATE != 0 => return Err(Errno::EEXIST),
@@ -427,9 +439,9 @@ impl Dfs {
 
     /// Removes an attribute. `ENODATA`, and errors as of [`Dfs::setxattr`].
     pub fn removexattr(&self, cred: &Cred<'_>, ino: Ino, name: &[u8]) -> Result<()> {
-        let class = classify(name)?;
+        check_len(name)?;
         self.change(ino, |tx, offset, guard, now| {
-            check(cred, guard, &class, WRITE)?;
+            check(cred, guard, name, WRITE)?;
             let link = find(self.pool, offset, name)
                 .map_err(damaged)?
                 .ok_or(Errno::ENODATA)?;
@@ -494,13 +506,12 @@ impl Dfs {
         &self,
         cred: &Cred<'_>,
         ino: Ino,
-        class: &Class,
         name: &[u8],
         value: &[u8],
     ) -> Result<(Rec, u64)> {
         let mut made = (Rec::NONE, 0);
         self.change(ino, |tx, offset, guard, _| {
-            check(cred, guard, class, WRITE)?;
+            check(cred, guard, name, WRITE)?;
             let mut next = self.pool.load(at(offset, word::XATTR))?;
             if let Some((rec, _)) = pending(self.pool, offset).map_err(damaged)? {
                 next = self.pool.load(at(rec.offset(), record::NEXT))?;

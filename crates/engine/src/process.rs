@@ -213,7 +213,11 @@ fn identity_of(pid: u32) -> Result<Identity> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let mut text = [0u8; 512];
     let len = rustix::io::read(file.map_err(errno)?, &mut text).map_err(errno)?;
-    let started = start_time(&text[..len]).ok_or(Errno::EIO)?;
+    let text = &text[..len];
+    if is_ended(text) {
+        return Err(Errno::ESRCH);
+    }
+    let started = start_time(text).ok_or(Errno::EIO)?;
     Ok(Identity {
         id: u64::from(pid),
         started,
@@ -226,6 +230,17 @@ fn start_time(text: &[u8]) -> Option<u64> {
     let after_name = text.iter().rposition(|b| *b == b')')?;
     let field = text[after_name..].split(|b| *b == b' ').nth(20)?;
     core::str::from_utf8(field).ok()?.parse().ok()
+}
+
+/// Whether the process has ended and only waits for its parent: its last thread is a zombie.
+fn is_ended(text: &[u8]) -> bool {
+    let Some(after_name) = text.iter().rposition(|b| *b == b')') else {
+        return false;
+    };
+    let mut fields = text[after_name..].split(|b| *b == b' ');
+    let zombie = matches!(fields.nth(1), Some(b"Z" | b"X"));
+    // Field 20: threads; a main thread that ended before the others is a zombie too.
+    zombie && matches!(fields.nth(16), Some(b"0" | b"1"))
 }
 
 /// Inode of the caller's PID namespace.
@@ -244,6 +259,14 @@ mod tests {
         let text = b"12 (a) b) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
         assert_eq!(start_time(text), Some(4711));
         assert_eq!(start_time(b"12 (x"), None);
+    }
+
+    #[test]
+    fn zombies_have_ended_unless_other_threads_live() {
+        let ended = b"12 (a) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 1 0 4711 20";
+        let leader = b"12 (a) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 3 0 4711 20";
+        let live = b"12 (a) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 1 0 4711 20";
+        assert!(is_ended(ended) && !is_ended(leader) && !is_ended(live));
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //! `PFS_DEMO_DIR`, so that programs can be compared with and without interception. Descriptors of
 //! demo files carry a mark in the descriptor table, and reads from them go through the dispatcher.
 
-use intercept::{Call, CloneKind, Config, Mode, Outcome, Startup, classes, fdtab, guard, nr};
+use intercept::{
+    Call, CloneKind, Config, Mode, Outcome, Startup, classes, fdtab, guard, nr, paths,
+};
 use pil4dfs_intercept as intercept;
 use std::ffi::c_char;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -63,6 +65,8 @@ fn result(done: sys::Result<usize>) -> Outcome {
 fn with_path(call: &mut Call, at: usize) -> Outcome {
     let mut buf = [0u8; PATH_MAX];
     match translate(call.args[at], &mut buf) {
+        // The demo follows no links: the kernel's word stands.
+        Ok(None) if paths::kernel_refused() => Outcome::Done(Errno::ENOENT.as_ret()),
         Ok(None) => Outcome::Pass,
         Err(errno) => Outcome::Done(errno.as_ret()),
         Ok(Some(_)) => {
@@ -171,6 +175,8 @@ fn report() {
 #[global_allocator]
 static ALLOC: intercept::HostAlloc = intercept::HostAlloc;
 
+static FILTER: paths::Filter = paths::Filter::new();
+
 const CONFIG: Config = Config {
     dispatch,
     after,
@@ -204,6 +210,9 @@ extern "C" fn init(argc: i32, argv: *const *const c_char, envp: *const *const c_
         u64::from(startup.get(b"PFS_DEMO_NULL").is_some()),
         Ordering::Relaxed,
     );
+    if startup.get(b"PFS_DEMO_FILTER").is_some() && FILTER.add(PREFIX) {
+        paths::install(&FILTER, true);
+    }
     let config = Box::leak(Box::new(CONFIG));
     config.cache_dir = startup.get(b"PFS_DEMO_CACHE");
     // SAFETY: constructors run before the program has threads.

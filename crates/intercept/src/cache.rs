@@ -85,7 +85,11 @@ fn private_directory(parent: &Fd, name: &CStr) -> Result<Fd> {
     Ok(dir)
 }
 
-/// The cache directory: `named`, whose parent must exist, or `/var/tmp/daos-UID/cache`.
+/// Directories that may hold `daos-UID/cache`, best first; later ones serve where there is no
+/// writable disk.
+const BASES: [&CStr; 3] = [c"/var/tmp", c"/tmp", c"/dev/shm"];
+
+/// The cache directory: `named`, whose parent must exist, or `daos-UID/cache` in one of [`BASES`].
 pub(crate) fn directory(named: Option<&CStr>) -> Result<Fd> {
     let flags = os::O_DIRECTORY;
     if let Some(path) = named {
@@ -102,8 +106,17 @@ pub(crate) fn directory(named: Option<&CStr>) -> Result<Fd> {
     let mut digits = [0; 20];
     let uid = decimal(u64::from(os::geteuid()), &mut digits);
     let user = Name::new(&[b"daos-", uid]).ok_or(Errno::ENAMETOOLONG)?;
-    let tmp = Fd::open(None, c"/var/tmp", flags, 0)?;
-    private_directory(&private_directory(&tmp, user.as_cstr())?, c"cache")
+    let mut last = Errno::ENOENT;
+    for base in BASES {
+        let made = Fd::open(None, base, flags, 0)
+            .and_then(|base| private_directory(&base, user.as_cstr()))
+            .and_then(|user| private_directory(&user, c"cache"));
+        match made {
+            Ok(dir) => return Ok(dir),
+            Err(errno) => last = errno,
+        }
+    }
+    Err(last)
 }
 
 /// Name of the cache file of `module` at the given entry of `image::DISTANCES`.
@@ -208,6 +221,32 @@ pub(crate) fn store(dir: &Fd, name: &Name, image: &[u8]) -> Result<()> {
         debug_assert!(removed.is_ok());
     }
     written.map(drop)
+}
+
+/// Puts the bytes of an image file, which cannot be mapped executable, into a memory file.
+pub(crate) fn copy_to_memory(
+    opened: &Opened,
+    module: &Module,
+    config: &crate::Config,
+) -> Result<Opened> {
+    let layout = &opened.layout;
+    let len = layout.stubs_at + layout.stubs_len;
+    // SAFETY: a fresh private mapping.
+    let at = unsafe {
+        os::map(
+            0,
+            len,
+            os::PROT_READ,
+            os::MAP_PRIVATE,
+            Some((&opened.file, 0)),
+        )?
+    };
+    // SAFETY: the file has that length, as checked when it was opened.
+    let image = unsafe { core::slice::from_raw_parts(at as *const u8, len) };
+    let copied = memory(image, module, config, layout.distance);
+    // SAFETY: the slice is not used any more.
+    unsafe { os::unmap(at, len) };
+    copied
 }
 
 /// Puts `image` into a memory file.

@@ -1,7 +1,8 @@
 //! Where the gate enters Rust.
 
 use crate::arch::frame::*;
-use crate::{Call, Outcome, guard, nr, signals};
+use crate::{Call, Outcome, guard, nr, signals, tls};
+use core::sync::atomic::Ordering;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use sys::Errno;
 
@@ -9,7 +10,9 @@ use sys::Errno;
 pub(crate) extern "sysv64" fn enter(frame: *mut Frame) -> usize {
     // SAFETY: the gate passes the frame it has just built, which lies above this stack frame.
     let frame = unsafe { &mut *frame };
-    match catch_unwind(AssertUnwindSafe(|| handle(frame))) {
+    let done = catch_unwind(AssertUnwindSafe(|| handle(frame)));
+    tls::block().refused.store(0, Ordering::Relaxed);
+    match done {
         Ok(action) => action,
         Err(payload) => {
             // Dropping the payload could panic again.
@@ -25,6 +28,7 @@ pub(crate) extern "sysv64" fn abandoned(frame: *mut Frame) -> usize {
     // SAFETY: the gate passes the frame at the top of the hook stack.
     let frame = unsafe { &mut *frame };
     guard::count_fault();
+    tls::block().refused.store(0, Ordering::Relaxed);
     give_up(frame)
 }
 

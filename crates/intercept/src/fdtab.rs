@@ -128,6 +128,9 @@ pub(crate) fn open_filter() -> usize {
     EVERYTHING.as_ptr() as usize
 }
 
+/// The filter the path gate looks at: the real one or the open one.
+pub(crate) static ACTIVE_FILTER: AtomicPtr<AtomicU8> = AtomicPtr::new(FILTER.as_ptr().cast_mut());
+
 #[cfg(test)]
 mod tests {
     use super::*;

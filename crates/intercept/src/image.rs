@@ -14,7 +14,7 @@ pub(crate) const IMAGE_VERSION: u32 = 1;
 const MAGIC: [u8; 8] = *b"PIL4TEXT";
 /// Distances from the text's start to the stubs, tried in this order. Far from where libraries
 /// and the first mappings of a program lie, within reach of a 32-bit branch.
-pub(crate) const DISTANCES: [isize; 3] = [-0x2000_0000, 0x2000_0000, -0x3000_0000];
+pub(crate) const DISTANCES: [isize; 3] = [-0x2000_0000, -0x3000_0000, 0x2000_0000];
 
 /// First bytes of an image.
 #[repr(C)]

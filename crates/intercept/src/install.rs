@@ -49,6 +49,7 @@ pub(crate) fn set_filter(open: bool) {
     } else {
         fdtab::filter()
     };
+    fdtab::ACTIVE_FILTER.store(filter as *mut _, Ordering::Release);
     for entry in &INSTALLED {
         let cells = entry.cells.load(Ordering::Acquire);
         if cells != 0 {
@@ -124,8 +125,15 @@ unsafe fn at_distance(
         // SAFETY: passed on.
         match unsafe { place(module, &opened, entry) } {
             Ok(()) => return Ok(done(Source::CacheFile, &opened)),
-            // Not mapped executable: the same bytes from memory.
-            Err(Errno::EPERM | Errno::EACCES) => {}
+            // Not to be mapped executable (noexec): the same bytes from memory.
+            Err(Errno::EPERM | Errno::EACCES) => {
+                if let Ok(copied) = cache::copy_to_memory(&opened, module, config)
+                    // SAFETY: passed on.
+                    && unsafe { place(module, &copied, entry) }.is_ok()
+                {
+                    return Ok(done(Source::MemoryFile, &copied));
+                }
+            }
             Err(errno) => return Err(errno),
         }
     }
@@ -200,8 +208,8 @@ fn cells() -> Cells {
         clone_mode: (block + crate::tls::CLONE_MODE).wrapping_sub(arch::thread_pointer()),
         classes: crate::config().map_or(0, |config| config.classes.as_ptr() as usize),
         maps: MAPS_ACTIVE.as_ptr() as usize,
-        gate_path: arch::gate(),
-        gate_path_at: arch::gate(),
+        gate_path: arch::gate_path(),
+        gate_path_at: arch::gate_path_at(),
     }
 }
 

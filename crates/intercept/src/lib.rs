@@ -40,6 +40,7 @@ mod image;
 mod install;
 mod modules;
 mod os;
+pub mod paths;
 mod report;
 mod signals;
 mod tls;
@@ -77,7 +78,8 @@ pub struct Config {
     pub child_of_vfork: fn(),
     /// Which calls are dispatched, usually [`classes::FILE_CALLS`].
     pub classes: classes::ClassTable,
-    /// Directory of the cache files, whose parent must exist; `None` is `/var/tmp/daos-UID/cache`.
+    /// Directory of the cache files, whose parent must exist; `None` is `daos-UID/cache` in `/var/tmp`, `/tmp` or
+    /// `/dev/shm`.
     pub cache_dir: Option<&'static CStr>,
 }
 

@@ -255,7 +255,8 @@ unsafe fn change_mask(how: usize, new: usize, old: usize) -> Result<(), Errno> {
         // SAFETY: both sets are null or live locals.
         unsafe { syscall!(nr::RT_SIGPROCMASK, how, at, &raw mut former, SET_BYTES)? };
     }
-    if let Some(set) = set {
+    // A vfork child has a mask of its own, but this word is its parent's.
+    if let Some(set) = set.filter(|_| !guard::in_vfork_child()) {
         let hidden = combined(how, hidden, set & FAULTS).ok_or(Errno::EINVAL)?;
         block.hidden_mask.store(hidden, Ordering::Relaxed);
     }
@@ -299,7 +300,7 @@ unsafe extern "C-unwind" fn wrapper(signal: i32, info: *mut u8, context: *mut u8
     if SYNCHRONOUS & bit(number) != 0 {
         let fault = FAULTS & bit(number) != 0 && from_kernel;
         // SAFETY: the context is the handler's third argument.
-        if fault && unsafe { uaccess::fix_up(context) || in_hook && abandon(context) } {
+        if fault && unsafe { repaired(context, in_hook) } {
             return;
         }
     } else if in_hook {
@@ -309,6 +310,19 @@ unsafe extern "C-unwind" fn wrapper(signal: i32, info: *mut u8, context: *mut u8
     }
     // SAFETY: as above.
     unsafe { deliver(signal, info, context) }
+}
+
+/// Is the fault one of ours? Then the interrupted code goes on elsewhere when the handler returns.
+///
+/// # Safety
+/// `context` is that of the running handler.
+unsafe fn repaired(context: *mut u8, in_hook: bool) -> bool {
+    // SAFETY: passed on.
+    unsafe {
+        uaccess::fix_up(context)
+            || Context::new(context).fix_up_path()
+            || in_hook && abandon(context)
+    }
 }
 
 /// Puts the signal back and blocks all of them in the interrupted hook.
@@ -432,6 +446,7 @@ pub(crate) unsafe fn hook_sigaltstack(call: &Call) -> isize {
     let done = unsafe { sys::raw::syscall(nr::SIGALTSTACK, call.args) };
     if done == 0
         && call.args[0] != 0
+        && !guard::in_vfork_child()
         && let Ok([start, flags, len]) = uaccess::load::<[usize; 3]>(call.args[0])
     {
         let off = flags & SS_DISABLE != 0;

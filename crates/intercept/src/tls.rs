@@ -29,7 +29,9 @@ pub(crate) struct Block {
     /// Start and length of the thread's alternate signal stack; length 0 if there is none.
     pub(crate) alternate_start: AtomicU64,
     pub(crate) alternate_len: AtomicU64,
-    pad: [u64; 7],
+    /// 1 in a hook whose call the kernel has already refused with `ENOENT`.
+    pub(crate) refused: AtomicU64,
+    pad: [u64; 6],
     words: [AtomicU64; WORD_COUNT],
 }
 
@@ -38,6 +40,7 @@ pub(crate) const STACK_TOP: usize = core::mem::offset_of!(Block, stack_top);
 pub(crate) const CLONE_MODE: usize = core::mem::offset_of!(Block, clone_mode);
 pub(crate) const DEFERRED: usize = core::mem::offset_of!(Block, deferred);
 pub(crate) const SAVED_MASK: usize = core::mem::offset_of!(Block, saved_mask);
+pub(crate) const REFUSED: usize = core::mem::offset_of!(Block, refused);
 pub(crate) const SIZE: usize = size_of::<Block>();
 
 /// The calling thread's block.

@@ -13,13 +13,25 @@ fn examples() -> PathBuf {
 
 struct Demo {
     backing: tempfile::TempDir,
+    /// Let the gate judge paths.
+    filter: bool,
 }
 
 impl Demo {
     fn new() -> Demo {
         let backing = tempfile::tempdir().unwrap();
         std::fs::write(backing.path().join("x"), "hello\n").unwrap();
-        Demo { backing }
+        Demo {
+            backing,
+            filter: false,
+        }
+    }
+
+    fn filtered() -> Demo {
+        Demo {
+            filter: true,
+            ..Demo::new()
+        }
     }
 
     fn run(&self, program: &str, arguments: &[&str]) -> Output {
@@ -29,6 +41,7 @@ impl Demo {
             .args(arguments)
             .env("LD_PRELOAD", examples().join("libdemo_preload.so"))
             .env("PFS_DEMO_DIR", self.backing.path())
+            .envs(self.filter.then_some(("PFS_DEMO_FILTER", "1")))
             .output()
             .unwrap()
     }
@@ -64,6 +77,7 @@ macro_rules! victims {
         #[test]
         fn $name() {
             Demo::new().victim($what);
+            Demo::filtered().victim($what);
         }
     )*};
 }
@@ -218,4 +232,13 @@ fn cache_is_trusted_only_when_private() {
     source(&run(), "result: Ok(NewCacheFile)");
     std::fs::set_permissions(&cache, std::fs::Permissions::from_mode(0o755)).unwrap();
     source(&run(), "result: Ok(MemoryFile)");
+}
+
+#[test]
+fn filtered_paths_are_told_apart() {
+    let demo = Demo::filtered();
+    let script = "cat /pfs-demo/x; cat < /pfs-demo/x; test -e /pfs-dem || echo no; \
+        test -e /pfs-demox || echo no; cat /etc/../nowhere 2>/dev/null || echo no; \
+        test -d / && test -d /etc && echo yes";
+    demo.expect("bash", &["-c", script], "hello\nhello\nno\nno\nno\nyes\n");
 }

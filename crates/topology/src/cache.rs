@@ -10,12 +10,13 @@ use rustix::fs::OFlags;
 
 use crate::error::TopologyError;
 use crate::launcher::Lookup;
-use crate::model::Topology;
+use crate::model::{NicKind, Topology};
 use crate::nics;
 use crate::store;
 use crate::tree::Tree;
 
-const MAGIC: &str = "daos-topology-cache 1";
+/// The content is this program's own encoding of a topology, so its version is part of the name.
+const MAGIC: &str = concat!("daos-topology-cache ", env!("CARGO_PKG_VERSION"));
 
 /// Where a topology came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +58,7 @@ impl Cache {
         let stamp = Stamp::of(&tree);
         let path = self.path(root);
         if let Some(mut cached) = read(&path, &stamp) {
-            for nic in &mut cached.nics {
-                nic.state = nics::state_now(&tree, nic);
-            }
+            refresh(&tree, &mut cached);
             return Ok((cached, Source::Cached));
         }
         let topology = Topology::discover(root)?;
@@ -75,6 +74,24 @@ impl Cache {
         let key = store::fnv64(&[root, store::namespace("net").as_bytes()]);
         self.dir
             .join(format!("daos-topology-{}-{key:016x}", store::uid()))
+    }
+}
+
+/// Reads the link states anew, kind by kind in order of preference: once a kind has an interface up,
+/// no other will be used.
+fn refresh(tree: &Tree, topology: &mut Topology) {
+    let mut kinds: Vec<NicKind> = topology.nics.iter().map(|nic| nic.kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    for kind in kinds {
+        let mut any_up = false;
+        for nic in topology.nics.iter_mut().filter(|nic| nic.kind == kind) {
+            nic.state = nics::state_now(tree, nic);
+            any_up |= nic.is_up();
+        }
+        if any_up {
+            return;
+        }
     }
 }
 
@@ -116,20 +133,23 @@ fn read(path: &Path, stamp: &Stamp) -> Option<Topology> {
     if header != stamp.header(body).as_bytes() {
         return None;
     }
-    Topology::from_json(body, "cache").ok()
+    let mut topology: Topology = postcard::from_bytes(body).ok()?;
+    topology.index_cpus();
+    Some(topology)
 }
 
 /// Written beside and renamed, so that no reader sees half a file.
 fn write(path: &Path, stamp: &Stamp, topology: &Topology) -> Result<(), TopologyError> {
-    let body = topology.to_json_line();
-    let text = format!("{}\n{body}", stamp.header(body.as_bytes()));
+    let malformed = |e: postcard::Error| TopologyError::malformed(path.display(), e.to_string());
+    let body = postcard::to_allocvec(topology).map_err(malformed)?;
+    let content = [stamp.header(&body).as_bytes(), b"\n", &body].concat();
     let own = rustix::process::getpid().as_raw_nonzero();
     let beside = path.with_extension(format!("{own}.new"));
     let error = |e: rustix::io::Errno| TopologyError::io(beside.display(), e);
     // Left over from a dead process with our number; anything of another user fails to open.
     let _stale = std::fs::remove_file(&beside).is_ok();
     let file = store::open(&beside, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
-    store::write_all(&file, text.as_bytes()).map_err(error)?;
+    store::write_all(&file, &content).map_err(error)?;
     rustix::fs::rename(&beside, path).map_err(|e| {
         let _removed = std::fs::remove_file(&beside).is_ok();
         error(e)

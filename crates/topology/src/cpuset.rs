@@ -2,13 +2,15 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{TopologyError, one_line};
 
 /// CPU numbers at or above this are refused: Linux on x86-64 is built for at most 8192 CPUs.
 pub const CPU_MAX: usize = 8192;
 
 /// A set of logical CPU numbers below [`CPU_MAX`].
-#[derive(Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CpuSet {
     /// 64 CPUs a word; no trailing zero words, so that equal sets compare equal.
     words: Vec<u64>,

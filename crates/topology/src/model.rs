@@ -136,21 +136,21 @@ impl Nic {
 }
 
 /// A physical core: its logical CPUs (hardware threads), lowest first, offline ones included.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Core {
     /// CPU numbers; the first is the one the guide's table shows.
     pub cpus: Vec<usize>,
 }
 
 /// A socket: its cores, in the order of their first CPU.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Socket {
     /// The cores; the position is the index `j` of the rule.
     pub cores: Vec<Core>,
 }
 
 /// A NUMA node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NumaNode {
     /// The kernel's number.
     pub id: u32,
@@ -172,7 +172,7 @@ pub struct Place {
 }
 
 /// A node's CPUs and network interfaces.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Topology {
     /// A name for people (host name, or the recording's name).
     pub name: String,
@@ -187,6 +187,7 @@ pub struct Topology {
     /// Remarks about what was missing or odd, a line each.
     pub notes: Vec<String>,
     /// Place of each CPU, by CPU number.
+    #[serde(skip)]
     places: Vec<Option<Place>>,
 }
 
@@ -212,6 +213,12 @@ impl Topology {
         };
         made.sockets.retain(|socket| !socket.cores.is_empty());
         made.nodes.sort_by_key(|node| node.id);
+        for socket in &mut made.sockets {
+            for core in &mut socket.cores {
+                core.cpus.sort_unstable();
+            }
+            socket.cores.sort_by_key(|core| core.cpus.first().copied());
+        }
         made.index_cpus();
         if made.nics.len() > NICS_MAX {
             made.notes.push(format!(
@@ -225,20 +232,15 @@ impl Topology {
         made
     }
 
-    fn index_cpus(&mut self) {
-        for (socket, cores) in self.sockets.iter_mut().enumerate() {
-            for core in &mut cores.cores {
-                core.cpus.sort_unstable();
-            }
-            cores.cores.sort_by_key(|core| core.cpus.first().copied());
+    /// Fills the index of CPUs by number, which is not stored.
+    pub(crate) fn index_cpus(&mut self) {
+        let highest = |core: &Core| core.cpus.last().copied().unwrap_or(0);
+        let cores = || self.sockets.iter().flat_map(|socket| &socket.cores);
+        let count = cores().map(highest).max().map_or(0, |cpu| cpu + 1);
+        self.places = vec![None; count.min(CPU_MAX)];
+        for (socket, cores) in self.sockets.iter().enumerate() {
             for (core, threads) in cores.cores.iter().enumerate() {
                 for (thread, &cpu) in threads.cpus.iter().enumerate() {
-                    if cpu >= CPU_MAX {
-                        continue;
-                    }
-                    if self.places.len() <= cpu {
-                        self.places.resize(cpu + 1, None);
-                    }
                     if let Some(place) = self.places.get_mut(cpu) {
                         place.get_or_insert(Place {
                             socket,

@@ -196,6 +196,32 @@ pub fn plan(topology: &Topology, bindings: &[CpuSet], policy: Policy) -> Plan {
     Plan { choices, loads }
 }
 
+/// The guide's table for a node: every interface in play, up or down, with the first CPU of each core
+/// whose ranks want it.
+#[must_use]
+pub fn table(topology: &Topology, policy: Policy) -> Vec<(usize, Vec<usize>)> {
+    let fabric = Fabric::new(topology, policy);
+    let mut columns: Vec<(usize, Vec<usize>)> = fabric
+        .in_play()
+        .into_iter()
+        .map(|nic| (nic, Vec::new()))
+        .collect();
+    for (socket, cores) in topology.sockets.iter().enumerate() {
+        for (index, core) in cores.cores.iter().enumerate() {
+            let online = core
+                .cpus
+                .iter()
+                .find(|&&cpu| !topology.offline.contains(cpu));
+            let nic = fabric.of_core(topology, socket, index);
+            let column = columns.iter_mut().find(|(column, _)| Some(*column) == nic);
+            if let (Some(&cpu), Some((_, cpus))) = (online, column) {
+                cpus.push(cpu);
+            }
+        }
+    }
+    columns
+}
+
 /// The socket a process counts to, and how many interfaces its socket's cores are dealt to.
 pub(crate) fn near_socket_of(
     topology: &Topology,

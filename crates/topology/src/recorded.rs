@@ -125,11 +125,6 @@ impl Topology {
         serde_json::to_string_pretty(&Recording::of(self)).unwrap_or_default() + "\n"
     }
 
-    /// The recording as JSON on one line, for the cache.
-    pub(crate) fn to_json_line(&self) -> String {
-        serde_json::to_string(&Recording::of(self)).unwrap_or_default()
-    }
-
     /// Writes the recording to `file`, replacing what is there.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use crate::error::TopologyError;
 use crate::launcher::Lookup;
+use crate::tree::Tree;
 
 const FILE_BYTES_MAX: usize = 4 << 20;
 
@@ -93,8 +94,9 @@ pub(crate) fn fnv64(parts: &[&[u8]]) -> u64 {
 
 /// Number of the kernel's present run, without which shared files would survive a reboot.
 pub(crate) fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map_or_else(|_| "unknown".to_owned(), |id| id.trim().to_owned())
+    let tree = Tree::open(Path::new("/")).ok();
+    let id = tree.and_then(|tree| tree.text("proc/sys/kernel/random/boot_id"));
+    id.unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// Which namespace this process is in (`net:[4026531840]`).

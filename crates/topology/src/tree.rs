@@ -23,7 +23,9 @@ const ENTRIES_MAX: usize = 4096;
 /// An open root directory.
 pub(crate) struct Tree {
     root: OwnedFd,
-    /// False where the kernel has no openat2 (before 5.6, or a filter in a container).
+    /// Whether it is another root than `/`.
+    foreign: bool,
+    /// False for `/`, and where the kernel has no openat2 (before 5.6, or a container's filter).
     confined: std::cell::Cell<bool>,
 }
 
@@ -31,11 +33,14 @@ impl Tree {
     /// Opens `root`.
     pub(crate) fn open(root: &Path) -> Result<Tree, TopologyError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = fs::open(root, flags, Mode::empty())
+        let opened = fs::open(root, flags, Mode::empty())
             .map_err(|e| TopologyError::io(root.display(), e))?;
+        // In the real root links lead where they should anyway.
+        let foreign = root != Path::new("/");
         Ok(Tree {
-            root,
-            confined: true.into(),
+            root: opened,
+            foreign,
+            confined: foreign.into(),
         })
     }
 
@@ -67,28 +72,30 @@ impl Tree {
     /// missing, unreadable, empty or not text.
     pub(crate) fn text(&self, path: &str) -> Option<String> {
         let file = self.open_at(path, OFlags::RDONLY)?;
-        let stat = fs::fstat(&file).ok()?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return None;
+        // Below "/" these are the kernel's own files.
+        if self.foreign {
+            let stat = fs::fstat(&file).ok()?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+                return None;
+            }
         }
-        let mut bytes = vec![0; 256];
-        let mut filled = 0;
+        // Nearly all attributes fit here; such files are read in one piece, so less than asked for
+        // is the end.
+        let mut short = [0; 256];
+        let filled = read_retry(&file, &mut short)?;
+        if filled < short.len() {
+            return tidy(short.get(..filled)?);
+        }
+        let mut long = vec![0; FILE_BYTES_MAX];
+        long.get_mut(..filled)?.copy_from_slice(&short);
+        let mut end = filled;
         loop {
-            match rustix::io::read(&file, bytes.get_mut(filled..)?) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(Errno::INTR) => continue,
-                Err(_) => return None,
-            }
-            if filled == bytes.len() {
-                if filled >= FILE_BYTES_MAX {
-                    return None;
-                }
-                bytes.resize(filled * 4, 0);
+            match read_retry(&file, long.get_mut(end..)?)? {
+                0 if end < long.len() => return tidy(long.get(..end)?),
+                0 => return None,
+                count => end += count,
             }
         }
-        let text = std::str::from_utf8(bytes.get(..filled)?).ok()?.trim();
-        (!text.is_empty()).then(|| text.to_owned())
     }
 
     /// The whole text parsed as a number.
@@ -138,4 +145,18 @@ impl Tree {
             .into_string()
             .ok()
     }
+}
+
+fn read_retry(file: &OwnedFd, buffer: &mut [u8]) -> Option<usize> {
+    loop {
+        match rustix::io::read(file, &mut *buffer) {
+            Err(Errno::INTR) => {}
+            answer => return answer.ok(),
+        }
+    }
+}
+
+fn tidy(bytes: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(bytes).ok()?.trim();
+    (!text.is_empty()).then(|| text.to_owned())
 }

@@ -561,3 +561,11 @@ fn bad_recordings_are_one_line() {
         assert!(error.contains(why), "{error}");
     }
 }
+
+/// Writes the Aurora-like tree to the directory in `NIC_TREE`, for `examples/timing.rs`.
+#[test]
+#[ignore = "a tool, not a test"]
+fn write_tree() {
+    let dir = std::env::var("NIC_TREE").unwrap();
+    write_sysfs(dir.as_ref(), &recorded("aurora.json"));
+}

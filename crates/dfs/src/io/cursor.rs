@@ -134,7 +134,7 @@ pub(crate) enum Source<'a> {
 impl Source<'_> {
     /// Writes the next `len` bytes to `off` bytes into `run`, which belongs to the caller.
     #[inline]
-    pub(crate) fn to_run(&mut self, pool: &Pool, run: Run, off: usize, len: usize) -> Result<()> {
+    pub(crate) fn put_run(&mut self, pool: &Pool, run: Run, off: usize, len: usize) -> Result<()> {
         match self {
             Source::User(cursor) => cursor.each(len, |done, address, part| {
                 // SAFETY: the run belongs to the caller; the copy survives faults of the source.
@@ -147,7 +147,7 @@ impl Source<'_> {
     }
 
     /// Writes the next bytes to `buffer`.
-    pub(crate) fn to_buffer(&mut self, buffer: &mut [u8]) -> Result<()> {
+    pub(crate) fn put_buffer(&mut self, buffer: &mut [u8]) -> Result<()> {
         match self {
             Source::User(cursor) => cursor.each(buffer.len(), |done, address, part| {
                 let to = buffer.get_mut(done..done + part).ok_or(Errno::EIO)?;
@@ -205,9 +205,9 @@ mod tests {
         cursor.advance(2);
         let mut source = Source::User(cursor);
         let mut out = [0u8; 3];
-        source.to_buffer(&mut out).unwrap();
+        source.put_buffer(&mut out).unwrap();
         assert_eq!(out, [3, 4, 5]);
-        assert_eq!(source.to_buffer(&mut out), Err(Errno::EFAULT));
+        assert_eq!(source.put_buffer(&mut out), Err(Errno::EFAULT));
     }
 
     #[test]

@@ -258,9 +258,11 @@ impl Dfs {
     }
 
     /// Notes that the calling process has closed its last descriptor of a description. The last
-    /// one to let go closes it, and frees a file that has no name any more.
+    /// one to let go closes it, and frees a file that has no name any more. The process's record
+    /// locks on the file go, as with any close (`fcntl(2)`).
     pub fn ofd_release(&self, ofd: Ofd) -> Result<()> {
         let slot = process::slot(self.pool)?;
+        locks::drop_of_process(self, self.description(ofd)?.ino, slot)?;
         self.release_in(slot, ofd, true)
     }
 

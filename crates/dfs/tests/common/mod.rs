@@ -1,9 +1,16 @@
 //! A container in a temporary pool.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod kernel;
+pub(crate) mod memory;
+pub(crate) mod ops;
+pub(crate) mod ours;
+
+use daos_types::{GROUPS_MAX, ObjectClass, Redundancy};
 use dfs::{Cred, Dfs, How, Ino, Place, Walk};
-use engine::ContainerInfo;
 use engine::testing::TempPool;
+use engine::{ContainerInfo, Pool};
+use std::sync::Mutex;
 use sys::Result;
 
 /// The privileged caller.
@@ -26,25 +33,42 @@ pub(crate) fn user(uid: u32, groups: &[u32]) -> Cred<'_> {
     }
 }
 
-/// A mounted container; the pool goes with it.
+/// The pool of this test program: a process may attach only a few. It goes at exit.
+static POOL: Mutex<Option<TempPool>> = Mutex::new(None);
+
+extern "C" fn remove_pool() {
+    drop(POOL.lock().map(|mut pool| pool.take()));
+}
+
+unsafe extern "C" {
+    safe fn atexit(callback: extern "C" fn()) -> i32;
+}
+
+/// The pool, and what another process needs to attach it.
+pub(crate) fn pool() -> (&'static Pool, String) {
+    let mut shared = POOL.lock().expect("pool");
+    let pool = shared.get_or_insert_with(|| {
+        assert_eq!(atexit(remove_pool), 0);
+        TempPool::new(4, 4096)
+    });
+    (pool.pool, pool.handover())
+}
+
+/// A mounted container.
 pub(crate) struct Container {
-    pub(crate) pool: TempPool,
     pub(crate) info: ContainerInfo,
     pub(crate) dfs: Dfs,
 }
 
 impl Container {
-    /// A container of class RP_3GX in a fresh pool; the root belongs to uid 0, mode 0755.
+    /// A new container of class RP_3GX; the root belongs to uid 0, mode 0755.
     pub(crate) fn new() -> Container {
-        let pool = TempPool::new(4, 1024);
-        let class = daos_types::ObjectClass::new(
-            daos_types::Redundancy::Replicas(3),
-            daos_types::GROUPS_MAX,
-        )
-        .expect("class");
+        let (pool, _) = pool();
+        let class = ObjectClass::new(Redundancy::Replicas(3), GROUPS_MAX).expect("class");
+        let uuid = uuid::Uuid::new_v4();
         let spec = ContainerInfo {
-            uuid: uuid::Uuid::new_v4(),
-            label: "test".into(),
+            uuid,
+            label: uuid.to_string(),
             index: 0,
             root: (0, 0),
             file_class: class.id(),
@@ -52,12 +76,24 @@ impl Container {
             chunk_size: 1 << 20,
             blob: Vec::new(),
         };
-        let mut info = pool.pool.create_container(&spec).expect("container");
-        let root = Dfs::make_root(pool.pool, &info, 0, 0, 0o755).expect("root");
+        let mut info = pool.create_container(&spec).expect("container");
+        let root = Dfs::make_root(pool, &info, 0, 0, 0o755).expect("root");
         info.root = (root.number, root.generation);
-        pool.pool.update_container(&info).expect("root recorded");
-        let dfs = Dfs::mount(pool.pool, &info).expect("mount");
-        Container { pool, info, dfs }
+        pool.update_container(&info).expect("root recorded");
+        let dfs = Dfs::mount(pool, &info).expect("mount");
+        Container { info, dfs }
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let dfs = Dfs::mount(self.dfs.pool(), &self.info);
+        let destroyed = dfs.and_then(|dfs| dfs.destroy(&mut |_| ()));
+        let removed = self.dfs.pool().remove_container(self.info.uuid);
+        if !std::thread::panicking() {
+            destroyed.expect("emptied");
+            removed.expect("removed");
+        }
     }
 }
 

@@ -241,8 +241,14 @@ impl AttachFile {
     }
 
     fn holder_in(&self, first: i64, count: i64) -> core::result::Result<Option<u32>, SystemError> {
-        let found = fcntl_lock(&self.file, F_OFD_GETLK, F_WRLCK, PROCESS_BYTES + first, count)
-            .map_err(|e| self.io("query attach file of", e))?;
+        let found = fcntl_lock(
+            &self.file,
+            F_OFD_GETLK,
+            F_WRLCK,
+            PROCESS_BYTES + first,
+            count,
+        )
+        .map_err(|e| self.io("query attach file of", e))?;
         let process = u32::try_from((found.start - PROCESS_BYTES).max(0)).unwrap_or(0);
         Ok((found.kind != F_UNLCK).then_some(process))
     }

@@ -3,8 +3,10 @@
 use crate::attach::attached;
 use crate::layout::{MAGIC, header};
 use crate::system::fd::{Fd, errno, open};
-use crate::system::{AttachFile, Authority, PoolDescriptor, Standing, SystemError};
+use crate::system::find::registry_only;
+use crate::system::{AttachFile, Authority, PoolDescriptor, Standing, SystemError, SystemRoot};
 use crate::{Pool, PoolSpec};
+use daos_types::Ident;
 use rustix::fs::{Mode, OFlags};
 use std::path::{Path, PathBuf};
 use sys::Errno;
@@ -42,6 +44,32 @@ fn keep_high(file: &Fd) {
     let copy = unsafe { sys::syscall!(SYS_FCNTL, file.raw(), F_DUPFD_CLOEXEC, DESCRIPTOR_FLOOR) };
     // Without a copy the lock ends with the file: others are then not warned, nothing breaks.
     debug_assert!(copy.is_ok());
+}
+
+impl SystemRoot {
+    /// Finds and attaches a pool by label or UUID: what a mount does at every exec.
+    ///
+    /// While the pool runs, the registry's copy of the map suffices, for a majority was read when
+    /// it was brought up; ranks then count as present. Errors: as [`SystemRoot::find_pool`] and
+    /// [`PoolDescriptor::attach`].
+    pub fn open_pool(&self, name: &Ident) -> Result<(PoolDescriptor, &'static Pool), SystemError> {
+        let (uuid, dir) = self.resolve(name)?;
+        let running = attached(uuid.0).is_some()
+            || AttachFile::open(&dir)?
+                .read()
+                .is_some_and(|authority| alive(&authority));
+        let known = if running {
+            registry_only(&dir, uuid)?
+        } else {
+            None
+        };
+        let pool = match known {
+            Some(pool) => pool,
+            None => self.find_pool(name)?,
+        };
+        let attached = pool.attach()?;
+        Ok((pool, attached))
+    }
 }
 
 impl PoolDescriptor {

@@ -527,6 +527,9 @@ fn a_pool_is_attached_kept_warm_released_and_rebuilt() {
     let made = create(&home, &spec).expect("created");
     let pool = made.attach().expect("attached");
     assert!(std::ptr::eq(pool, made.attach().expect("the same handle")));
+    let (again, opened) = home.root.open_pool(&ident("tank")).expect("opened");
+    assert!(std::ptr::eq(pool, opened));
+    assert_eq!(again, made);
     assert_eq!(pool.usage().expect("usage").total, 64 << 20);
     let authority = AttachFile::open(&made.dir)
         .expect("opened")

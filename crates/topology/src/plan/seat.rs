@@ -65,6 +65,24 @@ impl Fabric {
         self.nominal.get(socket).map_or(0, Vec::len)
     }
 
+    /// All interfaces of the kind, in order.
+    pub(super) fn in_play(&self) -> Vec<usize> {
+        let mut nics = self.nominal.concat();
+        nics.sort_unstable();
+        nics
+    }
+
+    /// The interface, up or down, that core number `index` of `socket` belongs to.
+    pub(super) fn of_core(
+        &self,
+        topology: &Topology,
+        socket: usize,
+        index: usize,
+    ) -> Option<usize> {
+        let nominal = self.nominal.get(self.home(topology, socket))?;
+        nominal.get(index.checked_rem(nominal.len())?).copied()
+    }
+
     /// Number of the group of interfaces a process draws from: one per socket, or one for all.
     pub(super) fn group_number(&self, seat: &Seat) -> usize {
         match self.spread {

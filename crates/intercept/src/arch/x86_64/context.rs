@@ -59,6 +59,17 @@ impl Context {
         self.set(RSP, stack_pointer);
     }
 
+    /// If the thread faulted where the gate reads a path: lets the dispatcher see the call, and
+    /// returns true.
+    pub(crate) fn fix_up_path(&self) -> bool {
+        let (read, fault) = super::path_read();
+        let hit = self.get(RIP) == read;
+        if hit {
+            self.set(RIP, fault);
+        }
+        hit
+    }
+
     /// If the thread was in a system call made by a stub, shows the program the address that call
     /// has in its text: unwinders know it, and glibc compares it when a thread is cancelled.
     ///
@@ -68,14 +79,15 @@ impl Context {
         let real = [self.get(RIP), self.get(RSP)];
         let (call, sp) = match super::native_in_gate(real[0]) {
             // In the gate: the stub is the one that called it.
-            // SAFETY: at those instructions the return address is on top of the stack.
-            Some(_) => (
-                unsafe { (real[1] as *const usize).read() },
-                real[1] + STUB_BYTES,
-            ),
+            Some((_, above)) => {
+                let top = real[1] + above;
+                // SAFETY: at those instructions the return address lies there on the stack.
+                (unsafe { (top as *const usize).read() }, top + STUB_BYTES)
+            }
             None => (real[0], real[1]),
         };
-        let address = original(call, super::native_in_gate(real[0]))?;
+        let behind = super::native_in_gate(real[0]).map(|(behind, _)| behind);
+        let address = original(call, behind)?;
         let shown = [address, sp];
         self.set(RIP, shown[0]);
         self.set(RSP, shown[1]);

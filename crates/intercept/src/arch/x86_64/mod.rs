@@ -68,6 +68,8 @@ pub(crate) fn thread_block() -> usize {
 
 unsafe extern "sysv64" {
     fn pil4dfs_gate();
+    fn pil4dfs_gate_path();
+    fn pil4dfs_gate_path_at();
     fn pil4dfs_gate_clone_pre();
     fn pil4dfs_gate_clone_post();
     fn pil4dfs_abandon();
@@ -75,6 +77,9 @@ unsafe extern "sysv64" {
     static pil4dfs_native_nested: u8;
     static pil4dfs_native_alone: u8;
     static pil4dfs_native_pass: u8;
+    static pil4dfs_native_path: u8;
+    static pil4dfs_path_read: u8;
+    fn pil4dfs_path_fault();
 }
 
 /// Where a hook goes on whose dispatcher faulted.
@@ -88,21 +93,39 @@ pub(crate) fn restorer() -> usize {
 }
 
 /// If `address` is at or directly behind a `syscall` instruction of the gate that runs the
-/// program's call with the program's registers: the distance from its start.
-pub(crate) fn native_in_gate(address: usize) -> Option<usize> {
+/// program's call with the program's registers: the distance from its start, and what lies above
+/// the return address on the stack.
+pub(crate) fn native_in_gate(address: usize) -> Option<(usize, usize)> {
     let sites = [
-        &raw const pil4dfs_native_nested as usize,
-        &raw const pil4dfs_native_alone as usize,
-        &raw const pil4dfs_native_pass as usize,
+        (&raw const pil4dfs_native_nested as usize, 0),
+        (&raw const pil4dfs_native_alone as usize, 0),
+        (&raw const pil4dfs_native_pass as usize, 0),
+        (&raw const pil4dfs_native_path as usize, 16),
     ];
     sites
         .iter()
-        .map(|site| address.wrapping_sub(*site))
-        .find(|&behind| behind == 0 || behind == 2)
+        .map(|(site, above)| (address.wrapping_sub(*site), *above))
+        .find(|(behind, _)| *behind == 0 || *behind == 2)
 }
 
 pub(crate) fn gate() -> usize {
     pil4dfs_gate as *const () as usize
+}
+
+pub(crate) fn gate_path() -> usize {
+    pil4dfs_gate_path as *const () as usize
+}
+
+pub(crate) fn gate_path_at() -> usize {
+    pil4dfs_gate_path_at as *const () as usize
+}
+
+/// The instruction of the gate that reads the program's path, and where to go on if it faults.
+pub(crate) fn path_read() -> (usize, usize) {
+    (
+        &raw const pil4dfs_path_read as usize,
+        pil4dfs_path_fault as *const () as usize,
+    )
 }
 
 pub(crate) fn gate_clone_pre() -> usize {
