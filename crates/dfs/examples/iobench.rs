@@ -137,6 +137,9 @@ fn main() {
         ("RP_2", replicas(2)),
         ("RP_3", replicas(3)),
     ] {
+        if std::env::args().nth(1).is_some_and(|only| only != name) {
+            continue;
+        }
         let b = Bench::new(&pool, name, class);
         let ofd = b.open("f");
         for at in (0..FILE).step_by(1 << 20) {
