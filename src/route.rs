@@ -122,6 +122,26 @@ pub(crate) fn at(c: &Call, arg: Arg, how: How, serve: &mut dyn FnMut(&Spot) -> S
     }
 }
 
+/// [`at`] for calls that only look a file up: a trailing slash follows a final symbolic link.
+pub(crate) fn lookup(
+    c: &Call,
+    arg: Arg,
+    follows: bool,
+    serve: &mut dyn FnMut(&Spot) -> Served,
+) -> Served {
+    let mut link = false;
+    let served = at(c, arg, follow(follows), &mut |spot| {
+        link = !follows && spot.trailing_slash && is_symlink(spot);
+        if link { Err(Errno::ELOOP.into()) } else { serve(spot) }
+    });
+    if link { at(c, arg, follow(true), serve) } else { served }
+}
+
+fn is_symlink(spot: &Spot) -> bool {
+    let mode = spot.target.and_then(|ino| spot.fs.stat(ino).ok()).map_or(0, |stat| stat.mode);
+    mode & abi::S_IFMT == abi::S_IFLNK
+}
+
 /// The file vanished between the walk and the operation: another process replaced or removed the
 /// name, so the walk is repeated, as the kernel does.
 fn overtaken(spot: &Spot, served: Served) -> bool {

@@ -44,7 +44,7 @@ pub(crate) enum FabricCommand {
 
 /// The node to look at, and how ranks are spread over it.
 #[derive(Args, Debug)]
-struct Node {
+pub(crate) struct Node {
     /// A recorded topology instead of this machine
     #[arg(long, value_name = "FILE")]
     topology: Option<PathBuf>,

@@ -1,5 +1,6 @@
 //! `daos fs`: looking at and changing the files of a container without mounting it.
 
+use crate::copy::{CopyArgs, copy};
 use crate::names::{ContArgs, ContNames};
 use crate::output::{Failure, Reply, Tool};
 use crate::session::open_container;
@@ -7,7 +8,7 @@ use crate::table::base64;
 use crate::transfer::{Counts, Mode, get, put};
 use crate::view::{Entry, S_IFDIR, S_IFMT, View};
 use clap::{Args, Subcommand};
-use daos_types::Hlc;
+use daos_types::format_utc;
 use dfs::{Ino, Stat};
 use serde::Serialize;
 use std::io::Write;
@@ -29,6 +30,8 @@ pub(crate) enum FsCommand {
     Put(ContArgs),
     /// copy a file or tree out of the container: POOL CONT PATH LOCAL
     Get(ContArgs),
+    /// copy between a local path and daos://pool/container/path
+    Copy(CopyArgs),
 }
 
 /// Arguments of `fs ls`.
@@ -73,7 +76,10 @@ struct At {
 fn open(names: ContNames, outer: &str) -> Result<At, Failure> {
     let paths = names.rest.clone();
     let mut opened = open_container(names, outer)?;
-    Ok(At { view: opened.view(outer)?, paths })
+    Ok(At {
+        view: opened.view(outer)?,
+        paths,
+    })
 }
 
 /// `failed: PATH: errno N (text)`, with the cure where there is one.
@@ -112,9 +118,11 @@ fn mode_text(mode: u32) -> String {
         _ => '-',
     };
     let mut text = String::from(kind);
-    for (shift, special, set, unset) in
-        [(6, 0o4000, 's', 'S'), (3, 0o2000, 's', 'S'), (0, 0o1000, 't', 'T')]
-    {
+    for (shift, special, set, unset) in [
+        (6, 0o4000, 's', 'S'),
+        (3, 0o2000, 's', 'S'),
+        (0, 0o1000, 't', 'T'),
+    ] {
         let bits = mode >> shift;
         text.push(if bits & 4 != 0 { 'r' } else { '-' });
         text.push(if bits & 2 != 0 { 'w' } else { '-' });
@@ -165,7 +173,7 @@ fn name_text(name: &[u8]) -> String {
 
 fn long_line(stat: &Stat, name: &str, target: Option<&str>) -> String {
     let arrow = target.map_or_else(String::new, |target| format!(" -> {target}"));
-    let time = Hlc::from_unix_ns(stat.mtime).to_string();
+    let time = format_utc(stat.mtime.into());
     let time: String = time.chars().take(19).collect();
     format!(
         "{} {:>3} {:>5} {:>5} {:>12} {time} {name}{arrow}\n",
@@ -186,7 +194,11 @@ fn ls(tool: Tool, args: LsArgs) -> Result<Reply, Failure> {
     let entries = if stat.mode & S_IFMT == S_IFDIR {
         view.list(ino).map_err(fail)?
     } else {
-        vec![Entry { name: path.as_bytes().to_vec(), ino, stat }]
+        vec![Entry {
+            name: path.as_bytes().to_vec(),
+            ino,
+            stat,
+        }]
     };
     let mut text = String::new();
     let mut json = Vec::new();
@@ -231,22 +243,30 @@ fn cat(tool: Tool, cont: ContArgs) -> Result<Reply, Failure> {
     let mut pos = 0;
     loop {
         let count = file.read_at(&mut buffer, pos).map_err(fail)?;
-        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else { break };
+        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else {
+            break;
+        };
         if let Err(error) = out.write_all(bytes).and_then(|()| out.flush()) {
             // Whoever read the pipe has had enough, as with cat(1).
             if error.kind() == std::io::ErrorKind::BrokenPipe {
                 break;
             }
-            return Err(Failure::plain(format!("cat {path} failed: writing output: {error}")));
+            return Err(Failure::plain(format!(
+                "cat {path} failed: writing output: {error}"
+            )));
         }
         pos += count as u64;
     }
     // Files are not JSON: their bytes are the answer.
-    Tool { json: false, ..tool }.done("")
+    Tool {
+        json: false,
+        ..tool
+    }
+    .done("")
 }
 
 /// Removes a directory's contents, deepest first, without recursion.
-pub(crate) fn remove_contents(view: &View, dir: Ino) -> Result<(), Errno> {
+fn remove_contents(view: &View, dir: Ino) -> Result<(), Errno> {
     // A directory whose entries are being removed, and how its parent names it.
     let mut open = vec![(dir, None::<(Ino, Vec<u8>)>)];
     while let Some((at, named)) = open.pop() {
@@ -289,8 +309,10 @@ fn rm(tool: Tool, args: RmArgs) -> Result<Reply, Failure> {
             return Err(fail(Errno::EBUSY).because("to remove everything: daos container destroy"));
         }
         if view.stat(ino).map_err(fail)?.mode & S_IFMT != S_IFDIR {
-            let refused = target.slash.then(|| Err(Errno::ENOTDIR));
-            refused.unwrap_or_else(|| view.unlink(target.parent, &target.name)).map_err(fail)?;
+            if target.slash {
+                return Err(fail(Errno::ENOTDIR));
+            }
+            view.unlink(target.parent, &target.name).map_err(fail)?;
         } else if args.recursive {
             remove_contents(&view, ino).map_err(fail)?;
             view.rmdir(target.parent, &target.name).map_err(fail)?;
@@ -309,7 +331,9 @@ fn parse_mode(text: Option<&str>) -> Result<u32, Failure> {
         None => Ok(0o777 & !mask.bits()),
         Some(text) => match u32::from_str_radix(text, 8) {
             Ok(mode) if mode <= 0o7777 => Ok(mode),
-            _ => Err(Failure::usage(format!("invalid mode {text:?} (octal, at most 7777)"))),
+            _ => Err(Failure::usage(format!(
+                "invalid mode {text:?} (octal, at most 7777)"
+            ))),
         },
     }
 }
@@ -325,7 +349,8 @@ fn mkdir(tool: Tool, args: MkdirArgs) -> Result<Reply, Failure> {
             if target.ino.is_some() {
                 return Err(fail(Errno::EEXIST));
             }
-            view.mkdir(target.parent, &target.name, mode).map_err(fail)?;
+            view.mkdir(target.parent, &target.name, mode)
+                .map_err(fail)?;
             continue;
         }
         let mut so_far = String::new();
@@ -333,7 +358,10 @@ fn mkdir(tool: Tool, args: MkdirArgs) -> Result<Reply, Failure> {
             so_far = format!("{so_far}/{part}");
             let target = view.walk(so_far.as_bytes(), true).map_err(fail)?;
             match target.ino {
-                None => drop(view.mkdir(target.parent, &target.name, mode).map_err(fail)?),
+                None => drop(
+                    view.mkdir(target.parent, &target.name, mode)
+                        .map_err(fail)?,
+                ),
                 Some(ino) if view.stat(ino).map_err(fail)?.mode & S_IFMT == S_IFDIR => {}
                 Some(_) => return Err(fail(Errno::ENOTDIR)),
             }
@@ -358,7 +386,7 @@ struct CopyJson {
     copy_stats: CopyStats,
 }
 
-fn copied(
+pub(crate) fn copied(
     tool: Tool,
     names: ContNames,
     mode: Mode,
@@ -379,8 +407,11 @@ fn copied(
         Mode::Put => (outside, inside),
         Mode::Get => (inside, outside),
     };
-    let copy_stats =
-        CopyStats { num_dirs: counts.dirs, num_files: counts.files, num_links: counts.links };
+    let copy_stats = CopyStats {
+        num_dirs: counts.dirs,
+        num_files: counts.files,
+        num_links: counts.links,
+    };
     let json = CopyJson {
         src_pool: src.0,
         src_cont: src.1,
@@ -421,6 +452,7 @@ pub(crate) fn run(tool: Tool, command: FsCommand) -> Result<Reply, Failure> {
         FsCommand::Mkdir(args) => mkdir(tool, args),
         FsCommand::Put(cont) => transfer(tool, cont, Mode::Put),
         FsCommand::Get(cont) => transfer(tool, cont, Mode::Get),
+        FsCommand::Copy(args) => copy(tool, &args),
     }
 }
 

@@ -105,7 +105,9 @@ impl ContArgs {
             )
         };
         let (Some(pool), Some(cont)) = (pool, cont) else {
-            return Err(no_container());
+            let few = least > 0 && positions.len() + 1 >= given;
+            let usage = || Failure::usage("too few arguments; see --help");
+            return Err(if few { usage() } else { no_container() });
         };
         if positions.len() < least {
             return Err(Failure::usage("too few arguments; see --help"));

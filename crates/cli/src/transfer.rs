@@ -48,7 +48,10 @@ pub(crate) struct Stop {
 type Outcome<T> = Result<T, Stop>;
 
 fn stop(path: &[u8]) -> impl Fn(Errno) -> Stop + '_ {
-    move |errno| Stop { path: path.to_vec(), errno }
+    move |errno| Stop {
+        path: path.to_vec(),
+        errno,
+    }
 }
 
 fn local(path: &Path) -> impl Fn(std::io::Error) -> Stop + '_ {
@@ -108,7 +111,9 @@ struct Put<'a> {
 /// A path that names a directory, or ends in `/`, receives the copy under its own name.
 pub(crate) fn put(view: &View, from: &Path, to: &str) -> Outcome<Counts> {
     let data = from.symlink_metadata().map_err(local(from))?;
-    let target = view.walk(to.as_bytes(), true).map_err(stop(to.as_bytes()))?;
+    let target = view
+        .walk(to.as_bytes(), true)
+        .map_err(stop(to.as_bytes()))?;
     let into = match target.ino {
         Some(ino) if is_dir(view, ino).map_err(stop(to.as_bytes()))? => Some(ino),
         _ if target.slash => return Err(stop(to.as_bytes())(Errno::ENOTDIR)),
@@ -117,8 +122,15 @@ pub(crate) fn put(view: &View, from: &Path, to: &str) -> Outcome<Counts> {
     let (dir, name, path) = match (into, from.canonicalize().ok().as_deref().or(Some(from))) {
         (Some(dir), Some(full)) => {
             // A link keeps its own name, not that of what it points to.
-            let named = from.file_name().or(full.file_name()).unwrap_or(OsStr::new("."));
-            (dir, named.as_bytes().to_vec(), join(to.as_bytes(), named.as_bytes()))
+            let named = from
+                .file_name()
+                .or(full.file_name())
+                .unwrap_or(OsStr::new("."));
+            (
+                dir,
+                named.as_bytes().to_vec(),
+                join(to.as_bytes(), named.as_bytes()),
+            )
         }
         _ => (target.parent, target.name, to.as_bytes().to_vec()),
     };
@@ -160,7 +172,9 @@ impl Put<'_> {
             }
         }
         for (ino, attributes, path) in self.dirs.drain(..).rev() {
-            self.view.set_attributes(ino, &attributes).map_err(stop(&path))?;
+            self.view
+                .set_attributes(ino, &attributes)
+                .map_err(stop(&path))?;
         }
         Ok(())
     }
@@ -233,11 +247,15 @@ impl Put<'_> {
             S_IFLNK => {
                 let target = std::fs::read_link(from).map_err(local(from))?;
                 self.counts.links += 1;
-                self.view.symlink(target.as_os_str().as_bytes(), dir, name).map_err(fail)
+                self.view
+                    .symlink(target.as_os_str().as_bytes(), dir, name)
+                    .map_err(fail)
             }
             _ => {
                 self.counts.files += 1;
-                self.view.mknod(dir, name, data.mode(), data.rdev()).map_err(fail)
+                self.view
+                    .mknod(dir, name, data.mode(), data.rdev())
+                    .map_err(fail)
             }
         }
     }
@@ -266,8 +284,12 @@ impl Put<'_> {
             };
             pos = start;
             while pos < end {
-                let want = usize::try_from(end - pos).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES);
-                let Some(buffer) = self.buffer.get_mut(..want) else { break };
+                let want = usize::try_from(end - pos)
+                    .unwrap_or(BUFFER_BYTES)
+                    .min(BUFFER_BYTES);
+                let Some(buffer) = self.buffer.get_mut(..want) else {
+                    break;
+                };
                 let count = source.read_at(buffer, pos).map_err(local(from))?;
                 let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else {
                     // The source was cut while it was read.
@@ -296,12 +318,19 @@ struct Get<'a> {
 ///
 /// A local path that names a directory receives the copy under its own name.
 pub(crate) fn get(view: &View, from: &str, to: &Path) -> Outcome<Counts> {
-    let source = view.walk(from.as_bytes(), false).map_err(stop(from.as_bytes()))?;
-    let ino = source.ino.ok_or(Errno::ENOENT).map_err(stop(from.as_bytes()))?;
+    let source = view
+        .walk(from.as_bytes(), false)
+        .map_err(stop(from.as_bytes()))?;
+    let ino = source
+        .ino
+        .ok_or(Errno::ENOENT)
+        .map_err(stop(from.as_bytes()))?;
     let slash = to.as_os_str().as_bytes().last() == Some(&b'/');
     let target = match to.metadata() {
         // The whole container has no name: its contents go into the directory.
-        Ok(data) if data.is_dir() && source.name != b"." => to.join(OsStr::from_bytes(&source.name)),
+        Ok(data) if data.is_dir() && source.name != b"." => {
+            to.join(OsStr::from_bytes(&source.name))
+        }
         Err(_) if slash => return Err(local(to)(std::io::Error::from_raw_os_error(20))),
         _ => to.to_owned(),
     };
@@ -344,7 +373,7 @@ impl Get<'_> {
         let known = to.symlink_metadata().ok();
         if stat.mode & S_IFMT == S_IFDIR {
             // An existing local directory may be reached through a link; anything else is in the way.
-            if !known.is_some() {
+            if known.is_none() {
                 std::fs::create_dir(&to).map_err(local(&to))?;
             } else if !to.is_dir() {
                 return Err(local(&to)(std::io::Error::from_raw_os_error(20)));
@@ -402,8 +431,12 @@ impl Get<'_> {
         while let Some((start, end)) = source.next_data(pos).map_err(&fail)? {
             pos = start;
             while pos < end {
-                let want = usize::try_from(end - pos).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES);
-                let Some(buffer) = self.buffer.get_mut(..want) else { break };
+                let want = usize::try_from(end - pos)
+                    .unwrap_or(BUFFER_BYTES)
+                    .min(BUFFER_BYTES);
+                let Some(buffer) = self.buffer.get_mut(..want) else {
+                    break;
+                };
                 let count = source.read_at(buffer, pos).map_err(&fail)?;
                 let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else {
                     // The file was cut while it was read.
@@ -419,7 +452,10 @@ impl Get<'_> {
 }
 
 fn timespec(ns: i64) -> Timespec {
-    Timespec { tv_sec: ns.div_euclid(1_000_000_000), tv_nsec: ns.rem_euclid(1_000_000_000) }
+    Timespec {
+        tv_sec: ns.div_euclid(1_000_000_000),
+        tv_nsec: ns.rem_euclid(1_000_000_000),
+    }
 }
 
 /// Sets owner (for root), permissions and times of a local file, never through a link.

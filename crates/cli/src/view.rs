@@ -48,8 +48,6 @@ pub(crate) struct View {
     uid: u32,
     gid: u32,
     groups: Vec<u32>,
-    /// Ignores permissions: destroying a container.
-    all_rights: bool,
 }
 
 impl Opened {
@@ -72,7 +70,6 @@ impl Opened {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
             groups: groups.iter().map(|group| group.as_raw()).collect(),
-            all_rights: false,
         })
     }
 
@@ -92,14 +89,9 @@ impl Opened {
 }
 
 impl View {
-    /// The same container with all rights.
-    pub(crate) fn with_all_rights(self) -> View {
-        View { all_rights: true, ..self }
-    }
-
     /// Whether ownership can be given away.
     pub(crate) fn privileged(&self) -> bool {
-        self.uid == 0 || self.all_rights
+        self.uid == 0
     }
 
     /// Who asks. The mask of the process has been applied where it counts: copies keep modes.
@@ -113,6 +105,11 @@ impl View {
         }
     }
 
+    /// Checks the whole namespace.
+    pub(crate) fn check(&self) -> Result<dfs::Checked> {
+        self.dfs.check()
+    }
+
     /// The root directory.
     pub(crate) fn root(&self) -> Ino {
         self.dfs.root()
@@ -121,14 +118,30 @@ impl View {
     /// Walks a path from the root; `follow` says whether a last symbolic link is followed.
     pub(crate) fn walk(&self, path: &[u8], follow: bool) -> Result<Target> {
         let slash = path.last() == Some(&b'/');
-        let trimmed = path.iter().skip_while(|c| **c == b'/').copied().collect::<Vec<_>>();
+        let trimmed = path
+            .iter()
+            .skip_while(|c| **c == b'/')
+            .copied()
+            .collect::<Vec<_>>();
         if trimmed.is_empty() {
             let root = self.root();
-            return Ok(Target { parent: root, name: b".".to_vec(), ino: Some(root), slash: false });
+            return Ok(Target {
+                parent: root,
+                name: b".".to_vec(),
+                ino: Some(root),
+                slash: false,
+            });
         }
-        let how = How { follow: follow || slash, in_root: true, ..How::default() };
+        let how = How {
+            follow: follow || slash,
+            in_root: true,
+            ..How::default()
+        };
         let mut scratch = [0; 4096];
-        match self.dfs.walk(&self.cred(), self.root(), &trimmed, how, &mut scratch)? {
+        match self
+            .dfs
+            .walk(&self.cred(), self.root(), &trimmed, how, &mut scratch)?
+        {
             Walk::Here(place) => Ok(Target {
                 parent: place.parent,
                 name: place.name.as_bytes().to_vec(),
@@ -230,13 +243,17 @@ impl View {
         if like.mode & S_IFMT != S_IFLNK {
             self.dfs.chmod(&cred, ino, like.mode & 0o7777)?;
         }
-        self.dfs.utimens(&cred, ino, SetTime::At(like.atime), SetTime::At(like.mtime))
+        self.dfs
+            .utimens(&cred, ino, SetTime::At(like.atime), SetTime::At(like.mtime))
     }
 
     /// Opens a file for reading.
     pub(crate) fn open(&self, ino: Ino) -> Result<Open<'_>> {
         let ofd = self.dfs.open(&self.cred(), ino, O_RDONLY)?;
-        Ok(Open { dfs: &self.dfs, ofd })
+        Ok(Open {
+            dfs: &self.dfs,
+            ofd,
+        })
     }
 
     /// Makes a new file and opens it for writing; `EEXIST` if the name is taken.
@@ -244,7 +261,13 @@ impl View {
         let cred = self.cred();
         let (ino, _) = self.dfs.create(&cred, dir, name, 0o600, true)?;
         let ofd = self.dfs.open_created(&cred, ino, O_WRONLY)?;
-        Ok((ino, Open { dfs: &self.dfs, ofd }))
+        Ok((
+            ino,
+            Open {
+                dfs: &self.dfs,
+                ofd,
+            },
+        ))
     }
 }
 
@@ -259,8 +282,21 @@ pub(crate) struct Attributes {
 
 impl From<&Stat> for Attributes {
     fn from(stat: &Stat) -> Attributes {
-        let Stat { mode, uid, gid, atime, mtime, .. } = *stat;
-        Attributes { mode, uid, gid, atime, mtime }
+        let Stat {
+            mode,
+            uid,
+            gid,
+            atime,
+            mtime,
+            ..
+        } = *stat;
+        Attributes {
+            mode,
+            uid,
+            gid,
+            atime,
+            mtime,
+        }
     }
 }
 
@@ -272,12 +308,18 @@ pub(crate) struct Open<'a> {
 
 impl Open<'_> {
     /// Reads at a position; fewer bytes than asked for only at the end of the file.
-    #[allow(unsafe_code, reason = "the namespace takes raw buffers, as system calls do")]
+    #[allow(
+        unsafe_code,
+        reason = "the namespace takes raw buffers, as system calls do"
+    )]
     pub(crate) fn read_at(&self, buffer: &mut [u8], pos: u64) -> Result<usize> {
         let pos = i64::try_from(pos).map_err(|_| Errno::EINVAL)?;
         let mut done = 0;
         while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let iov = [IoVec { base: rest.as_mut_ptr(), len: rest.len() }];
+            let iov = [IoVec {
+                base: rest.as_mut_ptr(),
+                len: rest.len(),
+            }];
             // SAFETY: the buffer is borrowed for writing and lives through the call.
             match unsafe { self.dfs.pread(self.ofd, &iov, pos + done as i64) } {
                 Ok(0) => break,
@@ -290,12 +332,18 @@ impl Open<'_> {
     }
 
     /// Writes all bytes at a position.
-    #[allow(unsafe_code, reason = "the namespace takes raw buffers, as system calls do")]
+    #[allow(
+        unsafe_code,
+        reason = "the namespace takes raw buffers, as system calls do"
+    )]
     pub(crate) fn write_at(&self, bytes: &[u8], pos: u64) -> Result<()> {
         let pos = i64::try_from(pos).map_err(|_| Errno::EFBIG)?;
         let mut done = 0;
         while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
-            let iov = [IoVec { base: rest.as_ptr().cast_mut(), len: rest.len() }];
+            let iov = [IoVec {
+                base: rest.as_ptr().cast_mut(),
+                len: rest.len(),
+            }];
             // SAFETY: the buffer is only read, and lives through the call.
             match unsafe { self.dfs.pwrite(self.ofd, &iov, pos + done as i64, false) } {
                 Ok(0) => return Err(Errno::EIO),

@@ -5,6 +5,7 @@
 //! for everything that can go wrong.
 
 mod attr;
+mod check;
 mod dir;
 pub(crate) mod inode;
 mod io;
@@ -21,6 +22,7 @@ mod walk;
 mod xattr;
 
 pub use attr::SetTime;
+pub use check::Checked;
 pub use dir::{DirCursor, Dirent};
 pub use locks::{LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, LockInfo, LockKind, LockReq};
 pub use mapfile::MapSource;

@@ -32,6 +32,9 @@ impl Dfs {
             root,
             container: container.index,
         };
+        if pool.take_rebuilt()? {
+            dfs.reclaim_orphans()?;
+        }
         dfs.drain_reclaim();
         Ok(dfs)
     }

@@ -1,9 +1,10 @@
-//! Random sequences of operations: a container answers as a kernel file system does.
+//! Random sequences of operations: a container answers as a kernel file system and as a plain tree
+//! in memory do.
 
 mod common;
 
 use common::ops::{Answer, Op, USERS, User, caller, op};
-use common::{Container, kernel, ours};
+use common::{Container, kernel, memory, ours};
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRunner};
 use sys::Errno;
@@ -67,24 +68,54 @@ fn same_as_kernel(calls: &[(User, Op)]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// `cases` unless the environment says otherwise.
+fn config(cases: u32) -> ProptestConfig {
+    let wanted = std::env::var("PROPTEST_CASES").ok();
+    ProptestConfig {
+        cases: wanted.and_then(|n| n.parse().ok()).unwrap_or(cases),
+        max_shrink_iters: 4000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
 #[test]
 fn every_answer_is_the_kernels() {
     if !kernel::protects_hardlinks() {
         return;
     }
-    let cases = std::env::var("PROPTEST_CASES")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(200);
-    let config = ProptestConfig {
-        cases,
-        max_shrink_iters: 4000,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    };
     let sequences = prop::collection::vec((caller(), op()), 1..120);
-    let mut runner = TestRunner::new(config);
+    let mut runner = TestRunner::new(config(200));
     if let Err(failure) = runner.run(&sequences, |calls| same_as_kernel(&calls)) {
+        panic!("{failure}");
+    }
+}
+
+/// Runs the same calls on a container and on a tree in memory, then checks the container.
+fn same_as_memory(calls: &[Op]) -> Result<(), TestCaseError> {
+    let container = Container::new();
+    let mut memory = memory::Memory::new();
+    for (step, call) in calls.iter().enumerate() {
+        let theirs = memory.run(call);
+        let ours = ours::run(&container.dfs, USERS[0], call);
+        if let (Answer::Failed(_), Answer::Failed(_)) = (&ours, &theirs)
+            && too_long(call)
+        {
+            continue;
+        }
+        prop_assert_eq!(ours, theirs, "step {}: {:?}", step, call);
+    }
+    let checked = container.dfs.check().expect("check");
+    prop_assert_eq!(checked.problems, Vec::<String>::new());
+    prop_assert_eq!(checked.orphans, 0);
+    Ok(())
+}
+
+#[test]
+fn every_answer_is_that_of_a_plain_tree() {
+    let sequences = prop::collection::vec(op(), 1..200);
+    let mut runner = TestRunner::new(config(200));
+    if let Err(failure) = runner.run(&sequences, |calls| same_as_memory(&calls)) {
         panic!("{failure}");
     }
 }

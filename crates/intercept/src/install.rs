@@ -117,6 +117,9 @@ unsafe fn at_distance(
         && let Ok(opened) = cache::open(dir, name, module, plan, distance)
         && image::matches(opened.head, &opened.layout, text)
     {
+        if opened.layout.site_count == 0 {
+            return Ok(done(Source::CacheFile, &opened));
+        }
         // SAFETY: passed on.
         match unsafe { place(module, &opened, entry) } {
             Ok(()) => return Ok(done(Source::CacheFile, &opened)),

@@ -12,7 +12,7 @@ use crate::table;
 
 /// The job to plan for.
 #[derive(Args, Debug)]
-pub(super) struct Job {
+pub(crate) struct Job {
     /// Ranks per node
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=PPN_MAX as i64))]
     ppn: u16,
@@ -41,7 +41,7 @@ pub(super) fn plan(
     let best = Judged::new(topology, policy, &recommended);
     let advice = advice(&judged, &best);
     let syntaxes = Syntaxes::of(topology, &recommended);
-    let known_cpus = !topology.sockets.is_empty();
+    let recommends = !topology.sockets.is_empty() && !best.usable.is_empty();
     let mut out = format!("{} per node", text::count(ppn, "rank"));
     if !topology.name.is_empty() {
         out += &format!(" on {}", topology.name);
@@ -51,10 +51,13 @@ pub(super) fn plan(
         None => ", bound as recommended below\n\n",
     };
     out += &judged.rank_table(&bindings);
-    out += &format!("\n{}\n", judged.load_table());
+    if !judged.usable.is_empty() {
+        out += &format!("\n{}", judged.load_table());
+    }
+    out += "\n";
     advice.iter().for_each(|line| out += &format!("{line}\n"));
     out += &text::notes(topology);
-    if known_cpus {
+    if recommends {
         out += &recommendation(&best, &syntaxes);
     }
     let response = json!({
@@ -65,7 +68,7 @@ pub(super) fn plan(
         "nics": judged.nics_json(),
         "total_gb_per_s": judged.total(),
         "advice": advice,
-        "recommended": known_cpus.then(|| json!({
+        "recommended": recommends.then(|| json!({
             "cpus": recommended.iter().map(CpuSet::to_string).collect::<Vec<_>>(),
             "loads": best.nics_json(),
             "pals": syntaxes.pals,
@@ -261,6 +264,9 @@ fn advice(judged: &Judged<'_>, best: &Judged<'_>) -> Vec<String> {
     if nics == 0 {
         return vec!["No interface is up: DAOS would choose by itself.".to_owned()];
     }
+    if nics == 1 {
+        return vec!["There is one interface: every rank uses it, however it is bound.".to_owned()];
+    }
     let mut lines = Vec::new();
     let (loads, best_loads) = (judged.loads(), best.loads());
     let idle = |loads: &[usize]| loads.iter().filter(|&&load| load == 0).count();
@@ -296,7 +302,7 @@ fn advice(judged: &Judged<'_>, best: &Judged<'_>) -> Vec<String> {
             judged.loads_text()
         ));
     }
-    if !ranks.is_multiple_of(nics) && nics > 1 {
+    if !ranks.is_multiple_of(nics) {
         let above = ranks.next_multiple_of(nics);
         let below = above - nics;
         let numbers = match below {

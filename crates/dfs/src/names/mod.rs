@@ -5,6 +5,7 @@
 //! ordered so that a stopped writer leaves a name leading to the old or the new inode, never to
 //! nothing: what is new is complete before an entry names it; what goes is freed last.
 
+mod empty;
 mod link;
 mod make;
 pub(crate) mod orphan;

@@ -121,7 +121,13 @@ impl Dfs {
     }
 
     /// Frees what an inode owns, as much as the transaction has room for; `true` if that was all.
-    fn free_contents(&self, tx: &mut Tx<'_>, ino: Ino, offset: u64, guard: &Guard) -> Result<bool> {
+    pub(super) fn free_contents(
+        &self,
+        tx: &mut Tx<'_>,
+        ino: Ino,
+        offset: u64,
+        guard: &Guard,
+    ) -> Result<bool> {
         let done = if is_file(guard.mode) {
             crate::map::free::free_step(tx, offset)?
         } else if is_dir(guard.mode) {

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 pub(crate) mod kernel;
+pub(crate) mod memory;
 pub(crate) mod ops;
 pub(crate) mod ours;
 
@@ -81,6 +82,18 @@ impl Container {
         pool.update_container(&info).expect("root recorded");
         let dfs = Dfs::mount(pool, &info).expect("mount");
         Container { info, dfs }
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let dfs = Dfs::mount(self.dfs.pool(), &self.info);
+        let destroyed = dfs.and_then(|dfs| dfs.destroy(&mut |_| ()));
+        let removed = self.dfs.pool().remove_container(self.info.uuid);
+        if !std::thread::panicking() {
+            destroyed.expect("emptied");
+            removed.expect("removed");
+        }
     }
 }
 

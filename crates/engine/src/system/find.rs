@@ -185,6 +185,23 @@ fn read_copy(dir: &Path, uuid: PoolId, known: &[Copy]) -> Result<Option<Copy>, S
     }
 }
 
+/// The pool as its registry copy alone describes it; `None` if there is no readable copy.
+pub(crate) fn registry_only(
+    dir: &Path,
+    uuid: PoolId,
+) -> Result<Option<PoolDescriptor>, SystemError> {
+    let copy = read_copy(dir, uuid, &[])?;
+    Ok(copy.map(|Copy { map, .. }| {
+        let present = vec![true; map.ranks.len()];
+        Found {
+            map,
+            present,
+            votes: 0,
+        }
+        .describe(dir)
+    }))
+}
+
 /// Names of the default rank directories, for a registry copy that is lost.
 fn default_ranks(dir: &Path) -> Result<Vec<PathBuf>, SystemError> {
     let names = list_dir(dir)?;

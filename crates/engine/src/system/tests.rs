@@ -395,7 +395,12 @@ fn a_held_pool_is_not_destroyed_without_force() {
     let process = std::process::id();
     let other = AttachFile::open(&pool.dir).expect("opened");
     assert_eq!(other.holder(), Ok(Some(process)));
-    assert_eq!(other.other_holder(), Ok(None), "only this process holds it");
+    drop(other);
+    assert_eq!(
+        file.holder(),
+        Ok(None),
+        "closing another file releases nothing"
+    );
     let refused = home.root.destroy_pool(&ident("tank"), false);
     assert_eq!(
         refused,
@@ -527,6 +532,9 @@ fn a_pool_is_attached_kept_warm_released_and_rebuilt() {
     let made = create(&home, &spec).expect("created");
     let pool = made.attach().expect("attached");
     assert!(std::ptr::eq(pool, made.attach().expect("the same handle")));
+    let (again, opened) = home.root.open_pool(&ident("tank")).expect("opened");
+    assert!(std::ptr::eq(pool, opened));
+    assert_eq!(again, made);
     assert_eq!(pool.usage().expect("usage").total, 64 << 20);
     let authority = AttachFile::open(&made.dir)
         .expect("opened")

@@ -8,47 +8,48 @@ use crate::plan::{Policy, Process, near_socket_of};
 /// One CPU per rank: ranks dealt over the sockets in blocks by their interfaces, on each socket
 /// round robin over the interfaces' cores (core index mod number of interfaces), rows of cores
 /// spread out, the first row left to the operating system while there is room, second hardware
-/// threads after all cores, and CPUs used twice only when every CPU has a rank. Empty sets if nothing
-/// is known about the CPUs.
+/// threads after all cores, other sockets' CPUs after the own, and CPUs used twice only when every
+/// CPU has a rank. Empty sets if nothing is known about the CPUs.
 #[must_use]
 pub fn recommend(topology: &Topology, ppn: usize, policy: Policy) -> Vec<CpuSet> {
     let cpus = topology.online();
     let sockets: Vec<(usize, usize)> = (0..ppn)
         .map(|rank| {
-            let local = LocalRank::new(rank, ppn);
-            near_socket_of(
-                topology,
-                policy,
-                &Process {
-                    cpus: cpus.clone(),
-                    local,
-                    current_cpu: None,
-                },
-            )
+            let process = Process {
+                cpus: cpus.clone(),
+                local: LocalRank::new(rank, ppn),
+                current_cpu: None,
+            };
+            near_socket_of(topology, policy, &process)
         })
         .collect();
-    let mut lists: Vec<Vec<usize>> = (0..topology.socket_count())
+    let orders: Vec<Vec<usize>> = (0..topology.socket_count())
         .map(|socket| {
             let of_socket = || sockets.iter().filter(|&&(s, _)| s == socket);
             let width = of_socket().next().map_or(1, |&(_, width)| width);
-            let mut order = order(topology, socket, width, of_socket().count());
-            order.reverse();
-            order
+            order(topology, socket, width, of_socket().count())
         })
         .collect();
-    sockets
-        .iter()
-        .map(|&(socket, _)| {
-            lists
-                .get_mut(socket)
-                .and_then(Vec::pop)
-                .into_iter()
-                .collect()
-        })
-        .collect()
+    let mut used = CpuSet::new();
+    let mut chosen = Vec::with_capacity(ppn);
+    for &(socket, _) in &sockets {
+        if used.len() == cpus.len() {
+            used = CpuSet::new();
+        }
+        let own = orders.get(socket).into_iter();
+        let cpu = own
+            .chain(&orders)
+            .flatten()
+            .copied()
+            .find(|&cpu| !used.contains(cpu));
+        used.extend(cpu);
+        chosen.push(cpu.into_iter().collect());
+    }
+    chosen
 }
 
-/// CPUs for `count` ranks on `socket`, whose cores belong to `width` interfaces in turn.
+/// All CPUs of `socket` in the order in which `count` ranks should take them; its cores belong to
+/// `width` interfaces in turn.
 fn order(topology: &Topology, socket: usize, width: usize, count: usize) -> Vec<usize> {
     let nothing = Socket::default();
     let cores = &topology.sockets.get(socket).unwrap_or(&nothing).cores;
@@ -76,5 +77,5 @@ fn order(topology: &Topology, socket: usize, width: usize, count: usize) -> Vec<
             }
         }
     }
-    order.into_iter().cycle().take(count).collect()
+    order
 }

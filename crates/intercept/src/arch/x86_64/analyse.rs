@@ -354,11 +354,69 @@ pub(crate) fn has_raw_calls(text: &[u8], classes: &ClassTable) -> bool {
         chain.reverse();
         let valid = chain.iter().take_while(|insn| !insn.is_invalid()).count();
         chain.truncate(valid.min(LOOK_BACK));
-        if class_of(number_set_by(&chain, at, |_| false, 0), classes) != Class::Native {
+        let nr = number_set_by(&chain, at, |_| false, 0);
+        let next = decode_at(text, at + 2);
+        if class_of(nr, classes) != Class::Native
+            && (nr != NR_UNKNOWN || looks_deliberate(&chain, &next))
+        {
             return true;
         }
     }
     false
+}
+
+fn decode_at(text: &[u8], at: usize) -> Instruction {
+    let bytes = text.get(at..).unwrap_or_default();
+    Decoder::with_ip(64, bytes, at as u64, DecoderOptions::NONE).decode()
+}
+
+/// Tables in a text decode to something too. Around a real call, arguments are moved before and
+/// the result is looked at behind.
+fn looks_deliberate(before: &[Instruction], next: &Instruction) -> bool {
+    use Mnemonic::{
+        Add, And, Call, Cmp, Endbr64, Jmp, Lea, Mov, Movsxd, Movzx, Neg, Nop, Or, Pop, Push, Ret,
+        Sub, Test, Xor,
+    };
+    let high_byte = |insn: &Instruction| {
+        (0..insn.op_count()).any(|i| {
+            insn.op_kind(i) == OpKind::Register
+                && matches!(
+                    insn.op_register(i),
+                    Register::AH | Register::BH | Register::CH | Register::DH
+                )
+        })
+    };
+    let ordinary = |insn: &Instruction| {
+        let known = matches!(
+            insn.mnemonic(),
+            Mov | Movsxd
+                | Movzx
+                | Lea
+                | Xor
+                | And
+                | Or
+                | Add
+                | Sub
+                | Cmp
+                | Test
+                | Push
+                | Pop
+                | Nop
+                | Endbr64
+                | Call
+                | Ret
+                | Jmp
+        ) || insn.is_jcc_short_or_near();
+        known && !high_byte(insn)
+    };
+    let nearest = before
+        .first()
+        .is_some_and(|insn| matches!(insn.mnemonic(), Mov | Movsxd | Lea | Xor | Pop | Nop));
+    let looked_at = matches!(
+        next.mnemonic(),
+        Cmp | Test | Mov | Movsxd | Neg | Ret | Pop | Push | Nop | Xor | Lea | Jmp | Add
+    ) || next.is_jcc_short_or_near();
+    nearest && looked_at && !high_byte(next) && before.iter().take(4).all(ordinary)
 }
 
 fn find_pair(bytes: &[u8]) -> Option<usize> {

@@ -277,6 +277,16 @@ fn raw_calls_are_found_and_told_from_chance() {
     assert!(has_raw_calls(&raw, &FILE_CALLS));
     let unknown = [&pad[..], &[0x48, 0x89, 0xf8], SYSCALL, RET, &pad].concat();
     assert!(has_raw_calls(&unknown, &FILE_CALLS));
+    // sub; xchg; syscall; or, as a table of constants may decode
+    let table = [
+        &pad[..],
+        &[0x28, 0xaa, 0x3f, 0x07, 0x1f, 0x02, 0x86, 0xfa],
+        SYSCALL,
+        &[0x09, 0xe6],
+        &pad,
+    ]
+    .concat();
+    assert!(!has_raw_calls(&table, &FILE_CALLS));
     let futex = [&pad[..], &mov_eax(nr::FUTEX), SYSCALL, RET, &pad].concat();
     assert!(!has_raw_calls(&futex, &FILE_CALLS));
     // mov rdx, 0x90050f90: the bytes are part of an immediate.
