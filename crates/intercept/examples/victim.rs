@@ -237,6 +237,15 @@ fn processes() {
         }
         assert_eq!(wait(raw), 0);
     }
+    // Executed by a vfork child from within a hook, which thus never ends.
+    std::fs::copy("/bin/true", "/pfs-demo/tool").unwrap();
+    for _ in 0..3 {
+        let tool = std::process::Command::new("/pfs-demo/tool")
+            .status()
+            .unwrap();
+        assert!(tool.success());
+        assert_eq!(read_x(), "hello\n");
+    }
     for _ in 0..20 {
         let out = std::process::Command::new("cat")
             .arg("/pfs-demo/x")
