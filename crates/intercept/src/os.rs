@@ -94,7 +94,16 @@ impl Fd {
         unsafe { syscall!(nr::FACCESSAT, self.0, name.as_ptr(), 0) }.is_ok()
     }
 
+    /// Writes all of `bytes` to an empty file.
     pub(crate) fn write_all(&self, mut bytes: &[u8]) -> Result<()> {
+        const RLIMIT_FSIZE: usize = 1;
+        let mut limit = [u64::MAX; 2];
+        // Beyond this limit a write would raise SIGXFSZ, which ends the program.
+        // SAFETY: the buffer has the two words of struct rlimit64.
+        unsafe { syscall!(nr::PRLIMIT64, 0, RLIMIT_FSIZE, 0, limit.as_mut_ptr())? };
+        if limit[0] < bytes.len() as u64 {
+            return Err(Errno::EFBIG);
+        }
         while !bytes.is_empty() {
             // SAFETY: the buffer is valid for its length.
             match unsafe { syscall!(nr::WRITE, self.0, bytes.as_ptr(), bytes.len()) } {

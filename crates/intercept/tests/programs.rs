@@ -225,6 +225,26 @@ fn raw_calls_are_served() {
     }
 }
 
+/// Where no file of any kind can be written, the text is changed in place.
+#[test]
+fn rewritten_in_place_as_a_last_resort() {
+    let demo = Demo::new();
+    let parent = tempfile::tempdir().unwrap();
+    // Bash makes a cache before the limit holds; its child must not find it.
+    let limited = "ulimit -f 0; rm -r \"$PFS_DEMO_CACHE\"; exec cat /pfs-demo/x";
+    let out = Command::new("bash")
+        .args(["-c", limited])
+        .env("LD_PRELOAD", examples().join("libdemo_preload.so"))
+        .env("PFS_DEMO_DIR", demo.backing.path())
+        .env("PFS_DEMO_CACHE", parent.path().join("cache"))
+        .env("PFS_DEMO_VERBOSE", "1")
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.stdout, b"hello\n", "{stderr}");
+    assert!(stderr.contains("result: Ok(InPlace)"), "{stderr}");
+}
+
 /// An image that is damaged, foreign or readable by others is not used; the program runs on.
 #[test]
 fn cache_is_trusted_only_when_private() {
