@@ -169,8 +169,8 @@ pub(crate) fn anonymous(len: usize) -> Result<usize> {
     }
 }
 
-/// An entry of the kernel's auxiliary vector (`getauxval(3)`).
-pub(crate) fn auxiliary(kind: usize) -> Option<usize> {
+/// Entries of the auxiliary vector as the kernel made it (`getauxval(3)`).
+pub(crate) fn auxiliary<const N: usize>(kinds: [usize; N]) -> Option<[usize; N]> {
     const PR_GET_AUXV: usize = 0x4155_5856;
     let mut words = [0usize; 128];
     let len = size_of_val(&words);
@@ -182,10 +182,17 @@ pub(crate) fn auxiliary(kind: usize) -> Option<usize> {
         })
     };
     got.ok()?;
-    words
-        .chunks_exact(2)
-        .find(|pair| pair[0] == kind)
-        .map(|pair| pair[1])
+    let find = |kind| {
+        words
+            .chunks_exact(2)
+            .find(|pair| pair[0] == kind)
+            .map(|pair| pair[1])
+    };
+    let mut values = [0; N];
+    for (value, kind) in values.iter_mut().zip(kinds) {
+        *value = find(kind)?;
+    }
+    Some(values)
 }
 
 pub(crate) fn getpid() -> u32 {

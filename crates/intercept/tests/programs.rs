@@ -225,6 +225,21 @@ fn raw_calls_are_served() {
     }
 }
 
+/// The dynamic linker started as a program, with the library on its command line.
+#[test]
+fn dynamic_linker_as_a_program() {
+    let demo = Demo::new();
+    let library = examples().join("libdemo_preload.so");
+    let out = Command::new("/lib64/ld-linux-x86-64.so.2")
+        .arg("--preload")
+        .arg(library)
+        .args(["/bin/cat", "/pfs-demo/x"])
+        .env("PFS_DEMO_DIR", demo.backing.path())
+        .output()
+        .unwrap();
+    assert_eq!(out.stdout, b"hello\n", "{out:?}");
+}
+
 /// Where no file of any kind can be written, the text is changed in place.
 #[test]
 fn rewritten_in_place_as_a_last_resort() {
