@@ -1,1 +1,43 @@
-//! The embedded engine: pools, containers, objects, log and recovery, shared by processes.
+//! The embedded engine: pools, containers, records, blocks, log and recovery, used by any number
+//! of processes at once without a daemon.
+//!
+//! ```text
+//!   system                        the system root, pool registry, pool maps, who may attach
+//!   containers   place              what objects are and where they lie
+//!   tx           takeover           atomic changes, and those of the dead
+//!   pages        space              memory and blocks, given out and taken back
+//!   log          media              the redo stream, the bytes of rank files
+//!   pool  thread  process  attach   who is here, holding what
+//!   layout  limits                  every word of the arena
+//! ```
+
+mod attach;
+mod checkpoint;
+mod containers;
+mod error;
+mod layout;
+mod limits;
+mod log;
+mod media;
+mod pages;
+pub mod place;
+mod pool;
+pub mod process;
+mod rebuild;
+mod space;
+pub mod system;
+mod takeover;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod thread;
+mod tx;
+mod usage;
+
+pub use containers::{BLOB_BYTES_MAX, ContainerInfo};
+pub use error::EngineError;
+pub use layout::{BlockPtr, PageLink, PageState, Rec, Run, kind, tag_generation, tag_kind};
+pub use limits::{BLOCK, GRANULE, PAGE, RANKS_MAX, REPLICAS_MAX, TARGETS_MAX, TX_LOCKS_MAX};
+pub use pool::{LockId, Pool, PoolSpec};
+pub use space::{STAGED_MAX, Stage};
+pub use tx::Tx;
+pub use usage::{RankUsage, Usage};

@@ -33,6 +33,12 @@ pub fn fault_count() -> u64 {
     FAULTS.load(Ordering::Relaxed)
 }
 
+/// Inside a hook: has a signal come in that waits for the hook to end? A long wait should then give
+/// up with `EINTR`.
+pub fn signal_is_pending() -> bool {
+    tls::block().deferred.load(Ordering::Relaxed) != 0
+}
+
 pub(crate) fn count_panic() {
     PANICS.fetch_add(1, Ordering::Relaxed);
 }

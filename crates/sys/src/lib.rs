@@ -7,7 +7,10 @@
 pub mod clock;
 mod errno;
 pub mod futex;
+pub mod own_fd;
 pub mod raw;
+pub mod set_once;
+pub mod tls;
 pub mod uaccess;
 
 pub use errno::Errno;

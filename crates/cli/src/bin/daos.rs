@@ -1,2 +1,4 @@
 //! The `daos` command.
-fn main() {}
+fn main() -> std::process::ExitCode {
+    daos_cli::daos_main(std::env::args_os().collect())
+}

@@ -1,2 +1,4 @@
 //! The `dmg` command.
-fn main() {}
+fn main() -> std::process::ExitCode {
+    daos_cli::dmg_main(std::env::args_os().collect())
+}

@@ -1,0 +1,122 @@
+/* Names of 255 bytes, paths of 4096, ELOOP, odd bytes in names, many files. */
+#include "check.h"
+
+CASE(longest_name) {
+    char name[300];
+    memset(name, 'n', sizeof name);
+    name[255] = 0;
+    put(name, "x");
+    holds(name, "x");
+    DIR *d = opendir(".");
+    struct dirent *e;
+    int seen = 0;
+    while ((e = readdir(d))) seen |= strcmp(e->d_name, name) == 0;
+    EQ(seen, 1);
+    OK(rename(name, "short"));
+    OK(rename("short", name));
+    OK(unlink(name));
+    name[255] = 'n';
+    name[256] = 0;
+    ERR(open(name, O_CREAT | O_WRONLY, 0644), ENAMETOOLONG);
+    ERR(mkdir(name, 0755), ENAMETOOLONG);
+    ERR(symlink("x", name), ENAMETOOLONG);
+    struct stat st;
+    ERR(stat(name, &st), ENAMETOOLONG);
+    put("f", "");
+    ERR(rename("f", name), ENAMETOOLONG);
+    ERR(link("f", name), ENAMETOOLONG);
+}
+
+CASE(longest_path) {
+    static char path[5000];
+    memset(path, '/', sizeof path);
+    path[0] = '.';
+    put("f", "x");
+    path[4094] = 'f';
+    path[4095] = 0;
+    holds(path, "x");
+    path[4094] = '/';
+    path[4095] = 'f';
+    path[4096] = 0;
+    ERR(open(path, O_RDONLY), ENAMETOOLONG);
+    ERR(mkdir(path, 0755), ENAMETOOLONG);
+}
+
+CASE(longest_symlink) {
+    static char target[4200];
+    memset(target, 'a', sizeof target);
+    for (int i = 100; i < 4200; i += 100) target[i] = '/';
+    target[4095] = 0;
+    OK(symlink(target, "l"));
+    static char back[5000];
+    EQ(readlink("l", back, sizeof back), 4095);
+    MEM(back, target, 4095);
+    target[4095] = 'a';
+    target[4096] = 0;
+    ERR(symlink(target, "m"), ENAMETOOLONG);
+}
+
+CASE(odd_names) {
+    const char *names[] = {"with space", "new\nline", "\xff\xfe\x80", "-rf", "...", ".hidden", "a:b*c?", "\\", "'quote\""};
+    for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
+        put(names[i], names[i]);
+    }
+    for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
+        holds(names[i], names[i]);
+        OK(unlink(names[i]));
+    }
+}
+
+CASE(case_matters) {
+    put("Name", "upper");
+    put("name", "lower");
+    holds("Name", "upper");
+    holds("name", "lower");
+}
+
+CASE(many_links) {
+    put("f", "");
+    char name[32];
+    for (int i = 0; i < 1000; i++) {
+        snprintf(name, sizeof name, "l%d", i);
+        OK(link("f", name));
+    }
+    struct stat st;
+    OK(stat("f", &st));
+    EQ(st.st_nlink, 1001);
+}
+
+CASE(deeper_than_path_max) {
+    char name[201];
+    memset(name, 'd', 200);
+    name[200] = 0;
+    for (int i = 0; i < 30; i++) {
+        OK(mkdir(name, 0755));
+        OK(chdir(name));
+    }
+    put("f", "deep");
+    holds("f", "deep");
+    OK(unlink("f"));
+    for (int i = 0; i < 30; i++) {
+        OK(chdir(".."));
+        OK(rmdir(name));
+    }
+}
+
+CASE(create_remove_many) {
+    char name[32];
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 3000; i++) {
+            snprintf(name, sizeof name, "f%d", i);
+            OK(close(OK(open(name, O_CREAT | O_EXCL | O_WRONLY, 0644))));
+        }
+        for (int i = 0; i < 3000; i++) {
+            snprintf(name, sizeof name, "f%d", i);
+            OK(unlink(name));
+        }
+    }
+    DIR *d = opendir(".");
+    int n = 0;
+    while (readdir(d)) n++;
+    EQ(n, 2);
+}

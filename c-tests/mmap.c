@@ -1,0 +1,232 @@
+/* mmap(2): private and shared mappings, coherence with read and write, between processes, after close and unlink. */
+#include "check.h"
+#include <setjmp.h>
+#include <sys/mman.h>
+
+static int make(size_t len) {
+    int fd = OK(open("f", O_CREAT | O_RDWR, 0644));
+    unsigned char *buf = malloc(len);
+    fill(buf, len, 0, 11);
+    EQ(write(fd, buf, len), len);
+    free(buf);
+    return fd;
+}
+
+static void *map(size_t len, int prot, int flags, int fd, off_t at) {
+    void *p = mmap(NULL, len, prot, flags, fd, at);
+    if (p == MAP_FAILED) FAIL("mmap: %s", strerrorname_np(errno));
+    return p;
+}
+
+CASE(private_read) {
+    int fd = make(100000);
+    char *p = map(100000, PROT_READ, MAP_PRIVATE, fd, 0);
+    filled(p, 100000, 0, 11);
+    OK(close(fd));
+    filled(p, 100000, 0, 11);
+    OK(munmap(p, 100000));
+}
+
+CASE(offset_and_tail) {
+    int fd = make(10000);
+    char *p = map(8192, PROT_READ, MAP_SHARED, fd, 4096);
+    filled(p, 10000 - 4096, 4096, 11);
+    for (int i = 10000 - 4096; i < 8192; i++) EQ(p[i], 0);
+}
+
+CASE(private_write_stays_private) {
+    int fd = make(8192);
+    char *p = map(8192, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    memset(p, 'x', 8192);
+    unsigned char buf[8192];
+    EQ(pread(fd, buf, 8192, 0), 8192);
+    filled(buf, 8192, 0, 11);
+    EQ(p[77], 'x');
+}
+
+CASE(shared_write_is_read) {
+    int fd = make(100000);
+    char *p = map(100000, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    memcpy(p + 5000, "mapped", 6);
+    char buf[8] = {0};
+    EQ(pread(fd, buf, 6, 5000), 6);
+    STR(buf, "mapped");
+    EQ(pwrite(fd, "written", 7, 9000), 7);
+    MEM(p + 9000, "written", 7);
+    OK(msync(p, 100000, MS_SYNC));
+    OK(munmap(p, 100000));
+    int again = OK(open("f", O_RDONLY));
+    EQ(pread(again, buf, 6, 5000), 6);
+    STR(buf, "mapped");
+}
+
+CASE(shared_between_processes) {
+    int fd = OK(open("f", O_CREAT | O_RDWR, 0644));
+    OK(ftruncate(fd, 4096));
+    volatile int *p = map(4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    pid_t pid = OK(fork());
+    if (pid == 0) {
+        int other = OK(open("f", O_RDWR));
+        volatile int *q = map(4096, PROT_READ | PROT_WRITE, MAP_SHARED, other, 0);
+        q[1] = 42;
+        __sync_synchronize();
+        q[0] = 1;
+        while (q[2] != 7) usleep(100);
+        _exit(0);
+    }
+    while (p[0] != 1) usleep(100);
+    EQ(p[1], 42);
+    p[2] = 7;
+    EQ(wait_for(pid), 0);
+}
+
+CASE(shared_survives_exit) {
+    IN_CHILD({
+        int fd = make(50000);
+        char *p = map(50000, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        OK(close(fd));
+        memcpy(p + 40000, "left behind", 11);
+    });
+    char buf[16] = {0};
+    int fd = OK(open("f", O_RDONLY));
+    EQ(pread(fd, buf, 11, 40000), 11);
+    STR(buf, "left behind");
+}
+
+CASE(sees_growth) {
+    int fd = OK(open("f", O_CREAT | O_RDWR, 0644));
+    OK(ftruncate(fd, 100));
+    char *p = map(8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    OK(ftruncate(fd, 8192));
+    p[8000] = 'g';
+    char c;
+    EQ(pread(fd, &c, 1, 8000), 1);
+    EQ(c, 'g');
+    EQ(pwrite(fd, "w", 1, 5000), 1);
+    EQ(p[5000], 'w');
+}
+
+static sigjmp_buf back;
+static void on_bus(int sig) { siglongjmp(back, sig); }
+
+CASE(bus_error_past_end) {
+    int fd = make(100);
+    signal(SIGBUS, on_bus);
+    volatile char *p = map(8192, PROT_READ, MAP_SHARED, fd, 0);
+    int sig = sigsetjmp(back, 1);
+    if (sig == 0) {
+        (void)p[5000];
+        FAIL("no SIGBUS");
+    }
+    EQ(sig, SIGBUS);
+}
+
+CASE(errors) {
+    int fd = make(8192);
+    int rd = OK(open("f", O_RDONLY)), wr = OK(open("f", O_WRONLY));
+    CHECK(mmap(NULL, 4096, PROT_WRITE, MAP_SHARED, rd, 0) == MAP_FAILED);
+    EQ(errno, EACCES);
+    CHECK(mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, wr, 0) == MAP_FAILED);
+    EQ(errno, EACCES);
+    CHECK(mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, fd, 100) == MAP_FAILED);
+    EQ(errno, EINVAL);
+    CHECK(mmap(NULL, 0, PROT_READ, MAP_PRIVATE, fd, 0) == MAP_FAILED);
+    EQ(errno, EINVAL);
+    int dir = OK(open(".", O_RDONLY));
+    CHECK(mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, dir, 0) == MAP_FAILED);
+    EQ(errno, ENODEV);
+    map(4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, rd, 0);
+}
+
+CASE(protect_and_remap) {
+    int fd = make(8192);
+    char *p = map(4096, PROT_READ, MAP_SHARED, fd, 0);
+    OK(mprotect(p, 4096, PROT_READ | PROT_WRITE));
+    p[0] = 'P';
+    p = mremap(p, 4096, 8192, MREMAP_MAYMOVE);
+    CHECK(p != MAP_FAILED);
+    p[4096] = 'Q';
+    char c;
+    EQ(pread(fd, &c, 1, 0), 1);
+    EQ(c, 'P');
+    EQ(pread(fd, &c, 1, 4096), 1);
+    EQ(c, 'Q');
+    EQ(munmap(p, 8192), 0);
+}
+
+CASE(fixed_over_part) {
+    int fd = make(16384);
+    char *p = map(16384, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(mmap(p + 4096, 4096, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 8192) == p + 4096);
+    filled(p + 4096, 4096, 8192, 11);
+    EQ(p[0], 0);
+    OK(munmap(p + 4096, 4096));
+    EQ(p[8192], 0);
+}
+
+CASE(after_unlink) {
+    int fd = make(8192);
+    char *p = map(8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    OK(unlink("f"));
+    OK(close(fd));
+    filled(p, 8192, 0, 11);
+    p[1] = 'x';
+    EQ(p[1], 'x');
+}
+
+CASE(truncated_under_map) {
+    int fd = make(20000);
+    char *p = map(20000, PROT_READ, MAP_SHARED, fd, 0);
+    OK(ftruncate(fd, 50));
+    OK(ftruncate(fd, 20000));
+    EQ(p[100], 0);
+    EQ(p[15000], 0);
+}
+
+CASE(in_child_after_fork) {
+    int fd = make(8192);
+    char *p = map(8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    IN_CHILD(memcpy(p + 10, "from child", 10));
+    MEM(p + 10, "from child", 10);
+    char buf[10];
+    EQ(pread(fd, buf, 10, 10), 10);
+    MEM(buf, "from child", 10);
+}
+
+CASE(read_into_mapping_and_write_from_it) {
+    int fd = make(100000);
+    int out = OK(open("g", O_CREAT | O_RDWR, 0644));
+    char *p = map(100000, PROT_READ, MAP_SHARED, fd, 0);
+    EQ(write(out, p, 100000), 100000);
+    OK(ftruncate(out, 200000));
+    char *q = map(200000, PROT_READ | PROT_WRITE, MAP_SHARED, out, 0);
+    EQ(pread(fd, q + 100000, 100000, 0), 100000);
+    filled(q, 100000, 0, 11);
+    filled(q + 100000, 100000, 0, 11);
+    OK(munmap(q, 200000));
+    static unsigned char buf[100000];
+    EQ(pread(out, buf, 100000, 100000), 100000);
+    filled(buf, 100000, 0, 11);
+}
+
+CASE(mtime_moves) {
+    int fd = make(4096);
+    struct timespec old[2] = {{1000, 0}, {1000, 0}};
+    char *p = map(4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    OK(futimens(fd, old));
+    p[0] = 'x';
+    OK(msync(p, 4096, MS_SYNC));
+    OK(munmap(p, 4096));
+    struct stat st;
+    OK(fstat(fd, &st));
+    CHECK(st.st_mtim.tv_sec > 1000);
+}
+
+CASE(proc_maps_and_madvise) {
+    int fd = make(65536);
+    char *p = map(65536, PROT_READ, MAP_SHARED, fd, 0);
+    OK(madvise(p, 65536, MADV_SEQUENTIAL));
+    OK(madvise(p, 65536, MADV_WILLNEED));
+    OK(madvise(p, 65536, MADV_DONTNEED));
+    filled(p, 65536, 0, 11);
+}

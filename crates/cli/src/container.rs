@@ -1,0 +1,373 @@
+//! `daos container`: listing, querying, changing and destroying containers.
+
+use crate::container_check::{CheckArgs, check};
+use crate::container_create::{CreateArgs, create};
+use crate::names::{ContArgs, PoolArg};
+use crate::output::{Failure, Reply, Tool};
+use crate::pool::{attr_get, attr_list, attr_names, attr_pairs};
+use crate::session::{Opened, now_ns, open_container, open_pool};
+use crate::table::{block, table};
+use clap::{Args, Subcommand};
+use daos_types::{
+    ContainerMeta, Der, Hlc, ObjectClass, PROP_KEYS, PropError, PropRow, format_base2, split_pairs,
+};
+use engine::ContainerInfo;
+use serde::Serialize;
+
+/// Commands on containers.
+#[derive(Subcommand, Debug)]
+pub(crate) enum ContainerCommand {
+    /// create a container
+    Create(Box<CreateArgs>),
+    /// list all containers in pool
+    #[command(visible_alias = "ls")]
+    List(PoolArg),
+    /// query a container
+    Query(ContArgs),
+    /// destroy a container
+    Destroy(DestroyArgs),
+    /// check the namespace of a container
+    Check(CheckArgs),
+    /// get container properties
+    #[command(visible_alias = "getprop")]
+    GetProp(GetPropArgs),
+    /// set container properties
+    #[command(visible_alias = "setprop")]
+    SetProp(SetPropArgs),
+    /// list container user-defined attributes
+    #[command(visible_aliases = ["list-attrs", "lsattr"])]
+    ListAttr(ListAttrArgs),
+    /// get container user-defined attribute
+    #[command(visible_alias = "getattr")]
+    GetAttr(ContArgs),
+    /// set container user-defined attribute
+    #[command(visible_alias = "setattr")]
+    SetAttr(ContArgs),
+    /// delete container user-defined attribute
+    #[command(visible_alias = "delattr")]
+    DelAttr(ContArgs),
+}
+
+/// Arguments of `container destroy`.
+#[derive(Args, Debug)]
+pub(crate) struct DestroyArgs {
+    #[command(flatten)]
+    cont: ContArgs,
+    /// Destroy also while the container is open
+    #[arg(short = 'f', long)]
+    force: bool,
+}
+
+/// Arguments of `container get-prop`.
+#[derive(Args, Debug)]
+pub(crate) struct GetPropArgs {
+    #[command(flatten)]
+    cont: ContArgs,
+    /// Keys, comma separated (default: all)
+    #[arg(long)]
+    properties: Option<String>,
+}
+
+/// Arguments of `container set-prop`.
+#[derive(Args, Debug)]
+pub(crate) struct SetPropArgs {
+    #[command(flatten)]
+    cont: ContArgs,
+    /// key:value pairs, comma separated
+    #[arg(long)]
+    properties: Option<String>,
+}
+
+/// Arguments of `container list-attr`.
+#[derive(Args, Debug)]
+pub(crate) struct ListAttrArgs {
+    #[command(flatten)]
+    cont: ContArgs,
+    /// Include values
+    #[arg(short = 'V', long)]
+    verbose_values: bool,
+}
+
+#[derive(Serialize)]
+struct ListedJson {
+    uuid: String,
+    label: String,
+}
+
+/// `container list`, also `pool list-containers`.
+pub(crate) fn list(tool: Tool, pool: PoolArg) -> Result<Reply, Failure> {
+    let name = pool.name()?;
+    let (_, attached) = open_pool(&name, &format!("failed to connect to pool {name}"))?;
+    let mut found = attached.containers().map_err(|e| Failure::engine("", &e))?;
+    found.sort_by(|a, b| (&a.label, a.uuid).cmp(&(&b.label, b.uuid)));
+    let shown = |info: &ContainerInfo| match info.label.as_str() {
+        "" => "container_label_not_set".to_owned(),
+        label => label.to_owned(),
+    };
+    let rows: Vec<_> = found
+        .iter()
+        .map(|info| vec![info.uuid.to_string(), shown(info)])
+        .collect();
+    let text = if rows.is_empty() {
+        "No containers.\n".to_owned()
+    } else {
+        table(&["UUID", "Label"], &rows)
+    };
+    let json: Vec<_> = found
+        .iter()
+        .map(|info| ListedJson {
+            uuid: info.uuid.to_string(),
+            label: shown(info),
+        })
+        .collect();
+    tool.reply(text, &json)
+}
+
+/// The answer of `create` and `query`, keys in the order of DAOS.
+#[derive(Serialize)]
+pub(crate) struct ContainerJson {
+    pool_uuid: String,
+    container_uuid: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    container_label: String,
+    latest_snapshot: u64,
+    redundancy_factor: u8,
+    num_handles: u32,
+    num_snapshots: u32,
+    open_time: u64,
+    close_modify_time: u64,
+    container_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    object_class: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dir_object_class: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_object_class: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    hints: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chunk_size: Option<u32>,
+}
+
+fn class_name(id: u32) -> String {
+    ObjectClass::from_id(id).map_or_else(|| "UNKNOWN".to_owned(), |class| class.to_string())
+}
+
+fn is_posix(meta: &ContainerMeta) -> bool {
+    meta.kind == daos_types::ContainerType::Posix
+}
+
+impl ContainerJson {
+    /// Describes a container that has just been opened to be looked at.
+    pub(crate) fn new(pool: &str, info: &ContainerInfo, meta: &ContainerMeta) -> ContainerJson {
+        let posix = is_posix(meta);
+        let unset = || "UNKNOWN".to_owned();
+        ContainerJson {
+            pool_uuid: pool.to_owned(),
+            container_uuid: info.uuid.to_string(),
+            container_label: info.label.clone(),
+            latest_snapshot: 0,
+            redundancy_factor: meta.props.rd_fac,
+            num_handles: 1,
+            num_snapshots: 0,
+            open_time: Hlc::from_unix_ns(now_ns()).0,
+            close_modify_time: meta.changed().0,
+            container_type: meta.kind.name(),
+            object_class: posix.then(|| {
+                meta.object_class
+                    .map_or_else(unset, |class| class.to_string())
+            }),
+            dir_object_class: posix.then(|| class_name(info.dir_class)),
+            file_object_class: posix.then(|| class_name(info.file_class)),
+            hints: meta.hints.clone(),
+            chunk_size: posix.then_some(info.chunk_size),
+        }
+    }
+
+    /// The block `create` prints.
+    pub(crate) fn short_text(&self) -> String {
+        let mut rows = vec![("Container UUID ", self.container_uuid.clone())];
+        if !self.container_label.is_empty() {
+            rows.push(("Container Label", self.container_label.clone()));
+        }
+        rows.push(("Container Type ", self.container_type.to_owned()));
+        block(&rows)
+    }
+
+    fn long_text(&self) -> String {
+        let time = |stamp: u64| format!("{stamp:#x} ({})", Hlc(stamp));
+        let mut rows = vec![("Container UUID", self.container_uuid.clone())];
+        if !self.container_label.is_empty() {
+            rows.push(("Container Label", self.container_label.clone()));
+        }
+        rows.extend([
+            ("Container Type", self.container_type.to_owned()),
+            ("Pool UUID", self.pool_uuid.clone()),
+            (
+                "Container redundancy factor",
+                self.redundancy_factor.to_string(),
+            ),
+            ("Number of open handles", self.num_handles.to_string()),
+            ("Latest open time", time(self.open_time)),
+            ("Latest close/modify time", time(self.close_modify_time)),
+            ("Number of snapshots", self.num_snapshots.to_string()),
+        ]);
+        for (key, value) in [
+            ("Object Class", &self.object_class),
+            ("Dir Object Class", &self.dir_object_class),
+            ("File Object Class", &self.file_object_class),
+        ] {
+            rows.extend(value.clone().map(|value| (key, value)));
+        }
+        if !self.hints.is_empty() {
+            rows.push(("Hints", self.hints.clone()));
+        }
+        rows.extend(
+            self.chunk_size
+                .map(|size| ("Chunk Size", format_base2(size.into()))),
+        );
+        let width = rows.iter().map(|(key, _)| key.len()).max().unwrap_or(0) + 1;
+        let padded: Vec<(String, String)> = rows
+            .into_iter()
+            .map(|(key, value)| (format!("{key:<width$}"), value))
+            .collect();
+        block(
+            &padded
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.clone()))
+                .collect::<Vec<_>>(),
+        )
+    }
+}
+
+fn query(tool: Tool, cont: ContArgs) -> Result<Reply, Failure> {
+    let opened = open_container(cont.split(0, 0)?, "")?;
+    let json = ContainerJson::new(&opened.pool.uuid.to_string(), &opened.info, &opened.meta);
+    tool.reply(json.long_text(), &json)
+}
+
+fn destroy(tool: Tool, args: DestroyArgs) -> Result<Reply, Failure> {
+    let names = args.cont.split(0, 0)?;
+    let name = names.cont.clone();
+    let outer = format!("failed to destroy container {name}");
+    let opened = open_container(names, &outer)?;
+    opened
+        .destroy(args.force)
+        .map_err(|failure| failure.under(&outer))?;
+    tool.done(format!("Successfully destroyed container {name}\n"))
+}
+
+fn rows_of(meta: &ContainerMeta, keys: Option<&str>) -> Result<Vec<PropRow>, PropError> {
+    let row = |key: &str| {
+        meta.row(key)
+            .ok_or_else(|| PropError::Unknown(key.to_owned()))
+    };
+    match keys {
+        Some(keys) => keys.split(',').map(|key| row(key.trim())).collect(),
+        None => PROP_KEYS
+            .iter()
+            .map(|(key, _)| *key)
+            .chain(["acl"])
+            .map(row)
+            .collect(),
+    }
+}
+
+fn get_prop(tool: Tool, args: GetPropArgs) -> Result<Reply, Failure> {
+    let names = args.cont.split(0, 1)?;
+    let name = names.cont.clone();
+    let keys = names.rest.first().cloned().or(args.properties);
+    let opened = open_container(names, "")?;
+    let rows = rows_of(&opened.meta, keys.as_deref()).map_err(|bad| {
+        Failure::plain(format!(
+            "failed to fetch properties for container {name}: {bad}"
+        ))
+    })?;
+    let cells: Vec<_> = rows
+        .iter()
+        .map(|row| vec![row.title(), row.value.to_string()])
+        .collect();
+    let text = format!(
+        "Properties for container {name}\n{}",
+        table(&["Name", "Value"], &cells)
+    );
+    tool.reply(text, &rows)
+}
+
+fn set_prop(tool: Tool, args: SetPropArgs) -> Result<Reply, Failure> {
+    let names = args.cont.split(0, 1)?;
+    let name = names.cont.clone();
+    let pairs = names.rest.first().cloned().or(args.properties);
+    let pairs = pairs.ok_or_else(|| Failure::usage("key:value pairs are required"))?;
+    let plain = |bad: PropError| Failure::plain(bad.to_string());
+    let pairs = split_pairs(&pairs).map_err(plain)?;
+    let mut trial = daos_types::ContainerProps::default();
+    for (key, value) in &pairs {
+        trial.change(key, value).map_err(plain)?;
+    }
+    let mut opened = open_container(names, "")?;
+    for (key, value) in &pairs {
+        opened.meta.props.change(key, value).map_err(plain)?;
+    }
+    let outer = format!("failed to set properties on container {name}");
+    opened.store().map_err(|failure| failure.under(&outer))?;
+    tool.done("Properties were successfully set\n")
+}
+
+/// Opens the container of an attribute command; the attributes stand behind it.
+fn attr_target(cont: ContArgs, least: usize) -> Result<(String, Opened, Option<String>), Failure> {
+    let names = cont.split(least, 1)?;
+    let (name, attrs) = (names.cont.clone(), names.rest.first().cloned());
+    Ok((name, open_container(names, "")?, attrs))
+}
+
+fn attributes(tool: Tool, command: ContainerCommand) -> Result<Reply, Failure> {
+    match command {
+        ContainerCommand::ListAttr(args) => {
+            let (name, opened, _) = attr_target(args.cont, 0)?;
+            let title = format!("container {name}");
+            attr_list(tool, &title, &opened.meta.attrs, args.verbose_values)
+        }
+        ContainerCommand::GetAttr(cont) => {
+            let (name, opened, names) = attr_target(cont, 0)?;
+            let failing = format!("failed to get attributes from container {name}");
+            let title = format!("container {name}");
+            attr_get(tool, &title, &failing, &opened.meta.attrs, names.as_deref())
+        }
+        ContainerCommand::SetAttr(cont) => {
+            let (name, mut opened, pairs) = attr_target(cont, 1)?;
+            for (key, value) in attr_pairs(pairs)? {
+                opened.meta.set_attr(&key, value.as_bytes());
+            }
+            let outer = format!("failed to set attributes on container {name}");
+            opened.store().map_err(|failure| failure.under(&outer))?;
+            tool.done("")
+        }
+        ContainerCommand::DelAttr(cont) => {
+            let (name, mut opened, names) = attr_target(cont, 1)?;
+            let names = attr_names(names)?;
+            opened
+                .meta
+                .attrs
+                .retain(|(known, _)| !names.contains(known));
+            let outer = format!("failed to delete attributes on container {name}");
+            opened.store().map_err(|failure| failure.under(&outer))?;
+            tool.done("")
+        }
+        _ => Err(Failure::der("", Der::NoSys)),
+    }
+}
+
+/// Runs a `daos container` command.
+pub(crate) fn run(tool: Tool, command: ContainerCommand) -> Result<Reply, Failure> {
+    match command {
+        ContainerCommand::Create(args) => create(tool, *args),
+        ContainerCommand::List(pool) => list(tool, pool),
+        ContainerCommand::Query(cont) => query(tool, cont),
+        ContainerCommand::Destroy(args) => destroy(tool, args),
+        ContainerCommand::Check(args) => check(tool, args),
+        ContainerCommand::GetProp(args) => get_prop(tool, args),
+        ContainerCommand::SetProp(args) => set_prop(tool, args),
+        other => attributes(tool, other),
+    }
+}

@@ -1,0 +1,169 @@
+//! From the names a user types to open pools and containers.
+
+use crate::names::ContNames;
+use crate::output::Failure;
+use crate::progress::Bar;
+use daos_types::{ContainerMeta, Der, Ident};
+use dfs::Dfs;
+use engine::system::{PoolDescriptor, SystemError, SystemRoot};
+use engine::{ContainerInfo, EngineError, Pool};
+use std::os::unix::ffi::OsStrExt;
+
+/// A non-empty environment variable as text.
+pub(crate) fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Nanoseconds since the Unix epoch.
+pub(crate) fn now_ns() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    now.tv_sec
+        .saturating_mul(1_000_000_000)
+        .saturating_add(now.tv_nsec)
+}
+
+/// Name of an id in a file like `/etc/passwd`; the number itself if there is none.
+fn name_of(file: &str, id: u32) -> String {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let mut entries = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let known = entries.find(|fields| fields.get(2).is_some_and(|text| *text == id.to_string()));
+    let name = known.and_then(|fields| fields.first().map(|name| (*name).to_owned()));
+    name.unwrap_or_else(|| id.to_string())
+}
+
+/// Name of the user who runs the command.
+pub(crate) fn user_name() -> String {
+    name_of("/etc/passwd", rustix::process::geteuid().as_raw())
+}
+
+/// Name of the group of the user who runs the command.
+pub(crate) fn group_name() -> String {
+    name_of("/etc/group", rustix::process::getegid().as_raw())
+}
+
+/// The system root of this environment.
+pub(crate) fn system_root() -> Result<SystemRoot, Failure> {
+    let value = std::env::var_os("DAOS_EMBEDDED_ROOT");
+    Ok(SystemRoot::locate(
+        value.as_ref().map(|value| value.as_bytes()),
+    )?)
+}
+
+/// Finds a pool for a `daos` command; `outer` opens the error line.
+pub(crate) fn find_pool(name: &str, outer: &str) -> Result<PoolDescriptor, Failure> {
+    let ident: Ident = name
+        .parse()
+        .map_err(|bad| Failure::der(outer, Der::Inval).because(bad))?;
+    match system_root()?.find_pool(&ident) {
+        Ok(pool) => Ok(pool),
+        Err(error) => Err(Failure::der(outer, error.der()).because(error)),
+    }
+}
+
+/// Whether an error means that the pool does not exist.
+pub(crate) fn is_missing(error: &SystemError) -> bool {
+    matches!(error, SystemError::NoPool { .. })
+}
+
+/// Finds and attaches a pool.
+pub(crate) fn open_pool(
+    name: &str,
+    outer: &str,
+) -> Result<(PoolDescriptor, &'static Pool), Failure> {
+    let ident: Ident = name
+        .parse()
+        .map_err(|bad| Failure::der(outer, Der::Inval).because(bad))?;
+    let opened = system_root()?.open_pool(&ident);
+    opened.map_err(|error| Failure::der(outer, error.der()).because(error))
+}
+
+/// A container that was found.
+pub(crate) struct Opened {
+    /// Its pool.
+    pub(crate) pool: PoolDescriptor,
+    /// The attached pool.
+    pub(crate) attached: &'static Pool,
+    /// What the engine knows of it.
+    pub(crate) info: ContainerInfo,
+    /// Its properties and attributes.
+    pub(crate) meta: ContainerMeta,
+}
+
+impl Failure {
+    /// A failure of the engine; `outer` opens the error line.
+    pub(crate) fn engine(outer: &str, error: &EngineError) -> Failure {
+        Failure::der(outer, error.der()).because(error)
+    }
+}
+
+/// Finds a container; `outer` opens the error line.
+pub(crate) fn open_container(names: ContNames, outer: &str) -> Result<Opened, Failure> {
+    let (pool, attached) = open_pool(&names.pool, outer)?;
+    let info = attached
+        .find_container(&names.cont)
+        .map_err(|error| match error {
+            EngineError::NotFound(_) => Failure::der(outer, Der::NonExist).because(format!(
+                "no container {} in pool {}; see: daos container list {}",
+                names.cont, names.pool, names.pool
+            )),
+            other => Failure::engine(outer, &other),
+        })?;
+    let meta = ContainerMeta::decode(&info.blob).map_err(|bad| {
+        Failure::der(outer, Der::Io).because(format!("container {}: {bad}", names.cont))
+    })?;
+    Ok(Opened {
+        pool,
+        attached,
+        info,
+        meta,
+    })
+}
+
+impl Opened {
+    /// Stores changed properties and attributes.
+    pub(crate) fn store(&mut self) -> Result<(), Failure> {
+        self.meta.changed_ns = now_ns();
+        let inval = |why: &dyn std::fmt::Display| Failure::der("", Der::Inval).because(why);
+        self.info.blob = self.meta.encode().map_err(|bad| inval(&bad))?;
+        self.info.label = self
+            .meta
+            .props
+            .label
+            .as_ref()
+            .map_or("", |label| label.as_str())
+            .to_owned();
+        self.attached
+            .update_container(&self.info)
+            .map_err(|error| match error {
+                EngineError::Exists(_) => Failure::der("", Der::Exist).because(format!(
+                    "another container of pool {} has the label {}",
+                    self.pool.label, self.info.label
+                )),
+                other => Failure::engine("", &other),
+            })
+    }
+
+    /// Removes everything in the container, then the container.
+    ///
+    /// Without `force`, `DER_BUSY` while a process has the container mounted.
+    pub(crate) fn destroy(self, force: bool) -> Result<(), Failure> {
+        if !force && self.pool.container_is_open(&self.info)? {
+            return Err(Failure::der("", Der::Busy).because(format!(
+                "programs use the container; end them, or use --force: daos container destroy -f \
+                 {} {}",
+                self.pool.label, self.info.uuid
+            )));
+        }
+        let bar = Bar::count("Removing");
+        // Without a namespace there is nothing to empty: another type of container, or a
+        // destruction that was cut behind the removal of its root.
+        if let Ok(dfs) = Dfs::mount(self.attached, &self.info) {
+            dfs.destroy(&mut |removed| bar.at(removed))
+                .map_err(|e| Failure::errno("removing the files of the container", e))?;
+        }
+        bar.finish();
+        self.attached
+            .remove_container(self.info.uuid)
+            .map_err(|e| Failure::engine("", &e))
+    }
+}

@@ -1,0 +1,188 @@
+//! Reading and writing through open file descriptions.
+
+mod copy;
+pub(crate) mod cursor;
+pub(crate) mod read;
+pub(crate) mod write;
+
+use crate::map::SIZE_MAX;
+use crate::map::file::File;
+use crate::ofd::{Open, flag};
+use crate::{Dfs, IoVec, Ofd, mapfile};
+use core::sync::atomic::Ordering;
+use cursor::{Cursor, Source};
+use sys::{Errno, Result};
+use write::{Rules, Start, write_at};
+
+impl Dfs {
+    /// Reads at the description's offset and moves it (`read(2)`, `readv(2)`).
+    ///
+    /// Two readers that share a description never get the same bytes. `EBADF`, `EISDIR`, `EFAULT`,
+    /// `EINVAL`, `EIO`.
+    ///
+    /// # Safety
+    /// The buffers are the program's to be overwritten: no Rust reference to them exists.
+    pub unsafe fn read(&self, ofd: Ofd, iov: &[IoVec]) -> Result<usize> {
+        let (open, file) = self.open_for(ofd, false)?;
+        let cursor = Cursor::new(iov)?;
+        let offset = open.offset()?;
+        let mut pos = offset.load(Ordering::Acquire);
+        loop {
+            let read = transfer_in(&open, &file, cursor, pos)?;
+            let moved = offset.compare_exchange(
+                pos,
+                pos + read as u64,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            );
+            match moved {
+                Ok(_) => return Ok(read),
+                Err(now) => pos = now,
+            }
+        }
+    }
+
+    /// Reads at a position (`pread(2)`, `preadv(2)`); the offset stays.
+    ///
+    /// # Safety
+    /// As for [`Dfs::read`].
+    pub unsafe fn pread(&self, ofd: Ofd, iov: &[IoVec], pos: i64) -> Result<usize> {
+        let pos = u64::try_from(pos).map_err(|_| Errno::EINVAL)?;
+        let (open, file) = self.open_for(ofd, false)?;
+        transfer_in(&open, &file, Cursor::new(iov)?, pos)
+    }
+
+    /// Writes at the description's offset and moves it, or with `O_APPEND` at the end of the file
+    /// (`write(2)`, `writev(2)`).
+    ///
+    /// # Safety
+    /// The buffers are the program's to be read; other threads may change them meanwhile.
+    pub unsafe fn write(&self, ofd: Ofd, iov: &[IoVec]) -> Result<usize> {
+        let (open, file) = self.open_for(ofd, true)?;
+        let cursor = Cursor::new(iov)?;
+        let offset = open.offset()?;
+        if open.flags & flag::APPEND != 0 {
+            let (written, end) = transfer_out(self, &open, &file, cursor, Start::End)?;
+            if written > 0 {
+                offset.store(end, Ordering::Release);
+            }
+            return Ok(written);
+        }
+        // The range is taken before it is written, so that nobody who shares the description
+        // writes there too; what was not written is given back if nobody went on behind it.
+        let mut pos = offset.load(Ordering::Acquire);
+        let len = loop {
+            let len = (cursor.left() as u64).min(SIZE_MAX.saturating_sub(pos));
+            let taken =
+                offset.compare_exchange(pos, pos + len, Ordering::AcqRel, Ordering::Acquire);
+            match taken {
+                Ok(_) => break len,
+                Err(now) => pos = now,
+            }
+        };
+        let written = transfer_out(self, &open, &file, cursor, Start::At(pos));
+        let done = written.map_or(0, |(written, _)| written as u64);
+        if done < len {
+            // If somebody else has moved the offset since, it stays there.
+            offset
+                .compare_exchange(pos + len, pos + done, Ordering::AcqRel, Ordering::Acquire)
+                .unwrap_or_default();
+        }
+        written.map(|(written, _)| written)
+    }
+
+    /// Writes at a position (`pwrite(2)`, `pwritev2(2)`); the offset stays. With `append`
+    /// (`RWF_APPEND`) or `O_APPEND` at the end of the file, as Linux does.
+    ///
+    /// # Safety
+    /// As for [`Dfs::write`].
+    pub unsafe fn pwrite(&self, ofd: Ofd, iov: &[IoVec], pos: i64, append: bool) -> Result<usize> {
+        let pos = u64::try_from(pos).map_err(|_| Errno::EINVAL)?;
+        let (open, file) = self.open_for(ofd, true)?;
+        let start = match append || open.flags & flag::APPEND != 0 {
+            true => Start::End,
+            false => Start::At(pos),
+        };
+        let (written, _) = transfer_out(self, &open, &file, Cursor::new(iov)?, start)?;
+        Ok(written)
+    }
+
+    /// Makes what was written through any description of the file durable (`fsync(2)`,
+    /// `fdatasync(2)`).
+    pub fn fsync(&self, ofd: Ofd, data_only: bool) -> Result<()> {
+        let open = self.description(ofd)?;
+        if open.is_path() {
+            return Err(Errno::EBADF);
+        }
+        match open.file() {
+            Ok(file) => mapfile::write_back(&file, 0, u64::MAX)?,
+            // Directories and the rest have no data of their own.
+            Err(Errno::EISDIR | Errno::EINVAL) => {}
+            Err(errno) => return Err(errno),
+        }
+        // One log holds data and metadata changes: there is less to do for neither.
+        let _ = data_only;
+        self.pool.sync()
+    }
+
+    /// Makes everything completed so far durable (`sync(2)`).
+    pub fn sync(&self) -> Result<()> {
+        self.pool.sync()
+    }
+
+    /// The description and its regular file, checked for reading or writing.
+    #[inline]
+    fn open_for(&self, ofd: Ofd, write: bool) -> Result<(Open<'static>, File<'static>)> {
+        let open = self.description(ofd)?;
+        let allowed = if write {
+            open.writable()
+        } else {
+            open.readable()
+        };
+        if !allowed {
+            return Err(Errno::EBADF);
+        }
+        let file = open.file()?;
+        Ok((open, file))
+    }
+}
+
+fn transfer_in(
+    open: &Open<'_>,
+    file: &File<'_>,
+    mut cursor: Cursor<'_>,
+    pos: u64,
+) -> Result<usize> {
+    if cursor.left() == 0 {
+        return Ok(0);
+    }
+    if pos > SIZE_MAX {
+        return Err(Errno::EINVAL);
+    }
+    let read = match mapfile::read(file, &mut cursor, pos)? {
+        Some(read) => read,
+        None => read::read_at(file, &mut cursor, pos)?,
+    };
+    if open.flags & flag::NOATIME == 0 {
+        read::touch_atime(file);
+    }
+    Ok(read)
+}
+
+fn transfer_out(
+    dfs: &Dfs,
+    open: &Open<'_>,
+    file: &File<'_>,
+    cursor: Cursor<'_>,
+    start: Start,
+) -> Result<(usize, u64)> {
+    let rules = Rules {
+        drop_suid: open.drops_suid(),
+        ..Rules::PLAIN
+    };
+    let (written, end) = write_at(file, Source::User(cursor), start, cursor.left(), rules)?;
+    if open.flags & flag::DSYNC != 0 && written > 0 {
+        dfs.sync()?;
+    }
+    Ok((written, end))
+}

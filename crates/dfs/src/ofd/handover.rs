@@ -1,0 +1,152 @@
+//! Descriptions across fork, exec and vfork, with no moment at which one could vanish.
+//!
+//! * fork: the parent notes that a fork is under way ([`Dfs::fork_prepare`]); until the child has
+//!   entered what it inherited ([`Dfs::ofd_adopt_after_fork`]) the parent's closes are deferred.
+//! * exec: a process keeps its slot, and with it its holds; the new image compares them with the
+//!   descriptors it finds ([`Dfs::attach_process`]).
+//! * vfork child, which runs on its parent's memory: it enters what its new image will find in a
+//!   slot of its own ([`Dfs::exec_prepare`]) before it execs.
+
+use super::holds::{self, for_each, proc, word_at};
+use crate::{Dfs, Ofd};
+use engine::process;
+use sys::{Errno, Result};
+
+/// Names the parent of a fork under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ForkToken {
+    slot: u32,
+}
+
+impl Dfs {
+    /// Called in the parent before fork. Give the token to the child's
+    /// [`Dfs::ofd_adopt_after_fork`], or to [`Dfs::fork_failed`].
+    pub fn fork_prepare(&self) -> Result<ForkToken> {
+        let slot = process::slot(self.pool)?;
+        let forgotten = self.pool.load(word_at(slot, proc::FORKING))? >> 48 != 0
+            && !self.forks(slot)?;
+        if forgotten {
+            self.release_deferred(slot)?;
+        }
+        self.count_forks(slot, 1)?;
+        Ok(ForkToken { slot })
+    }
+
+    /// Called in the parent when the fork failed.
+    pub fn fork_failed(&self, token: ForkToken) -> Result<()> {
+        self.fork_done(token)
+    }
+
+    /// Called in the child: holds the descriptions it inherited (`live`) and its parent's shared
+    /// mappings (`mapped`), and lets the parent's deferred closes happen.
+    pub fn ofd_adopt_after_fork(&self, token: ForkToken, live: &[Ofd]) -> Result<()> {
+        let slot = process::slot(self.pool)?;
+        let mut outcome = Ok(());
+        for ofd in live {
+            if let Err(errno) = self.hold_in(slot, *ofd, false) {
+                outcome = Err(errno);
+            }
+        }
+        crate::mapfile::inherit(self, token.slot, slot)?;
+        self.fork_done(token)?;
+        outcome
+    }
+
+    fn count_forks(&self, slot: u32, change: i64) -> Result<u64> {
+        let mut tx = self.pool.tx(&[holds::lock(self.pool, slot)])?;
+        let at = word_at(slot, proc::FORKING);
+        let count = (tx.load(at)? >> 48)
+            .saturating_add_signed(change)
+            .min(0xffff);
+        let seconds = (self.pool.now_ns() / 1_000_000_000) as u64 & 0xffff_ffff_ffff;
+        tx.set_volatile(at, count << 48 | seconds)?;
+        tx.commit()?;
+        Ok(count)
+    }
+
+    fn fork_done(&self, token: ForkToken) -> Result<()> {
+        if self.count_forks(token.slot, -1)? > 0 {
+            return Ok(());
+        }
+        self.release_deferred(token.slot)
+    }
+
+    fn release_deferred(&self, slot: u32) -> Result<()> {
+        for_each(self.pool, slot, |ofd, deferred| {
+            if !deferred {
+                return Ok(());
+            }
+            match self.release_in(slot, ofd, false) {
+                Err(Errno::EBADF) | Ok(()) => Ok(()),
+                Err(errno) => Err(errno),
+            }
+        })
+    }
+
+    /// Called before exec with the descriptions whose descriptors stay open. In a vfork child they
+    /// are entered for the child's process id; elsewhere the process holds them already.
+    pub fn exec_prepare(&self, kept: &[Ofd]) -> Result<()> {
+        let slot = self.image_slot()?;
+        for ofd in kept {
+            self.hold_in(slot, *ofd, false)?;
+        }
+        Ok(())
+    }
+
+    /// Called when exec failed: a vfork child lets go of what it entered.
+    pub fn exec_failed(&self) -> Result<()> {
+        let slot = self.image_slot()?;
+        if slot == process::slot(self.pool)? {
+            return Ok(());
+        }
+        self.settle(slot)?;
+        process::vacate(self.pool, slot)
+    }
+
+    /// Called by a new image with the descriptions of the descriptors it found: what else its
+    /// process held before exec is let go. Also puts a few dead processes' affairs in order.
+    ///
+    /// Descriptions that are gone (`EBADF`) are reported after the others were entered.
+    pub fn attach_process(&self, found: &[Ofd]) -> Result<()> {
+        let slot = process::slot(self.pool)?;
+        crate::mapfile::settle(self, slot)?;
+        let mut outcome = Ok(());
+        for ofd in found {
+            if let Err(errno) = self.hold_in(slot, *ofd, false) {
+                outcome = Err(errno);
+            }
+        }
+        for_each(self.pool, slot, |ofd, _| {
+            if found.contains(&ofd) {
+                return Ok(());
+            }
+            match self.release_in(slot, ofd, false) {
+                Err(Errno::EBADF) | Ok(()) => Ok(()),
+                Err(errno) => Err(errno),
+            }
+        })?;
+        self.reap(REAP_AT_ATTACH)?;
+        outcome
+    }
+
+    /// Called when the process ends in order: lets go of everything at once. What a process that
+    /// does not call it held is let go by others.
+    pub fn leave(&self) -> Result<()> {
+        self.settle(process::slot(self.pool)?)
+    }
+
+    /// The slot of the process that would exec: that of a vfork child is not its parent's, though
+    /// their memory is the same.
+    fn image_slot(&self) -> Result<u32> {
+        let slot = process::slot(self.pool)?;
+        let pid = rustix::process::getpid().as_raw_nonzero().get() as u32;
+        if process::pid(self.pool, slot)? == pid {
+            Ok(slot)
+        } else {
+            process::slot_of(self.pool, pid)
+        }
+    }
+}
+
+/// Processes a starting image looks at for dead ones.
+const REAP_AT_ATTACH: usize = 4;

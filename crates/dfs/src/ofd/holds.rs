@@ -1,0 +1,405 @@
+//! Which process holds which descriptions.
+//!
+//! Each process slot has a volatile hash table of the descriptions its process holds, so that
+//! whoever finds the process dead can let go of them. Tables change in the transaction that
+//! changes the description's count, under the lock of the process ([`lock`]).
+
+use super::{Open, field};
+use crate::inode::{self, high, low, pair, word};
+use crate::{Dfs, Ino, Ofd, locks, mapfile};
+use core::sync::atomic::Ordering;
+use engine::{LockId, PAGE, PageLink, Pool, Rec, Tx, kind, process};
+use sys::{Errno, Result};
+
+/// Numbers of a process's words that belong to this crate.
+pub(crate) mod proc {
+    /// Link of the table of holds, log2 of its slots in the tag; 0 = none.
+    pub(crate) const TABLE: u64 = 0;
+    /// `entries:32 | slots ever used:32`.
+    pub(crate) const USED: u64 = 1;
+    /// Process slot + 1 whose lock the process waits for; 0 = none.
+    pub(crate) const WAITS: u64 = 2;
+    /// First record of the list of files the process has mapped shared.
+    pub(crate) const MAPS: u64 = 3;
+    /// Forks under way, and when the last began: `count:16 | seconds:48`.
+    pub(crate) const FORKING: u64 = 4;
+}
+
+/// A slot that was used: searches go on behind it.
+const GONE: u64 = u64::MAX;
+/// Flag of an entry: the process let go, but a child being forked may still come for it.
+const DEFERRED: u64 = 1 << 32;
+/// log2 of the slots of the first table: one page.
+const FIRST_LOG2: u16 = 9;
+/// Seconds a fork may be under way: a child that was killed before it came for its parent's holds
+/// must not keep them for ever.
+const FORK_GRACE_S: u64 = 10;
+
+/// Arena offset of a word of a process.
+pub(crate) fn word_at(slot: u32, number: u64) -> u64 {
+    process::user_word(slot, number)
+}
+
+/// Lock under which a process's words and table change.
+pub(crate) fn lock(pool: &Pool, slot: u32) -> LockId {
+    LockId::Target((u64::from(slot) % pool.target_count().max(1)) as u16)
+}
+
+fn target(pool: &Pool, slot: u32) -> u16 {
+    (u64::from(slot) % pool.target_count().max(1)) as u16
+}
+
+/// A table as its link describes it.
+#[derive(Clone, Copy)]
+struct Table {
+    base: u64,
+    log2: u16,
+}
+
+impl Table {
+    fn new(link: PageLink) -> Table {
+        Table {
+            base: link.offset(),
+            log2: link.tag().min(24),
+        }
+    }
+
+    fn slots(self) -> u64 {
+        1 << self.log2
+    }
+
+    fn at(self, ofd: Ofd, probe: u64) -> u64 {
+        let spread = u64::from(ofd.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let home = spread >> (64 - u32::from(self.log2));
+        self.base + ((home + probe) & (self.slots() - 1)) * 8
+    }
+}
+
+/// Offset and value of the entry of `ofd`, or the offset of the slot where it would go.
+fn find(tx: &Tx<'_>, table: Table, ofd: Ofd) -> Result<(u64, Option<u64>)> {
+    let mut free = None;
+    for probe in 0..table.slots() {
+        let at = table.at(ofd, probe);
+        match tx.load(at)? {
+            0 => return Ok((free.unwrap_or(at), None)),
+            GONE => free = free.or(Some(at)),
+            entry if low(entry) == ofd.0 => return Ok((at, Some(entry))),
+            _ => {}
+        }
+    }
+    free.map(|at| (at, None)).ok_or(Errno::EIO)
+}
+
+/// Enters `ofd` among the holds of `slot`; false if it was there already, held.
+pub(super) fn add(tx: &mut Tx<'_>, slot: u32, ofd: Ofd) -> Result<bool> {
+    let link = PageLink(tx.load(word_at(slot, proc::TABLE))?);
+    let used_at = word_at(slot, proc::USED);
+    let used = tx.load(used_at)?;
+    let link = match link.is_none() {
+        true => {
+            let page = tx.alloc_page(kind::TABLE, target(tx.pool(), slot), 0, true)?;
+            let link = page.with_tag(FIRST_LOG2);
+            tx.set_volatile(word_at(slot, proc::TABLE), link.0)?;
+            link
+        }
+        false if u64::from(low(used)) * 4 >= Table::new(link).slots() * 3 => {
+            rebuild(tx, slot, link, high(used))?
+        }
+        false => link,
+    };
+    let used = tx.load(used_at)?;
+    let (at, entry) = find(tx, Table::new(link), ofd)?;
+    match entry {
+        Some(entry) if entry & DEFERRED == 0 => return Ok(false),
+        Some(_) => tx.set_volatile(at, u64::from(ofd.0))?,
+        None => {
+            let fresh = u32::from(tx.load(at)? == 0);
+            tx.set_volatile(used_at, pair(high(used) + 1, low(used) + fresh))?;
+            tx.set_volatile(at, u64::from(ofd.0))?;
+        }
+    }
+    Ok(true)
+}
+
+/// Replaces a table that has filled up by one with room for four times its entries.
+#[cold]
+fn rebuild(tx: &mut Tx<'_>, slot: u32, old: PageLink, live: u32) -> Result<PageLink> {
+    let pool = tx.pool();
+    let log2 = (u64::from(live.max(64)) * 4)
+        .next_power_of_two()
+        .trailing_zeros() as u16;
+    let log2 = log2.max(FIRST_LOG2);
+    let pages = ((8u64 << log2) / PAGE) as u32;
+    let new = tx
+        .alloc_pages(kind::TABLE, target(pool, slot), pages)?
+        .with_tag(log2);
+    let (from, to) = (Table::new(old), Table::new(new));
+    let mut count = 0;
+    for index in 0..from.slots() {
+        let entry = pool.load(from.base + index * 8)?;
+        if entry == 0 || entry == GONE {
+            continue;
+        }
+        // Nobody can reach the new table yet: plain stores.
+        for probe in 0..to.slots() {
+            let at = pool.word(to.at(Ofd(low(entry)), probe))?;
+            if at.load(Ordering::Relaxed) == 0 {
+                at.store(entry, Ordering::Release);
+                break;
+            }
+        }
+        count += 1;
+    }
+    tx.set_volatile(word_at(slot, proc::TABLE), new.0)?;
+    tx.set_volatile(word_at(slot, proc::USED), pair(count, count))?;
+    let old_pages = ((8u64 << from.log2) / PAGE).max(1) as u32;
+    tx.free_pages(old.with_tag(0), old_pages)?;
+    Ok(new)
+}
+
+/// Takes `ofd` from the holds of `slot`; false if it was not among them.
+fn remove(tx: &mut Tx<'_>, slot: u32, ofd: Ofd) -> Result<bool> {
+    let link = PageLink(tx.load(word_at(slot, proc::TABLE))?);
+    if link.is_none() {
+        return Ok(false);
+    }
+    let (at, entry) = find(tx, Table::new(link), ofd)?;
+    if entry.is_none() {
+        return Ok(false);
+    }
+    let used = tx.load(word_at(slot, proc::USED))?;
+    tx.set_volatile(
+        word_at(slot, proc::USED),
+        pair(high(used).saturating_sub(1), low(used)),
+    )?;
+    tx.set_volatile(at, GONE)?;
+    Ok(true)
+}
+
+/// Whether `slot` holds `ofd`.
+fn holds(tx: &Tx<'_>, slot: u32, ofd: Ofd) -> Result<bool> {
+    let link = PageLink(tx.load(word_at(slot, proc::TABLE))?);
+    Ok(!link.is_none()
+        && find(tx, Table::new(link), ofd)?
+            .1
+            .is_some_and(|e| e & DEFERRED == 0))
+}
+
+/// Calls `each` for every description in the table of `slot`, as far as it can be read without a
+/// lock.
+pub(super) fn for_each(
+    pool: &Pool,
+    slot: u32,
+    mut each: impl FnMut(Ofd, bool) -> Result<()>,
+) -> Result<()> {
+    let link = PageLink(pool.load(word_at(slot, proc::TABLE))?);
+    if link.is_none() {
+        return Ok(());
+    }
+    let table = Table::new(link);
+    for index in 0..table.slots() {
+        let entry = pool.load(table.base + index * 8)?;
+        if entry != 0 && entry != GONE {
+            each(Ofd(low(entry)), entry & DEFERRED != 0)?;
+        }
+    }
+    Ok(())
+}
+
+/// What letting go of a description led to.
+enum Let {
+    /// Done; the inode lost its last description and has no name.
+    Orphan(Ino),
+    /// Done.
+    Done,
+    /// The description goes, but still has locks.
+    Locked(Ino),
+}
+
+impl Dfs {
+    /// Notes that the calling process has (the first descriptor of) a description: received in a
+    /// message or taken from another process. `EBADF` if it is gone.
+    pub fn ofd_hold(&self, ofd: Ofd) -> Result<()> {
+        let slot = process::slot(self.pool)?;
+        self.hold_in(slot, ofd, true).map(drop)
+    }
+
+    /// Lets `slot` hold `ofd`; with `arrived` it counts as the arrival of one that was sent. False
+    /// if it held it already.
+    pub(super) fn hold_in(&self, slot: u32, ofd: Ofd, arrived: bool) -> Result<bool> {
+        let open = self.description(ofd)?;
+        let own = LockId::Target(self.pool.target_of(inode::record(open.ino)?)?);
+        let mut tx = self.pool.tx(&[own, lock(self.pool, slot)])?;
+        if self.description(ofd)?.ino != open.ino {
+            return Err(Errno::EBADF);
+        }
+        let added = add(&mut tx, slot, ofd)?;
+        let at = open.at + field::HOLDS * 8;
+        let counts = tx.load(at)?;
+        let sent = low(counts).saturating_sub(u32::from(arrived));
+        tx.set_volatile(at, pair(high(counts) + u32::from(added), sent))?;
+        tx.commit()?;
+        Ok(added)
+    }
+
+    /// Notes that a description was sent in a message (`SCM_RIGHTS`): it lives on until somebody
+    /// has received it, even if nobody holds it meanwhile. One that is never received stays until
+    /// the pool's memory is given back.
+    pub fn ofd_sent(&self, ofd: Ofd) -> Result<()> {
+        let open = self.description(ofd)?;
+        let own = LockId::Target(self.pool.target_of(inode::record(open.ino)?)?);
+        let mut tx = self.pool.tx(&[own])?;
+        if self.description(ofd)?.ino != open.ino {
+            return Err(Errno::EBADF);
+        }
+        let at = open.at + field::HOLDS * 8;
+        let counts = tx.load(at)?;
+        tx.set_volatile(at, pair(high(counts), low(counts).saturating_add(1)))?;
+        tx.commit().map(|_| ())
+    }
+
+    /// Notes that the calling process has closed its last descriptor of a description. The last
+    /// one to let go closes it, and frees a file that has no name any more. The process's record
+    /// locks on the file go, as with any close (`fcntl(2)`).
+    pub fn ofd_release(&self, ofd: Ofd) -> Result<()> {
+        let slot = process::slot(self.pool)?;
+        locks::drop_of_process(self, self.description(ofd)?.ino, slot)?;
+        self.release_in(slot, ofd, true)
+    }
+
+    /// Takes `ofd` from `slot`. `own`: the process itself lets go, so that a fork under way counts.
+    pub(super) fn release_in(&self, slot: u32, ofd: Ofd, own: bool) -> Result<()> {
+        loop {
+            let open = self.description(ofd)?;
+            match self.try_release(slot, &open, own)? {
+                Let::Locked(ino) => locks::drop_of_description(self, ino, ofd)?,
+                Let::Orphan(ino) => return self.reclaim(ino),
+                Let::Done => return Ok(()),
+            }
+        }
+    }
+
+    fn try_release(&self, slot: u32, open: &Open<'_>, own: bool) -> Result<Let> {
+        let pool = self.pool;
+        let target = LockId::Target(pool.target_of(inode::record(open.ino)?)?);
+        let mut tx = pool.tx(&[target, lock(pool, slot)])?;
+        if self.description(open.ofd)?.ino != open.ino {
+            return Err(Errno::EBADF);
+        }
+        if own && self.forks(slot)? {
+            return self.defer(tx, slot, open.ofd);
+        }
+        if !remove(&mut tx, slot, open.ofd)? {
+            return Err(Errno::EBADF);
+        }
+        let at = open.at + field::HOLDS * 8;
+        let counts = tx.load(at)?;
+        let left = pair(high(counts).saturating_sub(1), low(counts));
+        if left != 0 {
+            tx.set_volatile(at, left)?;
+            tx.commit()?;
+            return Ok(Let::Done);
+        }
+        if locks::has_of_description(pool, open.ino, open.ofd)? {
+            return Ok(Let::Locked(open.ino));
+        }
+        let base = inode::locate(pool, open.ino)?;
+        let opened = tx.load(inode::at(base, word::OPEN))?;
+        let opened = pair(high(opened).saturating_sub(1), low(opened));
+        let nlink = low(tx.load(inode::at(base, word::MODE))?);
+        tx.set_volatile(inode::at(base, word::OPEN), opened)?;
+        tx.free(Rec(open.ofd.0))?;
+        tx.commit()?;
+        let orphan = high(opened) == 0 && nlink == 0;
+        Ok(if orphan {
+            Let::Orphan(open.ino)
+        } else {
+            Let::Done
+        })
+    }
+
+    fn defer(&self, mut tx: Tx<'_>, slot: u32, ofd: Ofd) -> Result<Let> {
+        let link = PageLink(tx.load(word_at(slot, proc::TABLE))?);
+        if link.is_none() {
+            return Err(Errno::EBADF);
+        }
+        let (at, entry) = find(&tx, Table::new(link), ofd)?;
+        if entry.is_none_or(|entry| entry & DEFERRED != 0) {
+            return Err(Errno::EBADF);
+        }
+        tx.set_volatile(at, u64::from(ofd.0) | DEFERRED)?;
+        tx.commit()?;
+        Ok(Let::Done)
+    }
+
+    /// Whether the calling process holds a description.
+    pub fn ofd_is_held(&self, ofd: Ofd) -> Result<bool> {
+        let slot = process::slot(self.pool)?;
+        let tx = self.pool.tx(&[lock(self.pool, slot)])?;
+        holds(&tx, slot, ofd)
+    }
+
+    /// Lets go of everything dead processes held: descriptions, record locks, mappings. Looks at
+    /// no more than `processes` of them; returns how many were dead.
+    pub fn reap(&self, processes: usize) -> Result<usize> {
+        let pool = self.pool;
+        let mine = process::slot(pool)?;
+        let mut dead = 0;
+        let mut looked = 0;
+        for step in 1..process::SLOTS {
+            let slot = (mine + step) % process::SLOTS;
+            let pid = process::pid(pool, slot)?;
+            if pid == 0 {
+                continue;
+            }
+            if looked == processes {
+                break;
+            }
+            looked += 1;
+            if process::is_dead(pool, slot)? && !self.forks(slot)? {
+                self.settle(slot)?;
+                if process::pid(pool, slot)? == pid {
+                    process::vacate(pool, slot)?;
+                }
+                dead += 1;
+            }
+        }
+        Ok(dead)
+    }
+
+    /// Whether a child of the process in `slot` may still be on its way to take over its holds.
+    #[inline]
+    pub(crate) fn forks(&self, slot: u32) -> Result<bool> {
+        let forking = self.pool.load(word_at(slot, proc::FORKING))?;
+        if forking >> 48 == 0 {
+            return Ok(false);
+        }
+        let now = (self.pool.now_ns() / 1_000_000_000) as u64 & 0xffff_ffff_ffff;
+        Ok(now.saturating_sub(forking & 0xffff_ffff_ffff) < FORK_GRACE_S)
+    }
+
+    /// Lets go of everything the process in `slot` held, and of its table.
+    pub(super) fn settle(&self, slot: u32) -> Result<()> {
+        mapfile::settle(self, slot)?;
+        for_each(self.pool, slot, |ofd, _| {
+            if let Ok(open) = self.description(ofd) {
+                locks::drop_of_process(self, open.ino, slot)?;
+            }
+            match self.release_in(slot, ofd, false) {
+                Err(Errno::EBADF) | Ok(()) => Ok(()),
+                Err(errno) => Err(errno),
+            }
+        })?;
+        let mut tx = self.pool.tx(&[lock(self.pool, slot)])?;
+        let used = tx.load(word_at(slot, proc::USED))?;
+        let link = PageLink(tx.load(word_at(slot, proc::TABLE))?);
+        if !link.is_none() && high(used) == 0 {
+            let pages = (Table::new(link).slots() * 8 / PAGE).max(1) as u32;
+            tx.set_volatile(word_at(slot, proc::TABLE), 0)?;
+            tx.set_volatile(word_at(slot, proc::USED), 0)?;
+            tx.free_pages(link.with_tag(0), pages)?;
+            tx.commit()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,391 @@
+//! Paths: from a directory and a path to an inode, and back (`path_resolution(7)`).
+
+use crate::dir::{self, NAME_MAX};
+use crate::inode::{Guard, is_dir, is_symlink};
+use crate::perm::{self, EXECUTE};
+use crate::{Cred, Dfs, How, Ino, Name, Place, Walk};
+use engine::Pool;
+use sys::{Errno, Result};
+
+/// Longest path, bytes, without the final 0.
+const PATH_MAX: usize = 4095;
+/// Most symbolic links followed in one walk.
+const LINKS_MAX: usize = 40;
+
+/// Where the bytes not yet walked are: in the caller's path, or, once a symbolic link was
+/// followed, at the end of the scratch buffer.
+#[derive(Clone, Copy)]
+enum Rest {
+    Path(usize),
+    Scratch(usize),
+}
+
+/// Outcome of one component.
+enum Step {
+    /// Went on into a directory.
+    Down(Ino),
+    /// A symbolic link has to be followed.
+    Link(Ino),
+    /// The last component, not followed.
+    End(Ino),
+}
+
+struct Walker<'a> {
+    dfs: &'a Dfs,
+    cred: &'a Cred<'a>,
+    start: Ino,
+    how: How,
+    path: &'a [u8],
+    scratch: &'a mut [u8],
+    rest: Rest,
+    links: usize,
+}
+
+impl Dfs {
+    /// Walks a path. Slashes at its start are skipped: it is relative to `from`. A last component
+    /// that does not exist is no error; nor is one that is no directory but followed by `/`, see
+    /// [`Place::trailing_slash`]: what that means is the caller's business. In particular a last
+    /// symbolic link is followed only if `how.follow` says so: calls that look (stat, chmod, open
+    /// without `O_EXCL` ...) set it for a path that ends in `/`, calls that change names do not.
+    ///
+    /// A path that ends in `..` has that as the name of its place, with the directory before it as
+    /// parent.
+    ///
+    /// `leave` receives what is left of a path that leaves the container and is scratch space for
+    /// symbolic links: 4096 bytes or more; a link that does not fit is `ENAMETOOLONG`. Errors:
+    /// `ENOENT`, `ENOTDIR`, `EACCES`, `ELOOP`, `ENAMETOOLONG`, `EXDEV`.
+    pub fn walk(
+        &self,
+        cred: &Cred<'_>,
+        from: Ino,
+        path: &[u8],
+        how: How,
+        leave: &mut [u8],
+    ) -> Result<Walk> {
+        if path.is_empty() {
+            return Err(Errno::ENOENT);
+        }
+        if path.len() > PATH_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        let mut walker = Walker {
+            dfs: self,
+            cred,
+            start: from,
+            how,
+            path,
+            scratch: leave,
+            rest: Rest::Path(0),
+            links: 0,
+        };
+        walker.run()
+    }
+
+    /// Finds one component in a directory, `.` and `..` included (the root's `..` is the root).
+    /// `ENOTDIR`, `EACCES`, `ENAMETOOLONG`, `ENOENT`.
+    pub fn lookup(&self, cred: &Cred<'_>, dir: Ino, name: &[u8]) -> Result<Ino> {
+        self.step(cred, dir, name)?.ok_or(Errno::ENOENT)
+    }
+
+    /// [`Dfs::lookup`] with `None` for a name that does not exist.
+    #[inline]
+    fn step(&self, cred: &Cred<'_>, dir: Ino, name: &[u8]) -> Result<Option<Ino>> {
+        check_dir(self.pool, cred, dir)?;
+        match name {
+            b"." => Ok(Some(dir)),
+            b".." => self.parent(dir).map(Some).map_err(vanished),
+            _ if name.len() > NAME_MAX => Err(Errno::ENAMETOOLONG),
+            _ => {
+                let found = dir::find(self.pool, dir, name, dir::hash(name)).map_err(vanished)?;
+                Ok(found.map(|found| found.child))
+            }
+        }
+    }
+
+    /// Path of a directory inside the container, starting with `/`; returns its length. `ENOENT`
+    /// if it was removed, `ERANGE` if the buffer is too small.
+    pub fn path_of(&self, dir: Ino, buf: &mut [u8]) -> Result<usize> {
+        for _ in 0..16 {
+            match self.path_once(dir, buf) {
+                // Moved while the way up was walked, unless it is really gone.
+                Err(Errno::ENOENT | Errno::ESTALE) => {
+                    let guard = Guard::of(self.pool, dir).map_err(vanished)?;
+                    if guard.nlink == 0 {
+                        return Err(Errno::ENOENT);
+                    }
+                }
+                other => return other,
+            }
+        }
+        Err(Errno::ENOENT)
+    }
+
+    fn path_once(&self, dir: Ino, buf: &mut [u8]) -> Result<usize> {
+        if !is_dir(Guard::of(self.pool, dir)?.mode) {
+            return Err(Errno::ENOTDIR);
+        }
+        let mut start = buf.len();
+        let mut here = dir;
+        while here != self.root {
+            let parent = self.parent(here)?;
+            let mut name = [0; NAME_MAX];
+            let len = dir::name_of(self.pool, parent, here, &mut name)?;
+            start = start.checked_sub(len + 1).ok_or(Errno::ERANGE)?;
+            buf[start] = b'/';
+            buf[start + 1..start + 1 + len].copy_from_slice(&name[..len]);
+            here = parent;
+        }
+        if start == buf.len() {
+            start = start.checked_sub(1).ok_or(Errno::ERANGE)?;
+            buf[start] = b'/';
+        }
+        buf.copy_within(start.., 0);
+        Ok(buf.len() - start)
+    }
+}
+
+/// A directory that is gone is one that does not exist.
+fn vanished(errno: Errno) -> Errno {
+    if errno == Errno::ESTALE {
+        Errno::ENOENT
+    } else {
+        errno
+    }
+}
+
+/// `ENOTDIR` or `EACCES` unless names may be looked up in the inode.
+#[inline]
+fn check_dir(pool: &Pool, cred: &Cred<'_>, dir: Ino) -> Result<()> {
+    let guard = Guard::of(pool, dir).map_err(vanished)?;
+    if !is_dir(guard.mode) {
+        return Err(Errno::ENOTDIR);
+    }
+    perm::check(cred, &guard, EXECUTE)
+}
+
+/// A component of a path: its bytes and what follows.
+struct Component<'a> {
+    name: &'a [u8],
+    /// Start of the next component, or the end.
+    next: usize,
+    last: bool,
+    slash: bool,
+}
+
+/// The component that begins at or after `from`; `None` at the end.
+#[inline]
+fn component(path: &[u8], from: usize) -> Option<Component<'_>> {
+    let begin = from + path.get(from..)?.iter().position(|&byte| byte != b'/')?;
+    let tail = &path[begin..];
+    let len = tail
+        .iter()
+        .position(|&byte| byte == b'/')
+        .unwrap_or(tail.len());
+    let slashes = tail[len..].iter().take_while(|&&byte| byte == b'/').count();
+    let next = begin + len + slashes;
+    Some(Component {
+        name: &tail[..len],
+        next,
+        last: next == path.len(),
+        slash: slashes > 0,
+    })
+}
+
+impl Walker<'_> {
+    fn run(&mut self) -> Result<Walk> {
+        let mut here = self.start;
+        // Each turn consumes a component; links add some, at most LINKS_MAX times.
+        loop {
+            let (bytes, from) = match self.rest {
+                Rest::Path(from) => (self.path, from),
+                Rest::Scratch(from) => (&*self.scratch, from),
+            };
+            let Some(part) = component(bytes, from) else {
+                check_dir(self.dfs.pool, self.cred, here)?;
+                return place(here, b".", Some(here), false);
+            };
+            if part.name == b".." {
+                if here == self.dfs.root && !self.confined(here) {
+                    check_dir(self.dfs.pool, self.cred, here)?;
+                    let next = part.next;
+                    return self.leave_up(next);
+                }
+                if self.confined(here) {
+                    check_dir(self.dfs.pool, self.cred, here)?;
+                    if self.how.beneath {
+                        return Err(Errno::EXDEV);
+                    }
+                    if part.last {
+                        return place(here, b"..", Some(here), part.slash);
+                    }
+                    self.rest = self.at(part.next);
+                    continue;
+                }
+            }
+            let found = self.dfs.step(self.cred, here, part.name)?;
+            if part.last && (part.name == b"." || part.name == b"..") {
+                return place(here, part.name, found, part.slash);
+            }
+            let (last, slash) = (part.last, part.slash);
+            let Some(target) = found else {
+                return if last {
+                    place(here, part.name, None, slash)
+                } else {
+                    Err(Errno::ENOENT)
+                };
+            };
+            match self.classify(target, last)? {
+                Step::Down(dir) => {
+                    here = dir;
+                    self.rest = self.at(part.next);
+                }
+                Step::End(target) => return place(here, part.name, Some(target), slash),
+                Step::Link(link) => {
+                    let next = part.next;
+                    if let Some(left) = self.follow(link, next, last, slash)? {
+                        return Ok(left);
+                    }
+                    if self.how.in_root && self.scratch_starts_absolute() {
+                        here = self.start;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What to do with an inode that was found.
+    #[inline]
+    fn classify(&self, target: Ino, last: bool) -> Result<Step> {
+        if last && !self.how.follow && !self.how.no_symlinks {
+            return Ok(Step::End(target));
+        }
+        let mode = Guard::of(self.dfs.pool, target).map_err(vanished)?.mode;
+        if !is_symlink(mode) {
+            return Ok(if last {
+                Step::End(target)
+            } else {
+                Step::Down(target)
+            });
+        }
+        if last && !self.how.follow {
+            return Ok(Step::End(target));
+        }
+        if self.how.no_symlinks {
+            return Err(Errno::ELOOP);
+        }
+        Ok(Step::Link(target))
+    }
+
+    /// Is `here` the directory the walk must not leave?
+    fn confined(&self, here: Ino) -> bool {
+        (self.how.in_root || self.how.beneath) && here == self.start
+    }
+
+    /// The rest from `next` on in the buffer it is in.
+    fn at(&self, next: usize) -> Rest {
+        match self.rest {
+            Rest::Path(_) => Rest::Path(next),
+            Rest::Scratch(_) => Rest::Scratch(next),
+        }
+    }
+
+    /// Puts the target of a link before the rest of the path, at the end of the scratch buffer.
+    /// An absolute target leaves the container, unless the walk is confined.
+    fn follow(&mut self, link: Ino, next: usize, last: bool, slash: bool) -> Result<Option<Walk>> {
+        self.links += 1;
+        if self.links > LINKS_MAX {
+            return Err(Errno::ELOOP);
+        }
+        let cap = self.scratch.len();
+        // What follows the link is kept with the slash before it, if any.
+        let start = match self.rest {
+            Rest::Path(_) => {
+                let tail = &self.path[if last { self.path.len() } else { next }..];
+                let start = cap.checked_sub(tail.len()).ok_or(Errno::ENAMETOOLONG)?;
+                self.scratch[start..].copy_from_slice(tail);
+                start
+            }
+            Rest::Scratch(_) => next,
+        };
+        let start = start
+            .checked_sub(usize::from(slash))
+            .ok_or(Errno::ENAMETOOLONG)?;
+        if slash {
+            self.scratch[start] = b'/';
+        }
+        let len = self
+            .dfs
+            .readlink(link, &mut self.scratch[..start])
+            .map_err(vanished)?;
+        let size = self.dfs.stat(link).map_err(vanished)?.size;
+        if size != len as u64 {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        self.dfs.touch_atime(link);
+        let begin = start - len;
+        self.scratch.copy_within(..len, begin);
+        if len == 0 {
+            return Err(Errno::ENOENT);
+        }
+        self.rest = Rest::Scratch(begin);
+        if !self.scratch_starts_absolute() || self.how.in_root {
+            return Ok(None);
+        }
+        if self.how.beneath {
+            return Err(Errno::EXDEV);
+        }
+        self.scratch.copy_within(begin.., 0);
+        Ok(Some(Walk::Leave {
+            len: cap - begin,
+            absolute: true,
+        }))
+    }
+
+    /// Does the target just followed begin with `/`?
+    fn scratch_starts_absolute(&self) -> bool {
+        match self.rest {
+            Rest::Scratch(begin) => self.scratch.get(begin) == Some(&b'/'),
+            Rest::Path(_) => false,
+        }
+    }
+
+    /// The walk goes up from the root: hands over what follows.
+    fn leave_up(&mut self, next: usize) -> Result<Walk> {
+        let len = match self.rest {
+            Rest::Path(_) => {
+                let tail = &self.path[next..];
+                let room = self
+                    .scratch
+                    .get_mut(..tail.len())
+                    .ok_or(Errno::ENAMETOOLONG)?;
+                room.copy_from_slice(tail);
+                tail.len()
+            }
+            Rest::Scratch(_) => {
+                self.scratch.copy_within(next.., 0);
+                self.scratch.len() - next
+            }
+        };
+        if len > 0 {
+            return Ok(Walk::Leave {
+                len,
+                absolute: false,
+            });
+        }
+        *self.scratch.first_mut().ok_or(Errno::ENAMETOOLONG)? = b'.';
+        Ok(Walk::Leave {
+            len: 1,
+            absolute: false,
+        })
+    }
+}
+
+/// Where a walk ended.
+fn place(parent: Ino, name: &[u8], target: Option<Ino>, trailing_slash: bool) -> Result<Walk> {
+    Ok(Walk::Here(Place {
+        parent,
+        name: Name::new(name)?,
+        target,
+        trailing_slash,
+    }))
+}

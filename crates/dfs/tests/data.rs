@@ -1,0 +1,88 @@
+//! Data of files: reading, writing, truncating, space, against a model, a kernel file and itself.
+
+mod support;
+
+use support::{Container, O_APPEND, O_RDONLY, O_RDWR, O_WRONLY, ROOT, containers};
+use sys::Errno;
+
+#[test]
+fn what_is_written_is_read() {
+    for c in containers(512) {
+        let name = &c.label;
+        let f = c.file("f", O_RDWR);
+        assert_eq!(f.write(b"hello"), Ok(5), "{name}");
+        assert_eq!(f.write(b" world"), Ok(6));
+        assert_eq!(f.content(), b"hello world");
+        let big: Vec<u8> = (0..3_000_000u32).map(|i| (i / 7) as u8).collect();
+        assert_eq!(f.pwrite(&big, 10_000), Ok(big.len()));
+        let content = f.content();
+        assert_eq!(content.len(), 10_000 + big.len());
+        assert_eq!(&content[..11], b"hello world");
+        assert!(content[11..10_000].iter().all(|b| *b == 0));
+        assert!(content[10_000..] == big[..], "{name}");
+        assert_eq!(c.dfs.seek(f.ofd, 0, 0), Ok(0));
+        let mut part = [0; 8];
+        assert_eq!(f.read(&mut part), Ok(8));
+        assert_eq!(&part, b"hello wo");
+        assert_eq!(f.read(&mut part), Ok(8));
+        assert_eq!(&part[..3], b"rld");
+    }
+}
+
+#[test]
+fn errors_are_linux_errors() {
+    let c = Container::new(daos_types::ObjectClass::S1, 64);
+    let f = c.file("f", O_RDONLY);
+    assert_eq!(f.write(b"x"), Err(Errno::EBADF));
+    let w = c.file("f", O_WRONLY);
+    assert_eq!(w.read(&mut [0; 4]), Err(Errno::EBADF));
+    assert_eq!(w.pwrite(b"x", u64::MAX), Err(Errno::EINVAL));
+    assert_eq!(w.pwrite(b"x", i64::MAX as u64), Err(Errno::EFBIG));
+    assert_eq!(c.dfs.ftruncate(w.ofd, 1 << 63), Err(Errno::EFBIG));
+    assert_eq!(c.dfs.ftruncate(f.ofd, 5), Err(Errno::EINVAL));
+    assert_eq!(c.dfs.seek(w.ofd, -1, 0), Err(Errno::EINVAL));
+    assert_eq!(c.dfs.seek(w.ofd, 0, 4), Err(Errno::ENXIO));
+    assert_eq!(c.dfs.fallocate(w.ofd, 8, 0, 4096), Err(Errno::EOPNOTSUPP));
+    let root = c.dfs.open(&ROOT, c.dfs.root(), 0).expect("open");
+    let iov = dfs::IoVec {
+        base: core::ptr::null_mut(),
+        len: 0,
+    };
+    // SAFETY: nothing is transferred.
+    assert_eq!(unsafe { c.dfs.read(root, &[iov]) }, Err(Errno::EISDIR));
+    assert_eq!(
+        c.dfs.open(&ROOT, c.dfs.root(), O_WRONLY),
+        Err(Errno::EISDIR)
+    );
+    c.dfs.ofd_release(root).expect("release");
+}
+
+#[test]
+fn the_largest_file_is_sparse() {
+    for c in containers(64) {
+        let name = &c.label;
+        let f = c.file("f", O_RDWR);
+        let last = i64::MAX as u64 - 3;
+        assert_eq!(f.pwrite(b"ends", last - 1), Ok(4), "{name}");
+        assert_eq!(f.size(), i64::MAX as u64);
+        let mut part = [1; 8];
+        assert_eq!(f.pread(&mut part, last - 5), Ok(8));
+        assert_eq!(&part, b"\0\0\0\0ends");
+        assert_eq!(f.pwrite(b"toolong", last + 1), Ok(2));
+        assert_eq!(c.dfs.seek(f.ofd, 0, 3), Ok((last - 1) / 4096 * 4096));
+        c.dfs.ftruncate(f.ofd, 0).expect("truncate");
+        assert_eq!(c.dfs.stat(f.ino).expect("stat").blocks, 0);
+    }
+}
+
+#[test]
+fn appends_go_to_the_end() {
+    let c = Container::new(daos_types::ObjectClass::S1, 64);
+    let a = c.file("f", O_WRONLY | O_APPEND);
+    let b = c.file("f", O_WRONLY | O_APPEND);
+    a.write(b"one").expect("write");
+    b.write(b"two").expect("write");
+    a.pwrite(b"three", 0).expect("write");
+    let r = c.file("f", O_RDONLY);
+    assert_eq!(r.content(), b"onetwothree");
+}

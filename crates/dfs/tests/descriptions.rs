@@ -1,0 +1,221 @@
+//! Open file descriptions shared by processes, handed over, and let go by the dead.
+
+mod support;
+
+use daos_types::ObjectClass;
+use dfs::Ofd;
+use std::process::Child;
+use support::{
+    Container, File, O_APPEND, O_RDONLY, O_RDWR, O_WRONLY, ROOT, go, heard, role, say, wait_for_go,
+};
+use sys::Errno;
+
+const RECORDS: usize = 3000;
+const RECORD: usize = 24;
+
+fn record(who: u32, number: usize) -> [u8; RECORD] {
+    let mut bytes = [b' '; RECORD];
+    let text = format!("{who:04} {number:08} ........\n");
+    bytes[RECORD - text.len()..].copy_from_slice(text.as_bytes());
+    bytes
+}
+
+/// All records of all writers are there, whole, each writer's in order.
+fn check_records(bytes: &[u8], writers: u32) {
+    assert_eq!(bytes.len(), writers as usize * RECORDS * RECORD);
+    let mut next = vec![0usize; writers as usize];
+    for found in bytes.chunks(RECORD) {
+        let text = core::str::from_utf8(found).expect("text");
+        let who: u32 = text
+            .trim_start()
+            .split(' ')
+            .next()
+            .expect("who")
+            .parse()
+            .expect("number");
+        assert_eq!(found, record(who, next[who as usize]));
+        next[who as usize] += 1;
+    }
+    assert!(next.iter().all(|n| *n == RECORDS));
+}
+
+#[test]
+fn writers_that_share_an_offset_never_overlap() {
+    if let Some((role, dfs)) = role() {
+        let (who, ofd) = role.split_once(' ').expect("role");
+        let ofd = Ofd(ofd.parse().expect("ofd"));
+        dfs.ofd_hold(ofd).expect("hold");
+        say("ready");
+        wait_for_go();
+        let f = File {
+            dfs: &dfs,
+            ino: dfs.ofd_info(ofd).expect("info").ino,
+            ofd,
+        };
+        for number in 0..RECORDS {
+            assert_eq!(
+                f.write(&record(who.parse().expect("who"), number)),
+                Ok(RECORD)
+            );
+        }
+        return;
+    }
+    let c = Container::new(ObjectClass::S1, 64);
+    let f = c.file("f", O_RDWR);
+    let mut children: Vec<Child> = (0..3)
+        .map(|who| {
+            let role = format!("{who} {}", f.ofd.0);
+            c.spawn("writers_that_share_an_offset_never_overlap", &role)
+        })
+        .collect();
+    children
+        .iter_mut()
+        .for_each(|child| assert_eq!(heard(child), "ready"));
+    children.iter_mut().for_each(go);
+    children
+        .iter_mut()
+        .for_each(|child| assert!(child.wait().expect("wait").success()));
+    check_records(&f.content(), 3);
+    assert_eq!(
+        c.dfs.ofd_info(f.ofd).expect("info").offset as usize,
+        3 * RECORDS * RECORD
+    );
+}
+
+#[test]
+fn appends_of_many_processes_lose_nothing() {
+    if let Some((role, dfs)) = role() {
+        let f = File::open(&dfs, "log", O_WRONLY | O_APPEND);
+        say("ready");
+        wait_for_go();
+        for number in 0..RECORDS {
+            let written = f.write(&record(role.parse().expect("who"), number));
+            assert_eq!(written, Ok(RECORD));
+        }
+        return;
+    }
+    for c in support::containers(256) {
+        let f = c.file("log", O_RDONLY);
+        let test = "appends_of_many_processes_lose_nothing";
+        let mut children: Vec<Child> = (0..4).map(|who| c.spawn(test, &who.to_string())).collect();
+        children
+            .iter_mut()
+            .for_each(|child| assert_eq!(heard(child), "ready"));
+        children.iter_mut().for_each(go);
+        children
+            .iter_mut()
+            .for_each(|child| assert!(child.wait().expect("wait").success()));
+        check_records(&f.content(), 4);
+    }
+}
+
+#[test]
+fn what_the_dead_had_open_is_let_go() {
+    if let Some((_, dfs)) = role() {
+        let f = File::open(&dfs, "f", O_RDWR);
+        assert_eq!(f.write(&[7; 100_000]), Ok(100_000));
+        say("ready");
+        wait_for_go();
+        unreachable!("killed while waiting");
+    }
+    let c = Container::new(ObjectClass::S1, 64);
+    c.pool.pool.leave().expect("leave");
+    let before = c.used();
+    let mut child = c.spawn("what_the_dead_had_open_is_let_go", "x");
+    assert_eq!(heard(&mut child), "ready");
+    let ino = c.dfs.lookup(&ROOT, c.dfs.root(), b"f").expect("lookup");
+    c.dfs.unlink(&ROOT, c.dfs.root(), b"f").expect("unlink");
+    assert_eq!(c.dfs.reap(usize::MAX), Ok(0));
+    assert_eq!(c.dfs.stat(ino).map(|s| s.size), Ok(100_000));
+    child.kill().expect("kill");
+    // Not waited for: a zombie holds nothing.
+    let mut reaped = 0;
+    for _ in 0..200 {
+        reaped += c.dfs.reap(usize::MAX).expect("reap");
+        if reaped > 0 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert_eq!(reaped, 1);
+    assert!(c.dfs.stat(ino).is_err());
+    child.wait().expect("wait");
+    c.pool.pool.reap().expect("reap");
+    c.pool.pool.leave().expect("leave");
+    assert_eq!(c.used(), before);
+}
+
+#[test]
+fn an_unlinked_file_lives_until_its_last_close() {
+    let c = Container::new(ObjectClass::SX, 64);
+    let a = c.file("f", O_RDWR);
+    a.write(b"still here").expect("write");
+    let b = c.file("f", O_RDONLY);
+    c.dfs.unlink(&ROOT, c.dfs.root(), b"f").expect("unlink");
+    drop(a);
+    assert_eq!(b.content(), b"still here");
+    let ino = b.ino;
+    assert_eq!(c.dfs.stat(ino).map(|s| s.nlink), Ok(0));
+    drop(b);
+    assert!(c.dfs.stat(ino).is_err());
+}
+
+#[test]
+fn a_forked_child_holds_what_its_parent_closes_at_once() {
+    const SYS_FORK: usize = 57;
+    const SYS_EXIT_GROUP: usize = 231;
+    let c = Container::new(ObjectClass::S1, 64);
+    for _ in 0..50 {
+        let f = c.file("f", O_RDWR);
+        let (ofd, ino) = (f.ofd, f.ino);
+        let token = c.dfs.fork_prepare().expect("prepare");
+        // SAFETY: the child calls nothing but the code under test, which needs no libc.
+        let pid = unsafe { sys::syscall!(SYS_FORK) }.expect("fork");
+        if pid == 0 {
+            let adopted = c.dfs.ofd_adopt_after_fork(token, &[ofd]);
+            let wrote = f.write(b"child");
+            let released = c.dfs.ofd_release(ofd);
+            let code = [adopted.is_err(), wrote.is_err(), released.is_err()];
+            let code = code.iter().position(|failed| *failed).map_or(0, |i| i + 1);
+            // SAFETY: ends the child without running anything of the parent's.
+            unsafe { sys::syscall!(SYS_EXIT_GROUP, code) }.expect("exit");
+        }
+        drop(f);
+        let pid = rustix::process::Pid::from_raw(pid as i32).expect("pid");
+        let (_, status) =
+            rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())
+                .expect("wait")
+                .expect("ended");
+        assert_eq!(status.exit_status(), Some(0));
+        assert_eq!(c.file("f", O_RDONLY).content(), b"child");
+        c.dfs.unlink(&ROOT, c.dfs.root(), b"f").expect("unlink");
+        assert!(c.dfs.stat(ino).is_err(), "nobody holds the file any more");
+    }
+}
+
+#[test]
+fn a_new_image_keeps_what_it_finds() {
+    let c = Container::new(ObjectClass::S1, 64);
+    let kept = c.file("kept", O_RDWR);
+    let gone = c.file("gone", O_RDWR);
+    c.dfs.exec_prepare(&[kept.ofd]).expect("prepare");
+    c.dfs.attach_process(&[kept.ofd]).expect("attach");
+    assert_eq!(c.dfs.ofd_is_held(kept.ofd), Ok(true));
+    assert_eq!(kept.write(b"x"), Ok(1));
+    assert_eq!(c.dfs.ofd_info(gone.ofd), Err(Errno::EBADF));
+    core::mem::forget(gone);
+}
+
+#[test]
+fn sent_descriptions_wait_for_their_receiver() {
+    let c = Container::new(ObjectClass::S1, 64);
+    let f = c.file("f", O_RDWR);
+    f.write(b"abc").expect("write");
+    let ofd = f.ofd;
+    c.dfs.ofd_sent(ofd).expect("sent");
+    drop(f);
+    assert_eq!(c.dfs.ofd_info(ofd).map(|info| info.offset), Ok(3));
+    c.dfs.ofd_hold(ofd).expect("received");
+    c.dfs.ofd_release(ofd).expect("release");
+    assert_eq!(c.dfs.ofd_info(ofd), Err(Errno::EBADF));
+}

@@ -1,0 +1,386 @@
+//! Making, finding and mapping a pool's arena and log.
+//!
+//! An arena is built under a temporary name, complete with everything recovered from the rank
+//! files, and then linked to its final name: whoever finds the name finds a whole arena.
+
+use crate::error::EngineError;
+use crate::layout::{MAGIC, VERSION, header};
+use crate::limits::{BLOCK, GROW_PAGES, PAGE, POOLS_MAX, RANKS_MAX, TARGETS_MAX, at};
+use crate::log::{LOG_FILE_HEADER, ring_bytes};
+use crate::media::{DATA_FILE, Media, errno};
+use crate::pool::{POOLS, Pool, PoolSpec};
+use core::sync::atomic::{AtomicU64, Ordering};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+use shm::Segment;
+use std::path::{Path, PathBuf};
+use sys::Errno;
+
+/// Name of the log in the first rank's directory.
+pub(crate) const LOG_FILE: &str = "log";
+/// `DAOSLOG1`.
+const LOG_MAGIC: u64 = u64::from_le_bytes(*b"DAOSLOG1");
+
+type Outcome<T> = Result<T, EngineError>;
+
+fn at_path(what: &str, path: &Path) -> impl Fn(rustix::io::Errno) -> EngineError {
+    let text = format!("{what} {}", path.display());
+    move |e| EngineError::system(text.clone(), errno(e))
+}
+
+impl Pool {
+    /// The process's handle on the pool, attaching it if need be.
+    ///
+    /// An arena that exists is joined; else one is built from the rank files.
+    pub fn attach(spec: &PoolSpec) -> Outcome<&'static Pool> {
+        check(spec)?;
+        if let Some(pool) = attached(spec.uuid) {
+            return Ok(pool);
+        }
+        let path = arena_path(spec);
+        for _ in 0..16 {
+            match open_arena(&path, spec)? {
+                Some(arena) => return publish(handle(spec, arena, path)?),
+                None => build(spec, &path)?,
+            }
+        }
+        Err(EngineError::Busy(format!(
+            "arena {} keeps vanishing",
+            path.display()
+        )))
+    }
+
+    /// Writes the rank files of a new pool into existing, empty directories.
+    pub fn format(spec: &PoolSpec) -> Outcome<()> {
+        check(spec)?;
+        for dir in &spec.ranks {
+            let path = dir.join(DATA_FILE);
+            create_file(&path)?;
+        }
+        let path = log_path(spec);
+        let file = create_file(&path)?;
+        let ring = ring_bytes(spec.size_bytes);
+        let mut head = [0u8; LOG_FILE_HEADER as usize];
+        let (high, low) = spec.uuid.as_u64_pair();
+        for (i, word) in [LOG_MAGIC, VERSION, high, low, ring].iter().enumerate() {
+            head[i * 8..i * 8 + 8].copy_from_slice(&word.to_le_bytes());
+        }
+        // Written, not only allocated: a first write to a mapped page is slow on disk.
+        let zeros = vec![0u8; 1 << 20];
+        write_all(&file, &head, 0).map_err(at_path("writing", &path))?;
+        let mut off = LOG_FILE_HEADER;
+        while off < LOG_FILE_HEADER + ring {
+            write_all(&file, &zeros, off).map_err(at_path("writing", &path))?;
+            off += zeros.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Removes the arena of a pool that is going away or that nobody uses.
+    pub fn remove_arena(spec: &PoolSpec) -> Outcome<()> {
+        let path = arena_path(spec);
+        match rustix::fs::unlink(&path) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(e) => Err(at_path("removing", &path)(e)),
+        }
+    }
+
+    /// True once after the arena was rebuilt from disk: the caller then reclaims what was open
+    /// and unlinked when the last arena vanished.
+    pub fn take_rebuilt(&self) -> sys::Result<bool> {
+        let word = self.word(header::REBUILT)?;
+        Ok(word
+            .compare_exchange(1, 0, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok())
+    }
+
+    /// Flushes everything completed so far to the devices: data first, then the log.
+    pub fn sync(&self) -> sys::Result<()> {
+        for rank in 0..self.rank_count() {
+            self.flush_data(rank)?;
+        }
+        self.sync_log()
+    }
+
+    /// Flushes the log.
+    pub(crate) fn sync_log(&self) -> sys::Result<()> {
+        let tail = self.load(header::LOG_TAIL)?;
+        let path = log_path(&self.spec);
+        let file = rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+        rustix::fs::fdatasync(file.map_err(errno)?).map_err(errno)?;
+        self.word(header::LOG_SYNCED)?
+            .fetch_max(tail, Ordering::AcqRel);
+        Ok(())
+    }
+}
+
+pub(crate) fn attached(uuid: uuid::Uuid) -> Option<&'static Pool> {
+    POOLS.iter().find_map(|slot| {
+        let pool = slot.load(Ordering::Acquire);
+        // SAFETY: handles are leaked on purpose and never freed.
+        let pool = unsafe { pool.as_ref() }?;
+        (pool.spec.uuid == uuid).then_some(pool)
+    })
+}
+
+fn publish(mut pool: Pool) -> Outcome<&'static Pool> {
+    for (index, slot) in POOLS.iter().enumerate() {
+        if slot.load(Ordering::Acquire).is_null() {
+            pool.index = index;
+            let leaked = Box::into_raw(Box::new(pool));
+            let won = slot.compare_exchange(
+                core::ptr::null_mut(),
+                leaked,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            );
+            match won {
+                // SAFETY: just leaked, never freed.
+                Ok(_) => return Ok(unsafe { &*leaked }),
+                // SAFETY: nobody has seen the pointer.
+                Err(_) => pool = *unsafe { Box::from_raw(leaked) },
+            }
+        }
+    }
+    Err(EngineError::Invalid(format!(
+        "one process can use {POOLS_MAX} pools"
+    )))
+}
+
+fn check(spec: &PoolSpec) -> Outcome<()> {
+    let ranks = spec.ranks.len();
+    let targets = ranks * spec.targets_per_rank as usize;
+    if ranks == 0 || ranks > RANKS_MAX || targets == 0 || targets > TARGETS_MAX {
+        return Err(EngineError::Invalid(format!(
+            "{ranks} ranks of {} targets: at most {RANKS_MAX} ranks and {TARGETS_MAX} targets",
+            spec.targets_per_rank
+        )));
+    }
+    Ok(())
+}
+
+fn arena_path(spec: &PoolSpec) -> PathBuf {
+    let uid = rustix::process::geteuid().as_raw();
+    spec.runtime_dir
+        .join(format!("daos-{uid}-{}", spec.uuid.simple()))
+}
+
+fn log_path(spec: &PoolSpec) -> PathBuf {
+    spec.ranks
+        .first()
+        .map(|dir| dir.join(LOG_FILE))
+        .unwrap_or_default()
+}
+
+fn create_file(path: &Path) -> Outcome<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(at_path("creating", path))
+}
+
+pub(crate) fn write_all(
+    file: &OwnedFd,
+    mut bytes: &[u8],
+    mut off: u64,
+) -> Result<(), rustix::io::Errno> {
+    while !bytes.is_empty() {
+        let wrote = rustix::io::pwrite(file, bytes, off)?;
+        if wrote == 0 {
+            return Err(rustix::io::Errno::IO);
+        }
+        bytes = &bytes[wrote..];
+        off += wrote as u64;
+    }
+    Ok(())
+}
+
+/// Maps the arena if it exists and is one of this pool, in this layout.
+fn open_arena(path: &Path, spec: &PoolSpec) -> Outcome<Option<Segment>> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        other => other.map_err(at_path("opening", path))?,
+    };
+    let stat = rustix::fs::fstat(&file).map_err(at_path("opening", path))?;
+    if stat.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(EngineError::Invalid(format!(
+            "arena {} belongs to user {}: remove it or set another DAOS_EMBEDDED_ROOT",
+            path.display(),
+            stat.st_uid
+        )));
+    }
+    if (stat.st_size as u64) < at::PAGES {
+        return Err(not_an_arena(path));
+    }
+    let arena = map(&file, path)?;
+    let word = |off| arena.word(off).map_or(0, |w| w.load(Ordering::Acquire));
+    if word(header::MAGIC) != MAGIC {
+        return Err(not_an_arena(path));
+    }
+    if word(header::VERSION) != VERSION {
+        return Err(EngineError::Invalid(format!(
+            "arena {} has layout {}, this software uses {VERSION}: end the programs that use the \
+             pool and remove the file",
+            path.display(),
+            word(header::VERSION)
+        )));
+    }
+    let (high, low) = spec.uuid.as_u64_pair();
+    if (word(header::UUID_HIGH), word(header::UUID_LOW)) != (high, low) {
+        return Err(not_an_arena(path));
+    }
+    let pages = word(header::PAGES_BACKED).min(at::PAGES_MAX);
+    if at::PAGES + pages * PAGE > stat.st_size as u64 {
+        return Err(not_an_arena(path));
+    }
+    arena.set_backed(at::PAGES + pages * PAGE);
+    Ok(Some(arena))
+}
+
+fn not_an_arena(path: &Path) -> EngineError {
+    EngineError::Corrupt(format!(
+        "{} is not a whole arena of the pool: end the programs that use the pool and remove the \
+         file, it is rebuilt from the rank directories",
+        path.display()
+    ))
+}
+
+fn map(file: &OwnedFd, path: &Path) -> Outcome<Segment> {
+    Segment::map(file.as_fd(), at::SPAN, at::FIXED_END)
+        .map_err(|e| EngineError::system(format!("mapping {}", path.display()), e))
+}
+
+fn handle(spec: &PoolSpec, arena: Segment, arena_path: PathBuf) -> Outcome<Pool> {
+    let path = log_path(spec);
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = rustix::fs::open(&path, flags, Mode::empty()).map_err(at_path("opening", &path))?;
+    let stat = rustix::fs::fstat(&file).map_err(at_path("opening", &path))?;
+    let size = stat.st_size as u64;
+    let log = Segment::map(file.as_fd(), size.max(LOG_FILE_HEADER), size)
+        .map_err(|e| EngineError::system(format!("mapping {}", path.display()), e))?;
+    let word = |i: u64| log.word(i * 8).map_or(0, |w| w.load(Ordering::Acquire));
+    let (high, low) = spec.uuid.as_u64_pair();
+    if word(0) != LOG_MAGIC || (word(2), word(3)) != (high, low) {
+        return Err(EngineError::Corrupt(format!(
+            "{} is not the pool's log",
+            path.display()
+        )));
+    }
+    if word(1) != VERSION {
+        return Err(EngineError::Corrupt(format!(
+            "{} has format {}, this software reads {VERSION}: use a newer version",
+            path.display(),
+            word(1)
+        )));
+    }
+    if word(4) == 0 || word(4) % PAGE != 0 || LOG_FILE_HEADER + word(4) > size {
+        return Err(EngineError::Corrupt(format!(
+            "{} is cut short",
+            path.display()
+        )));
+    }
+    let media = Media::new().map_err(|e| EngineError::system("reserving address space", e))?;
+    let process = private_word().map_err(|e| EngineError::system("reserving memory", e))?;
+    Ok(Pool {
+        arena,
+        log,
+        media,
+        spec: spec.clone(),
+        arena_path,
+        index: POOLS_MAX - 1,
+        process,
+    })
+}
+
+/// A word that is zero again in a forked child.
+fn private_word() -> sys::Result<&'static AtomicU64> {
+    // SAFETY: a fresh private mapping that is never unmapped.
+    unsafe {
+        let page = rustix::mm::mmap_anonymous(
+            core::ptr::null_mut(),
+            PAGE as usize,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::PRIVATE,
+        )
+        .map_err(errno)?;
+        rustix::mm::madvise(page, PAGE as usize, Advice::LinuxWipeOnFork).map_err(errno)?;
+        Ok(&*page.cast::<AtomicU64>())
+    }
+}
+
+/// Builds an arena from the rank files and gives it its name, unless somebody else was faster.
+fn build(spec: &PoolSpec, path: &Path) -> Outcome<()> {
+    let mut random = [0u8; 8];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+        .map_err(at_path("building", path))?;
+    let instance = u64::from_le_bytes(random) | 1;
+    let building = path.with_extension(format!("building-{instance:016x}"));
+    let file = create_file(&building)?;
+    let built = build_in(spec, &file, &building, instance);
+    let named = built.and_then(|()| {
+        match rustix::fs::linkat(
+            rustix::fs::CWD,
+            &building,
+            rustix::fs::CWD,
+            path,
+            rustix::fs::AtFlags::empty(),
+        ) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+            Err(e) => Err(at_path("naming", path)(e)),
+        }
+    });
+    rustix::fs::unlink(&building).map_err(at_path("removing", &building))?;
+    named
+}
+
+fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outcome<()> {
+    let back = |off, len| {
+        rustix::fs::fallocate(file, FallocateFlags::empty(), off, len).map_err(|e| {
+            EngineError::system(
+                format!(
+                    "reserving {} MiB for the arena {}",
+                    len >> 20,
+                    path.display()
+                ),
+                errno(e),
+            )
+        })
+    };
+    back(0, at::FIXED_END)?;
+    back(at::DESCRIPTORS, GROW_PAGES * at::DESCRIPTOR_BYTES)?;
+    back(at::PAGES, GROW_PAGES * PAGE)?;
+    let arena = map(file, path)?;
+    arena.set_backed(at::PAGES + GROW_PAGES * PAGE);
+    let set = |off: u64, value: u64| {
+        if let Some(word) = arena.word(off) {
+            word.store(value, Ordering::Release);
+        }
+    };
+    let (high, low) = spec.uuid.as_u64_pair();
+    set(header::MAGIC, MAGIC);
+    set(header::VERSION, VERSION);
+    set(header::UUID_LOW, low);
+    set(header::UUID_HIGH, high);
+    set(header::INSTANCE, instance);
+    set(header::PAGES_BACKED, GROW_PAGES);
+    // Page 0 stays empty: number 0 means "none".
+    set(header::FRONTIER, 1);
+    set(header::RANK_COUNT, spec.ranks.len() as u64);
+    set(header::TARGETS_PER_RANK, u64::from(spec.targets_per_rank));
+    set(header::POOL_BLOCKS, spec.size_bytes / BLOCK);
+    set(header::REBUILT, 1);
+    let pool = handle(spec, arena, path.to_path_buf())?;
+    let ring = pool.log.word(32).map_or(0, |w| w.load(Ordering::Acquire));
+    pool.store(header::LOG_BYTES, ring)
+        .map_err(|e| EngineError::system("building the arena", e))?;
+    pool.rebuild().map_err(|e| match e {
+        Errno::EIO => EngineError::Corrupt(format!("pool {}: its files are damaged", spec.uuid)),
+        other => EngineError::system(format!("recovering pool {}", spec.uuid), other),
+    })?;
+    // The thread's owner slot in the nameless arena must not stay on its robust list.
+    pool.leave()
+        .map_err(|e| EngineError::system("building the arena", e))?;
+    // The mapping stays: other parts of this process may hold addresses into it.
+    core::mem::forget(pool);
+    Ok(())
+}

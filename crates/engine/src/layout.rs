@@ -1,0 +1,363 @@
+//! Words of the arena: header, ranks, targets, owners, page descriptors, links and pointers.
+//! No behaviour beyond packing and unpacking.
+
+use crate::limits::{GRANULE, PAGE, PAGE_REPLICAS_MAX, at};
+
+/// Kinds of records and pages, the low byte of a tag or descriptor.
+pub mod kind {
+    /// Nothing.
+    pub const FREE: u8 = 0;
+    /// Inode, 256 bytes.
+    pub const INODE: u8 = 1;
+    /// First chunk of a directory, 1024 bytes.
+    pub const DIR_SMALL: u8 = 2;
+    /// Block map of a small file, 256 bytes.
+    pub const MAP_SMALL: u8 = 3;
+    /// Extended attribute.
+    pub const XATTR: u8 = 4;
+    /// Target of a long symbolic link.
+    pub const SYMLINK: u8 = 5;
+    /// File lock (volatile).
+    pub const LOCK: u8 = 6;
+    /// Open file description (volatile).
+    pub const OFD: u8 = 7;
+    /// Free for the namespace layer.
+    pub const MISC: u8 = 9;
+    /// Page: leaf of a block map.
+    pub const MAP_LEAF: u8 = 16;
+    /// Page: inner node of a block map.
+    pub const MAP_NODE: u8 = 17;
+    /// Page: further chunk of a directory.
+    pub const DIR_CHUNK: u8 = 18;
+    /// Page: hash table (volatile).
+    pub const TABLE: u8 = 19;
+    /// Page: bytes.
+    pub const BLOB: u8 = 20;
+    /// Page: a container's properties.
+    pub const CONTAINER: u8 = 21;
+    /// Page: slots of one size class.
+    pub const SLOTS: u8 = 32;
+    /// Page: allocation bitmap of a rank's zone (volatile).
+    pub const BITMAP: u8 = 33;
+    /// Page: table of a rank's zones (volatile).
+    pub const ZONES: u8 = 34;
+}
+
+/// Header words, as byte offsets.
+pub(crate) mod header {
+    pub(crate) const MAGIC: u64 = 0;
+    pub(crate) const VERSION: u64 = 8;
+    pub(crate) const UUID_LOW: u64 = 16;
+    pub(crate) const UUID_HIGH: u64 = 24;
+    pub(crate) const INSTANCE: u64 = 32;
+    pub(crate) const PAGES_BACKED: u64 = 40;
+    pub(crate) const FRONTIER: u64 = 48;
+    pub(crate) const FREE_HEAD: u64 = 56;
+    pub(crate) const RANK_COUNT: u64 = 64;
+    pub(crate) const TARGETS_PER_RANK: u64 = 72;
+    pub(crate) const POOL_BLOCKS: u64 = 80;
+    pub(crate) const CONTAINERS: u64 = 88;
+    pub(crate) const CHECKPOINT_SEQUENCE: u64 = 96;
+    pub(crate) const CHECKPOINT_TIME: u64 = 104;
+    pub(crate) const ALLOC_JOURNAL: u64 = 112;
+    /// The arena was rebuilt from disk and nobody has reclaimed what the last one held open.
+    pub(crate) const REBUILT: u64 = 120;
+    /// Owner and process slots from here on have never been used: nobody need look at them.
+    pub(crate) const OWNERS_USED: u64 = 128;
+    pub(crate) const PROCESSES_USED: u64 = 136;
+    /// Words written by every operation get cache lines of their own.
+    pub(crate) const LOG_TAIL: u64 = 256;
+    pub(crate) const LOG_HEAD: u64 = 320;
+    pub(crate) const LOG_SYNCED: u64 = 328;
+    pub(crate) const LOG_BYTES: u64 = 336;
+}
+
+/// `DAOSPIL1` in memory order.
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"DAOSPIL1");
+/// Version of the arena layout; another version is never attached.
+pub(crate) const VERSION: u64 = 1;
+
+/// Words of a rank's entry, as byte offsets.
+pub(crate) mod rank {
+    pub(crate) const BLOCKS: u64 = 0;
+    pub(crate) const FRESH_FROM: u64 = 8;
+    pub(crate) const USED: u64 = 16;
+    pub(crate) const HINT: u64 = 24;
+    pub(crate) const JOURNAL: u64 = 32;
+    pub(crate) const ZONES: u64 = 64;
+}
+
+/// Words of an owner slot behind `shm::OwnerSlot`, as byte offsets.
+pub(crate) mod owner {
+    pub(crate) const RECORD_AT: u64 = 64;
+    pub(crate) const RECORD_LEN: u64 = 72;
+    pub(crate) const LOCKS: u64 = 80;
+    pub(crate) const LOCKS_LEN: u64 = 16;
+    pub(crate) const PAGES: u64 = 256;
+    pub(crate) const PAGES_LEN: u64 = 16;
+    pub(crate) const FREED_PAGES: u64 = 384;
+    pub(crate) const FREED_PAGES_LEN: u64 = 32;
+    pub(crate) const RUNS: u64 = 640;
+    pub(crate) const RUNS_LEN: u64 = 64;
+    pub(crate) const FREED_RUNS: u64 = 1152;
+    pub(crate) const FREED_RUNS_LEN: u64 = crate::limits::TX_FREED_MAX as u64;
+    pub(crate) const LOCAL_RECORD: u64 = 2048;
+    pub(crate) const LOCAL_RECORD_BYTES: u64 = shm::OWNER_BYTES - LOCAL_RECORD;
+    const _: () = assert!(LOCKS + LOCKS_LEN * 8 <= PAGES);
+    const _: () = assert!(PAGES + PAGES_LEN * 8 <= FREED_PAGES);
+    const _: () = assert!(FREED_PAGES + FREED_PAGES_LEN * 8 <= RUNS);
+    const _: () = assert!(RUNS + RUNS_LEN * 8 <= FREED_RUNS);
+    const _: () = assert!(FREED_RUNS + FREED_RUNS_LEN * 8 <= LOCAL_RECORD);
+}
+
+/// Record length flag: the record lies in the owner's slot, not in the log.
+pub(crate) const RECORD_LOCAL: u64 = 1 << 63;
+
+/// Number of a record: its first granule in the page area; 0 = none.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, PartialOrd, Ord)]
+pub struct Rec(pub u32);
+
+impl Rec {
+    /// No record.
+    pub const NONE: Rec = Rec(0);
+
+    /// Byte offset in the arena.
+    #[inline]
+    pub fn offset(self) -> u64 {
+        at::PAGES + u64::from(self.0) * GRANULE
+    }
+
+    /// Page that holds the record.
+    #[inline]
+    pub fn page(self) -> u32 {
+        self.0 / (PAGE / GRANULE) as u32
+    }
+
+    /// Whether this names nothing.
+    pub fn is_none(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// Link to a page: number, version of its allocation, and 16 bits for the user; 0 = none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PageLink(pub u64);
+
+impl PageLink {
+    /// No page.
+    pub const NONE: PageLink = PageLink(0);
+
+    /// Packs a link.
+    pub fn new(page: u32, version: u16, tag: u16) -> PageLink {
+        PageLink(u64::from(page) | u64::from(version) << 32 | u64::from(tag) << 48)
+    }
+
+    /// Page number.
+    pub fn page(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Version of the page's allocation.
+    pub fn version(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
+
+    /// The user's bits.
+    pub fn tag(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
+
+    /// The same link with other user's bits.
+    pub fn with_tag(self, tag: u16) -> PageLink {
+        PageLink::new(self.page(), self.version(), tag)
+    }
+
+    /// Whether this names nothing.
+    pub fn is_none(self) -> bool {
+        self.page() == 0
+    }
+
+    /// Byte offset of the page in the arena.
+    #[inline]
+    pub fn offset(self) -> u64 {
+        at::PAGES + u64::from(self.page()) * PAGE
+    }
+}
+
+/// First word of a page descriptor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PageState {
+    /// What the page is (`kind`).
+    pub kind: u8,
+    /// Size class of its slots: log2 of bytes.
+    pub class: u8,
+    /// Copies on disk; 0 = volatile.
+    pub replicas: u8,
+    /// Lock domain and first rank.
+    pub target: u16,
+    /// Version of the allocation.
+    pub version: u16,
+}
+
+impl PageState {
+    pub(crate) fn pack(self) -> u64 {
+        u64::from(self.kind)
+            | u64::from(self.class) << 8
+            | u64::from(self.replicas) << 16
+            | u64::from(self.target) << 32
+            | u64::from(self.version) << 48
+    }
+
+    pub(crate) fn unpack(word: u64) -> PageState {
+        PageState {
+            kind: word as u8,
+            class: (word >> 8) as u8,
+            replicas: (word >> 16) as u8,
+            target: (word >> 32) as u16,
+            version: (word >> 48) as u16,
+        }
+    }
+}
+
+/// Words of a page descriptor, as byte offsets.
+pub(crate) mod descriptor {
+    pub(crate) const STATE: u64 = 0;
+    pub(crate) const FREE_SLOTS: u64 = 8;
+    pub(crate) const NEXT: u64 = 16;
+    pub(crate) const DIRTY: u64 = 24;
+}
+
+pub(crate) fn descriptor_at(page: u32) -> u64 {
+    at::DESCRIPTORS + u64::from(page) * at::DESCRIPTOR_BYTES
+}
+
+pub(crate) fn rank_at(rank: u16) -> u64 {
+    at::RANKS + u64::from(rank) * at::RANK_BYTES
+}
+
+pub(crate) fn owner_at(owner: u16) -> u64 {
+    at::OWNERS + u64::from(owner) * shm::OWNER_BYTES
+}
+
+pub(crate) fn process_at(slot: u32) -> u64 {
+    at::PROCESSES + u64::from(slot) * at::PROCESS_BYTES
+}
+
+/// Size classes of slot records: 64, 256 and 1024 bytes.
+pub(crate) const CLASSES: [u64; 3] = [64, 256, 1024];
+
+/// Offset of the head of a target's list of pages with free slots.
+pub(crate) fn partial_at(target: u16, class: usize, replicas: u8) -> u64 {
+    let index = class * (PAGE_REPLICAS_MAX + 1) + usize::from(replicas);
+    at::TARGETS + u64::from(target) * at::TARGET_BYTES + (index / 2 * 8) as u64
+}
+
+/// A target's list heads are 32-bit page numbers, two to a word.
+pub(crate) fn partial_shift(class: usize, replicas: u8) -> u32 {
+    let index = class * (PAGE_REPLICAS_MAX + 1) + usize::from(replicas);
+    if index.is_multiple_of(2) { 0 } else { 32 }
+}
+
+const _: () =
+    assert!((CLASSES.len() * (PAGE_REPLICAS_MAX + 1)).div_ceil(2) * 8 <= at::TARGET_BYTES as usize);
+
+/// Tag of a slot record: kind and generation.
+pub(crate) fn tag(kind: u8, generation: u32) -> u64 {
+    u64::from(kind) | u64::from(generation) << 32
+}
+
+/// Kind in a tag.
+pub fn tag_kind(tag: u64) -> u8 {
+    tag as u8
+}
+
+/// Generation in a tag.
+pub fn tag_generation(tag: u64) -> u32 {
+    (tag >> 32) as u32
+}
+
+/// Contiguous blocks of one rank.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// Rank whose data file holds them.
+    pub rank: u16,
+    /// First block.
+    pub start: u64,
+    /// Number of blocks.
+    pub len: u32,
+    /// Never written before: what is not written now reads as zeros.
+    pub fresh: bool,
+}
+
+impl Run {
+    pub(crate) fn pack(self) -> u64 {
+        u64::from(self.len)
+            | self.start << 20
+            | u64::from(self.fresh) << 53
+            | u64::from(self.rank) << 54
+    }
+
+    pub(crate) fn unpack(word: u64) -> Run {
+        Run {
+            len: (word & 0xf_ffff) as u32,
+            start: word >> 20 & 0x1_ffff_ffff,
+            rank: (word >> 54) as u16,
+            fresh: word >> 53 & 1 != 0,
+        }
+    }
+}
+
+/// Longest run that packs.
+pub(crate) const RUN_LEN_MAX: u32 = 0xf_ffff;
+
+/// A block of a file in a map leaf: rank, block, and a version that tells one use from the next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct BlockPtr(pub u64);
+
+impl BlockPtr {
+    const VALID: u64 = 1 << 63;
+    const UNWRITTEN: u64 = 1 << 62;
+
+    /// A hole.
+    pub const HOLE: BlockPtr = BlockPtr(0);
+
+    /// Points to `block` of `rank`; `version` is any number that differs from the last use's.
+    pub fn new(rank: u16, block: u64, version: u32) -> BlockPtr {
+        BlockPtr(
+            BlockPtr::VALID
+                | (u64::from(version) & 0x3ffff) << 44
+                | (u64::from(rank) & 0x3ff) << 34
+                | block & 0x3_ffff_ffff,
+        )
+    }
+
+    /// The same block marked allocated but never written: reads as zeros.
+    pub fn unwritten(self) -> BlockPtr {
+        BlockPtr(self.0 | BlockPtr::UNWRITTEN)
+    }
+
+    /// The same block marked written.
+    pub fn written(self) -> BlockPtr {
+        BlockPtr(self.0 & !BlockPtr::UNWRITTEN)
+    }
+
+    /// Nothing allocated.
+    pub fn is_hole(self) -> bool {
+        self.0 & BlockPtr::VALID == 0
+    }
+
+    /// Allocated, reads as zeros.
+    pub fn is_unwritten(self) -> bool {
+        self.0 & BlockPtr::UNWRITTEN != 0
+    }
+
+    /// Rank.
+    pub fn rank(self) -> u16 {
+        (self.0 >> 34 & 0x3ff) as u16
+    }
+
+    /// Block in the rank's data file.
+    pub fn block(self) -> u64 {
+        self.0 & 0x3_ffff_ffff
+    }
+}

@@ -1,0 +1,169 @@
+//! Pages of the arena: growth, the free list, and what owners have reserved or freed.
+//!
+//! The free list and the frontier change under the `Pages` lock; a journal word names the owner's
+//! list entry that is being moved, so that a dead holder's move is completed or undone.
+
+use crate::layout::{PageState, descriptor, descriptor_at, header, kind, owner, owner_at};
+use crate::limits::{GROW_PAGES, PAGE, at};
+use crate::pool::{LockId, Pool};
+use crate::thread::ThreadBlock;
+use shm::crash_point;
+use sys::{Errno, Result};
+
+/// Journal flag: the entry is being put on the free list, not filled from it.
+const JOURNAL_PUSH: u64 = 1;
+
+fn run(start: u32, len: u64) -> u64 {
+    u64::from(start) | len << 32
+}
+
+impl Pool {
+    /// Reserves `count` contiguous pages, or unless `exact` fewer from the free list; returns the
+    /// offset of the entry in the owner's list, and the first page.
+    pub(crate) fn reserve_pages(
+        &self,
+        block: &ThreadBlock,
+        me: u16,
+        count: u32,
+        exact: bool,
+    ) -> Result<(u64, u32)> {
+        let list = owner_at(me) + owner::PAGES;
+        let entry = (0..owner::PAGES_LEN)
+            .map(|i| list + i * 8)
+            .find(|at| self.load(*at) == Ok(0))
+            .ok_or(Errno::ENOSPC)?;
+        self.acquire(block, me, LockId::Pages)?;
+        let taken = self.reserve_locked(entry, count, exact);
+        self.release(block, me, LockId::Pages);
+        Ok((entry, taken?))
+    }
+
+    fn reserve_locked(&self, entry: u64, count: u32, exact: bool) -> Result<u32> {
+        self.store(header::ALLOC_JOURNAL, entry)?;
+        let head = self.load(header::FREE_HEAD)? as u32;
+        let first = if !exact && head != 0 {
+            let next = self.load(descriptor_at(head) + descriptor::NEXT)?;
+            self.store(entry, run(head, 1))?;
+            crash_point!("pages.popping");
+            self.store(header::FREE_HEAD, next)?;
+            head
+        } else {
+            let first = self.load(header::FRONTIER)?;
+            self.grow(first + u64::from(count))?;
+            self.store(entry, run(first as u32, u64::from(count)))?;
+            crash_point!("pages.extending");
+            self.store(header::FRONTIER, first + u64::from(count))?;
+            first as u32
+        };
+        crash_point!("pages.reserved");
+        self.store(header::ALLOC_JOURNAL, 0)?;
+        Ok(first)
+    }
+
+    /// Makes sure that pages below `frontier` are backed: never sparse, for a full tmpfs would
+    /// answer the first touch with SIGBUS.
+    pub(crate) fn grow(&self, frontier: u64) -> Result<()> {
+        let backed = self.load(header::PAGES_BACKED)?;
+        if frontier <= backed {
+            return Ok(());
+        }
+        let wanted = frontier.next_multiple_of(GROW_PAGES);
+        if wanted > at::PAGES_MAX {
+            return Err(Errno::ENOSPC);
+        }
+        self.back_arena(
+            at::DESCRIPTORS + backed * at::DESCRIPTOR_BYTES,
+            (wanted - backed) * at::DESCRIPTOR_BYTES,
+        )?;
+        self.back_arena(at::PAGES + backed * PAGE, (wanted - backed) * PAGE)?;
+        self.store(header::PAGES_BACKED, wanted)?;
+        self.refresh_backing()
+    }
+
+    fn back_arena(&self, off: u64, len: u64) -> Result<()> {
+        use rustix::fs::FallocateFlags;
+        let file = self.open_arena()?;
+        rustix::fs::fallocate(&file, FallocateFlags::empty(), off, len)
+            .map_err(|e| Errno::new(e.raw_os_error()))
+    }
+
+    /// Completes or undoes the move that a dead holder of the `Pages` lock had begun.
+    pub(crate) fn repair_pages(&self) -> Result<()> {
+        let journal = self.load(header::ALLOC_JOURNAL)?;
+        if journal == 0 {
+            return Ok(());
+        }
+        let entry = journal & !7;
+        let value = self.load(entry)?;
+        let (start, len) = (value as u32, value >> 32);
+        if value != 0 {
+            let head = self.load(header::FREE_HEAD)? as u32;
+            if journal & JOURNAL_PUSH != 0 {
+                if head == start {
+                    self.store(entry, if len <= 1 { 0 } else { run(start + 1, len - 1) })?;
+                }
+            } else if head == start || self.load(header::FRONTIER)? == u64::from(start) {
+                self.store(entry, 0)?;
+            }
+        }
+        self.store(header::ALLOC_JOURNAL, 0)
+    }
+
+    /// Puts the pages of one list entry on the free list.
+    fn push_pages(&self, entry: u64) -> Result<()> {
+        self.store(header::ALLOC_JOURNAL, entry | JOURNAL_PUSH)?;
+        loop {
+            let value = self.load(entry)?;
+            let (page, len) = (value as u32, value >> 32);
+            if value == 0 {
+                break;
+            }
+            let state_at = descriptor_at(page) + descriptor::STATE;
+            let state = PageState::unpack(self.load(state_at)?);
+            self.store(
+                state_at,
+                PageState {
+                    kind: kind::FREE,
+                    ..state
+                }
+                .pack(),
+            )?;
+            let head = self.load(header::FREE_HEAD)?;
+            self.store(descriptor_at(page) + descriptor::NEXT, head)?;
+            crash_point!("pages.pushing");
+            self.store(header::FREE_HEAD, u64::from(page))?;
+            crash_point!("pages.pushed");
+            self.store(entry, if len <= 1 { 0 } else { run(page + 1, len - 1) })?;
+        }
+        self.store(header::ALLOC_JOURNAL, 0)
+    }
+
+    fn drain_page_list(&self, block: &ThreadBlock, me: u16, list: u64, len: u64) -> Result<()> {
+        for at in (0..len).map(|i| list + i * 8) {
+            if self.load(at)? != 0 {
+                self.acquire(block, me, LockId::Pages)?;
+                let pushed = self.push_pages(at);
+                self.release(block, me, LockId::Pages);
+                pushed?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the pages that `from` freed on the free list.
+    pub(crate) fn drain_freed_pages(&self, block: &ThreadBlock, me: u16, from: u16) -> Result<()> {
+        let list = owner_at(from) + owner::FREED_PAGES;
+        self.drain_page_list(block, me, list, owner::FREED_PAGES_LEN)
+    }
+
+    /// Puts the pages that `from` had reserved on the free list.
+    pub(crate) fn drain_reserved_pages(
+        &self,
+        block: &ThreadBlock,
+        me: u16,
+        from: u16,
+    ) -> Result<()> {
+        let list = owner_at(from) + owner::PAGES;
+        self.drain_page_list(block, me, list, owner::PAGES_LEN)
+    }
+}

@@ -1,0 +1,278 @@
+//! Processes attached to a pool: who they are, whether they live, and words for the layer above.
+//!
+//! A process is its id, its start time and its PID namespace, so that a reused id is not taken for
+//! the process that had it before. The entry outlives `exec`: the new image finds it again.
+
+use crate::layout::{header, process_at};
+use crate::limits::{PROCESSES_MAX, at};
+use crate::media::errno;
+use crate::pool::Pool;
+use core::sync::atomic::Ordering;
+use rustix::fs::{Mode, OFlags};
+use sys::{Errno, Result};
+
+/// Words of a process slot for the layer above: from [`user_word`] 0 to this.
+pub const USER_WORDS: u64 = (at::PROCESS_BYTES - USER) / 8;
+
+const ID: u64 = 0;
+const STARTED: u64 = 8;
+const NAMESPACE: u64 = 16;
+const USER: u64 = 32;
+/// In the id word: the entry is being filled in.
+const FILLING: u64 = 1 << 63;
+
+/// Number of process slots.
+pub const SLOTS: u32 = PROCESSES_MAX as u32;
+
+/// What identifies a process for ever.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Identity {
+    id: u64,
+    started: u64,
+    namespace: u64,
+}
+
+/// Arena offset of a process's `index`th word for the layer above.
+pub fn user_word(slot: u32, index: u64) -> u64 {
+    process_at(slot) + USER + index.min(USER_WORDS - 1) * 8
+}
+
+/// The calling process's slot in `pool`, taken on first use and anew in a forked child.
+#[inline]
+pub fn slot(pool: &Pool) -> Result<u32> {
+    match pool.process.load(Ordering::Relaxed) {
+        0 => register(pool),
+        known => Ok(known as u32 - 1),
+    }
+}
+
+#[cold]
+fn register(pool: &Pool) -> Result<u32> {
+    let me = identity_of(0)?;
+    let found = match find(pool, me)? {
+        Some(slot) => slot,
+        None => claim(pool, me)?,
+    };
+    pool.process.store(u64::from(found) + 1, Ordering::Relaxed);
+    Ok(found)
+}
+
+/// Numbers of the slots that were ever used.
+fn slots(pool: &Pool) -> Result<core::ops::Range<u32>> {
+    Ok(0..pool.load(header::PROCESSES_USED)?.min(PROCESSES_MAX as u64) as u32)
+}
+
+fn find(pool: &Pool, who: Identity) -> Result<Option<u32>> {
+    for slot in slots(pool)? {
+        if stored(pool, slot)? == who {
+            return Ok(Some(slot));
+        }
+    }
+    Ok(None)
+}
+
+/// Takes a free slot for `who`, which may also be a child about to exec; failing that, the slot of
+/// a dead process that left nothing to settle.
+fn claim(pool: &Pool, who: Identity) -> Result<u32> {
+    for slot in 0..PROCESSES_MAX as u32 {
+        if take(pool, slot, 0, who)? {
+            return Ok(slot);
+        }
+    }
+    for slot in 0..PROCESSES_MAX as u32 {
+        let id = pool.load(process_at(slot) + ID)?;
+        if is_dead(pool, slot)? && left_nothing(pool, slot)? && take(pool, slot, id, who)? {
+            return Ok(slot);
+        }
+    }
+    Err(Errno::EAGAIN)
+}
+
+fn left_nothing(pool: &Pool, slot: u32) -> Result<bool> {
+    for word in 0..USER_WORDS {
+        if pool.load(user_word(slot, word))? != 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn take(pool: &Pool, slot: u32, from: u64, who: Identity) -> Result<bool> {
+    let base = process_at(slot);
+    let id = pool.word(base + ID)?;
+    let filling = who.id | FILLING;
+    if id
+        .compare_exchange(from, filling, Ordering::AcqRel, Ordering::Relaxed)
+        .is_err()
+    {
+        return Ok(false);
+    }
+    let used = pool.word(header::PROCESSES_USED)?;
+    used.fetch_max(u64::from(slot) + 1, Ordering::AcqRel);
+    pool.store(base + STARTED, who.started)?;
+    pool.store(base + NAMESPACE, who.namespace)?;
+    for word in 0..USER_WORDS {
+        pool.store(user_word(slot, word), 0)?;
+    }
+    id.store(who.id, Ordering::Release);
+    Ok(true)
+}
+
+/// The slot of process `pid` of the caller's PID namespace, made if it has none.
+pub fn slot_of(pool: &Pool, pid: u32) -> Result<u32> {
+    let who = identity_of(pid)?;
+    match find(pool, who)? {
+        Some(slot) => Ok(slot),
+        None => claim(pool, who),
+    }
+}
+
+/// Frees the slot of a process whose affairs are settled.
+pub fn vacate(pool: &Pool, slot: u32) -> Result<()> {
+    pool.store(process_at(slot) + ID, 0)
+}
+
+/// Process id in `slot`, 0 if free.
+pub fn pid(pool: &Pool, slot: u32) -> Result<u32> {
+    Ok(pool.load(process_at(slot) + ID)? as u32)
+}
+
+/// Whether the process in `slot` is gone. One of another PID namespace is taken to be alive.
+pub fn is_dead(pool: &Pool, slot: u32) -> Result<bool> {
+    let who = stored(pool, slot)?;
+    if who.id == 0 {
+        return Ok(false);
+    }
+    if who.id & FILLING == 0 && who.namespace != namespace()? {
+        return Ok(false);
+    }
+    match identity_of((who.id & !FILLING) as u32) {
+        Ok(now) => Ok(who.id & FILLING == 0 && now.started != who.started),
+        Err(Errno::ENOENT | Errno::ESRCH) => Ok(true),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Calls `settle` for every slot whose process is dead, then frees the slot.
+pub fn for_each_dead(pool: &Pool, mut settle: impl FnMut(u32) -> Result<()>) -> Result<usize> {
+    let mut count = 0;
+    for slot in slots(pool)? {
+        if is_dead(pool, slot)? {
+            settle(slot)?;
+            vacate(pool, slot)?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// Number of processes attached.
+pub fn count(pool: &Pool) -> Result<usize> {
+    let mut live = 0;
+    for slot in slots(pool)? {
+        if pid(pool, slot)? != 0 && !is_dead(pool, slot)? {
+            live += 1;
+        }
+    }
+    Ok(live)
+}
+
+fn stored(pool: &Pool, slot: u32) -> Result<Identity> {
+    let base = process_at(slot);
+    Ok(Identity {
+        id: pool.load(base + ID)?,
+        started: pool.load(base + STARTED)?,
+        namespace: pool.load(base + NAMESPACE)?,
+    })
+}
+
+/// Identity of process `pid`, 0 = the caller; `ENOENT` when there is none.
+fn identity_of(pid: u32) -> Result<Identity> {
+    let pid = match pid {
+        0 => rustix::process::getpid().as_raw_nonzero().get() as u32,
+        pid => pid,
+    };
+    // "/proc/4294967295/stat" and a zero.
+    let mut path = [0u8; 24];
+    let mut at = 6;
+    path[..6].copy_from_slice(b"/proc/");
+    let mut digits = [0u8; 10];
+    let mut left = pid;
+    let mut count = 0;
+    while left > 0 || count == 0 {
+        digits[count] = b'0' + (left % 10) as u8;
+        left /= 10;
+        count += 1;
+    }
+    for digit in digits[..count].iter().rev() {
+        path[at] = *digit;
+        at += 1;
+    }
+    path[at..at + 5].copy_from_slice(b"/stat");
+    let path = core::ffi::CStr::from_bytes_until_nul(&path).map_err(|_| Errno::EIO)?;
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let mut text = [0u8; 512];
+    let len = rustix::io::read(file.map_err(errno)?, &mut text).map_err(errno)?;
+    let text = &text[..len];
+    if is_ended(text) {
+        return Err(Errno::ESRCH);
+    }
+    let started = start_time(text).ok_or(Errno::EIO)?;
+    Ok(Identity {
+        id: u64::from(pid),
+        started,
+        namespace: namespace()?,
+    })
+}
+
+/// Field 22 of `/proc/PID/stat` (proc(5)): the name in field 2 may hold blanks and brackets.
+fn start_time(text: &[u8]) -> Option<u64> {
+    let after_name = text.iter().rposition(|b| *b == b')')?;
+    let field = text[after_name..].split(|b| *b == b' ').nth(20)?;
+    core::str::from_utf8(field).ok()?.parse().ok()
+}
+
+/// Whether the process has ended and only waits for its parent: its last thread is a zombie.
+fn is_ended(text: &[u8]) -> bool {
+    let Some(after_name) = text.iter().rposition(|b| *b == b')') else {
+        return false;
+    };
+    let mut fields = text[after_name..].split(|b| *b == b' ');
+    let zombie = matches!(fields.nth(1), Some(b"Z" | b"X"));
+    // Field 20: threads; a main thread that ended before the others is a zombie too.
+    zombie && matches!(fields.nth(16), Some(b"0" | b"1"))
+}
+
+/// Inode of the caller's PID namespace.
+fn namespace() -> Result<u64> {
+    Ok(rustix::fs::stat(c"/proc/self/ns/pid")
+        .map_err(errno)?
+        .st_ino)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_time_survives_odd_names() {
+        let text = b"12 (a) b) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
+        assert_eq!(start_time(text), Some(4711));
+        assert_eq!(start_time(b"12 (x"), None);
+    }
+
+    #[test]
+    fn zombies_have_ended_unless_other_threads_live() {
+        let ended = b"12 (a) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 1 0 4711 20";
+        let leader = b"12 (a) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 3 0 4711 20";
+        let live = b"12 (a) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 1 0 4711 20";
+        assert!(is_ended(ended) && !is_ended(leader) && !is_ended(live));
+    }
+
+    #[test]
+    fn own_identity_is_stable() {
+        let first = identity_of(0);
+        assert!(first.is_ok());
+        assert_eq!(first, identity_of(0));
+    }
+}

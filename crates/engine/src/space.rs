@@ -1,0 +1,423 @@
+//! Data blocks of ranks: bitmaps, growth, and what owners have grabbed or freed.
+//!
+//! A rank's bitmap changes under its lock; a journal word names the owner's list entry being
+//! moved. Setting and clearing the bits of an entry can be repeated while the lock is held, so a
+//! dead holder's move is simply undone (a grab) or completed (a free).
+
+use crate::layout::{RUN_LEN_MAX, Run, header, kind, owner, owner_at, rank, rank_at};
+use crate::limits::{GROW_BLOCKS, PAGE, RANK_BLOCKS_MAX, ZONE_BLOCKS, at};
+use crate::pool::{LockId, Pool};
+use crate::thread::ThreadBlock;
+use core::sync::atomic::Ordering;
+use shm::crash_point;
+use sys::{Errno, Result};
+
+/// Blocks a thread takes from a rank at a time when the pool has plenty.
+const GRAB_BLOCKS: u64 = 64;
+
+/// Blocks grabbed by one operation. What is not consumed by a transaction stays with the thread
+/// for its next operation.
+pub struct Stage<'p> {
+    pool: &'p Pool,
+    block: &'static ThreadBlock,
+    me: u16,
+    /// Entries of the owner's list with what they will be once this operation has its blocks.
+    entries: [(u64, u64); STAGED_MAX],
+    used: usize,
+}
+
+/// Ranks and pieces one operation can grab from; split larger ones.
+pub const STAGED_MAX: usize = 40;
+
+impl Pool {
+    /// Starts grabbing blocks for one operation of the calling thread.
+    pub fn stage(&self) -> Result<Stage<'_>> {
+        let (block, me) = self.me()?;
+        Ok(Stage {
+            pool: self,
+            block,
+            me,
+            entries: [(0, 0); STAGED_MAX],
+            used: 0,
+        })
+    }
+}
+
+impl Stage<'_> {
+    pub(crate) fn staged(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.entries[..self.used].iter().copied()
+    }
+
+    /// Grabs up to `blocks` contiguous blocks of `rank`. `ENOSPC` when the pool is full;
+    /// `EOVERFLOW` when the operation has grabbed from too many places: publish and go on.
+    pub fn grab(&mut self, rank: u16, blocks: u32) -> Result<Run> {
+        let blocks = blocks.clamp(1, RUN_LEN_MAX);
+        let list = owner_at(self.me) + owner::RUNS;
+        // A rank's blocks are kept in the place of its number if that is free.
+        let home = list + u64::from(rank) % owner::RUNS_LEN * 8;
+        let mut empty = None;
+        for at in core::iter::once(home).chain((0..owner::RUNS_LEN).map(|i| list + i * 8)) {
+            match self.current(at)? {
+                (0, false) => empty = empty.or(Some(at)),
+                (0, true) => {}
+                (value, _) if Run::unpack(value).rank == rank => return self.cut(at, value, blocks),
+                _ => {}
+            }
+            if empty == Some(home) {
+                break;
+            }
+        }
+        let at = match empty {
+            Some(at) => at,
+            None => self.evict()?,
+        };
+        self.pool.refill(self.block, self.me, at, rank, blocks)?;
+        let value = self.pool.load(at)?;
+        self.cut(at, value, blocks)
+    }
+
+    /// What is left in an entry, and whether this operation has taken from it.
+    fn current(&self, at: u64) -> Result<(u64, bool)> {
+        match self.entries[..self.used].iter().find(|(entry, _)| *entry == at) {
+            Some((_, value)) => Ok((*value, true)),
+            None => Ok((self.pool.load(at)?, false)),
+        }
+    }
+
+    /// Takes the front of an entry.
+    fn cut(&mut self, at: u64, value: u64, blocks: u32) -> Result<Run> {
+        let run = Run::unpack(value);
+        let len = run.len.min(blocks);
+        let rest = Run {
+            start: run.start + u64::from(len),
+            len: run.len - len,
+            ..run
+        };
+        let value = if rest.len == 0 { 0 } else { rest.pack() };
+        match self.entries[..self.used]
+            .iter_mut()
+            .find(|(entry, _)| *entry == at)
+        {
+            Some(staged) => staged.1 = value,
+            None => {
+                *self.entries.get_mut(self.used).ok_or(Errno::EOVERFLOW)? = (at, value);
+                self.used += 1;
+            }
+        }
+        Ok(Run { len, ..run })
+    }
+
+    /// Gives one entry that this operation does not use back to its rank.
+    fn evict(&mut self) -> Result<u64> {
+        let list = owner_at(self.me) + owner::RUNS;
+        let victim = (0..owner::RUNS_LEN)
+            .map(|i| list + i * 8)
+            .find(|at| {
+                !self.entries[..self.used]
+                    .iter()
+                    .any(|(entry, _)| entry == at)
+            })
+            .ok_or(Errno::EOVERFLOW)?;
+        self.pool.return_run(self.block, self.me, victim)?;
+        Ok(victim)
+    }
+}
+
+impl Pool {
+    /// Blocks of the whole pool that are in use or reserved.
+    pub fn used_blocks(&self) -> Result<u64> {
+        let mut used = 0u64;
+        for r in 0..self.rank_count() {
+            used += self.load(rank_at(r) + rank::USED)?;
+        }
+        Ok(used)
+    }
+
+    fn refill(
+        &self,
+        block: &'static ThreadBlock,
+        me: u16,
+        at: u64,
+        r: u16,
+        want: u32,
+    ) -> Result<()> {
+        let budget = self.load(header::POOL_BLOCKS)?;
+        let free = budget.saturating_sub(self.used_blocks()?);
+        if free < u64::from(want) {
+            return Err(Errno::ENOSPC);
+        }
+        let spare = (free / 1024).min(GRAB_BLOCKS);
+        let want = u64::from(want).max(spare);
+        // Growing takes pages of the arena and thus a transaction, before the lock is taken.
+        for _ in 0..64 {
+            self.acquire(block, me, LockId::Rank(r))?;
+            let found = self.take_run(at, r, want);
+            self.release(block, me, LockId::Rank(r));
+            match found {
+                Err(Errno::ENOSPC) => self.grow_rank(block, me, r, want)?,
+                other => return other,
+            }
+        }
+        Err(Errno::ENOSPC)
+    }
+
+    /// The bitmap word that covers `block`, which starts at a multiple of 64.
+    fn bitmap_at(&self, r: u16, block: u64) -> Result<u64> {
+        let zone = block / ZONE_BLOCKS;
+        let tables = rank_at(r) + rank::ZONES;
+        let table = self.load(tables + zone / (PAGE / 8) * 8)?;
+        let page = self.load(at::PAGES + table * PAGE + zone % (PAGE / 8) * 8)?;
+        if table == 0 || page == 0 {
+            return Err(Errno::EIO);
+        }
+        Ok(at::PAGES + page * PAGE + block % ZONE_BLOCKS / 64 * 8)
+    }
+
+    /// Finds up to `want` free blocks and moves them to the list entry `entry`. Lock held.
+    fn take_run(&self, entry: u64, r: u16, want: u64) -> Result<()> {
+        let base = rank_at(r);
+        let blocks = self.load(base + rank::BLOCKS)?.min(RANK_BLOCKS_MAX);
+        let hint = self.load(base + rank::HINT)?.min(blocks) / 64 * 64;
+        let (start, len) = match self.search(r, hint, blocks, want)? {
+            Some(found) => found,
+            None => self.search(r, 0, hint, want)?.ok_or(Errno::ENOSPC)?,
+        };
+        let fresh_from = self.load(base + rank::FRESH_FROM)?;
+        let fresh = start >= fresh_from;
+        let len = if fresh {
+            len
+        } else {
+            len.min(fresh_from - start)
+        };
+        self.store(base + rank::JOURNAL, entry)?;
+        self.store(
+            entry,
+            Run {
+                rank: r,
+                start,
+                len: len as u32,
+                fresh,
+            }
+            .pack(),
+        )?;
+        crash_point!("space.noted");
+        self.mark(r, start, len, true)?;
+        self.store(base + rank::USED, self.load(base + rank::USED)? + len)?;
+        if fresh {
+            self.store(base + rank::FRESH_FROM, start + len)?;
+        }
+        self.store(base + rank::HINT, start + len)?;
+        crash_point!("space.taken");
+        self.store(base + rank::JOURNAL, 0)
+    }
+
+    /// First run of free blocks in `from..to`, at most `want` long.
+    fn search(&self, r: u16, from: u64, to: u64, want: u64) -> Result<Option<(u64, u64)>> {
+        let mut start = None;
+        let mut block = from;
+        while block < to {
+            let word = self.load(self.bitmap_at(r, block)?)?;
+            match start {
+                None if word == u64::MAX => {}
+                None => {
+                    let first = block + u64::from((!word).trailing_zeros());
+                    if first >= to {
+                        return Ok(None);
+                    }
+                    let run = u64::from((word >> (first - block)).trailing_zeros());
+                    let run = run.min(64 - (first - block)).min(to - first);
+                    if run >= want || first + run < block + 64 {
+                        return Ok(Some((first, run.min(want))));
+                    }
+                    start = Some(first);
+                }
+                Some(first) => {
+                    let run = block - first + u64::from(word.trailing_zeros()).min(to - block);
+                    if word != 0 || run >= want {
+                        return Ok(Some((first, run.min(want))));
+                    }
+                }
+            }
+            block += 64;
+        }
+        Ok(start.map(|first| (first, (to - first).min(want))))
+    }
+
+    /// Sets or clears the bits of a run. Lock held.
+    fn mark(&self, r: u16, start: u64, len: u64, set: bool) -> Result<()> {
+        let mut block = start;
+        let end = start + len;
+        while block < end {
+            let word = self.word(self.bitmap_at(r, block / 64 * 64)?)?;
+            let shift = block % 64;
+            let count = (64 - shift).min(end - block);
+            let mask = if count == 64 {
+                u64::MAX
+            } else {
+                ((1 << count) - 1) << shift
+            };
+            if set {
+                word.fetch_or(mask, Ordering::AcqRel);
+            } else {
+                word.fetch_and(!mask, Ordering::AcqRel);
+            }
+            block += count;
+        }
+        Ok(())
+    }
+
+    /// Adds space at the end of a rank's data file.
+    fn grow_rank(&self, block: &'static ThreadBlock, me: u16, r: u16, want: u64) -> Result<()> {
+        let base = rank_at(r);
+        let before = self.load(base + rank::BLOCKS)?;
+        let share = self.load(header::POOL_BLOCKS)? / u64::from(self.rank_count().max(1));
+        let step = (share / 4)
+            .clamp(256, GROW_BLOCKS)
+            .max(want)
+            .next_multiple_of(64);
+        let after = (before + step).min(RANK_BLOCKS_MAX);
+        if after == before {
+            return Err(Errno::ENOSPC);
+        }
+        self.acquire(block, me, LockId::Rank(r))?;
+        let extended = if self.load(base + rank::BLOCKS)? == before {
+            self.extend_data(r, before, after)
+        } else {
+            Err(Errno::EAGAIN)
+        };
+        self.release(block, me, LockId::Rank(r));
+        match extended {
+            Err(Errno::EAGAIN) => return Ok(()),
+            other => other?,
+        }
+        self.add_zones(r, before, after)
+    }
+
+    /// Gives the blocks `before..after` their bitmap and opens them, a few zones at a time.
+    pub(crate) fn add_zones(&self, r: u16, before: u64, after: u64) -> Result<()> {
+        let mut from = before;
+        while from < after {
+            let to = ((from / ZONE_BLOCKS + 4) * ZONE_BLOCKS).min(after);
+            if !self.add_some_zones(r, from, to)? {
+                return Ok(());
+            }
+            from = to;
+        }
+        Ok(())
+    }
+
+    fn add_some_zones(&self, r: u16, before: u64, after: u64) -> Result<bool> {
+        let base = rank_at(r);
+        let target = r * self.spec.targets_per_rank as u16;
+        let mut tx = self.tx(&[LockId::Rank(r)])?;
+        if tx.load(base + rank::BLOCKS)? != before {
+            return Ok(false);
+        }
+        for zone in before / ZONE_BLOCKS..after.div_ceil(ZONE_BLOCKS) {
+            let table_at = base + rank::ZONES + zone / (PAGE / 8) * 8;
+            let mut table = tx.load(table_at)?;
+            if table == 0 {
+                table = u64::from(tx.alloc_page(kind::ZONES, target, 0, true)?.page());
+                tx.set_volatile(table_at, table)?;
+            }
+            let page_at = at::PAGES + table * PAGE + zone % (PAGE / 8) * 8;
+            if tx.load(page_at)? == 0 {
+                let page = tx.alloc_page(kind::BITMAP, target, 0, true)?.page();
+                tx.set_volatile(page_at, u64::from(page))?;
+            }
+        }
+        tx.set_volatile(base + rank::BLOCKS, after)?;
+        tx.commit()?;
+        Ok(true)
+    }
+
+    /// Returns the blocks of one list entry to their rank.
+    fn return_run(&self, block: &ThreadBlock, me: u16, entry: u64) -> Result<()> {
+        let value = self.load(entry)?;
+        if value == 0 {
+            return Ok(());
+        }
+        let run = Run::unpack(value);
+        if run.rank >= self.rank_count() {
+            return self.store(entry, 0);
+        }
+        self.acquire(block, me, LockId::Rank(run.rank))?;
+        let returned = self.return_locked(entry, run);
+        self.release(block, me, LockId::Rank(run.rank));
+        returned
+    }
+
+    fn return_locked(&self, entry: u64, run: Run) -> Result<()> {
+        let base = rank_at(run.rank);
+        self.store(base + rank::JOURNAL, entry)?;
+        self.mark(run.rank, run.start, u64::from(run.len), false)?;
+        let used = self.load(base + rank::USED)?;
+        self.store(base + rank::USED, used.saturating_sub(u64::from(run.len)))?;
+        crash_point!("space.cleared");
+        self.store(entry, 0)?;
+        crash_point!("space.returned");
+        self.store(base + rank::JOURNAL, 0)
+    }
+
+    /// Undoes or completes the move that a dead holder of a rank's lock had begun.
+    pub(crate) fn repair_rank(&self, r: u16) -> Result<()> {
+        let base = rank_at(r);
+        let entry = self.load(base + rank::JOURNAL)?;
+        if entry == 0 {
+            return Ok(());
+        }
+        let value = self.load(entry)?;
+        if value != 0 {
+            let run = Run::unpack(value);
+            if run.rank == r {
+                self.mark(r, run.start, u64::from(run.len), false)?;
+            }
+            self.store(entry, 0)?;
+        }
+        self.recount(r)?;
+        self.store(base + rank::JOURNAL, 0)
+    }
+
+    /// Counts a rank's used blocks anew from its bitmap. Lock held, or nobody else attached.
+    pub(crate) fn recount(&self, r: u16) -> Result<()> {
+        let base = rank_at(r);
+        let blocks = self.load(base + rank::BLOCKS)?.min(RANK_BLOCKS_MAX);
+        let mut used = 0;
+        for block in (0..blocks).step_by(64) {
+            used += u64::from(self.load(self.bitmap_at(r, block)?)?.count_ones());
+        }
+        self.store(base + rank::USED, used)
+    }
+
+    fn drain_run_list(&self, block: &ThreadBlock, me: u16, list: u64, len: u64) -> Result<()> {
+        for at in (0..len).map(|i| list + i * 8) {
+            self.return_run(block, me, at)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the blocks that `from` freed.
+    pub(crate) fn drain_freed_runs(&self, block: &ThreadBlock, me: u16, from: u16) -> Result<()> {
+        let list = owner_at(from) + owner::FREED_RUNS;
+        self.drain_run_list(block, me, list, owner::FREED_RUNS_LEN)
+    }
+
+    /// Returns the blocks that `from` had grabbed and not used.
+    pub(crate) fn drain_reserved_runs(
+        &self,
+        block: &ThreadBlock,
+        me: u16,
+        from: u16,
+    ) -> Result<()> {
+        let list = owner_at(from) + owner::RUNS;
+        self.drain_run_list(block, me, list, owner::RUNS_LEN)
+    }
+
+    /// Marks blocks used when the arena is built anew. Nobody else is attached.
+    pub(crate) fn claim_blocks(&self, r: u16, start: u64, len: u64) -> Result<()> {
+        self.mark(r, start, len, true)?;
+        let base = rank_at(r);
+        let fresh = self.load(base + rank::FRESH_FROM)?.max(start + len);
+        self.store(base + rank::FRESH_FROM, fresh)
+    }
+}

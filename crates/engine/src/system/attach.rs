@@ -1,0 +1,291 @@
+//! The `attach` file of a pool: which shared memory runs it now, and a lock per attached process.
+//!
+//! Byte 0 is locked exclusively while somebody decides or recovers, byte 1 while somebody changes
+//! the pool map. Every attached process holds a shared lock on the byte of its process number behind
+//! [`PROCESS_BYTES`]. These locks are open-file-description locks: they end with the last
+//! descriptor, a forked child keeps its parent's, and a program that closes everything loses
+//! them. So they never prove that a process is dead: they only refuse.
+
+use crate::system::SystemError;
+use crate::system::fd::{Fd, errno, open_at, open_dir, read_at, write_all_at};
+use rustix::fs::{Mode, OFlags};
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use sys::{Errno, Result};
+
+const NAME: &str = "attach";
+const MAGIC: &str = "DAOS-EMBEDDED-ATTACH 1";
+const BYTES_MAX: usize = 16 << 10;
+/// Offset of process 0's lock byte.
+const PROCESS_BYTES: i64 = 1 << 20;
+/// More process numbers than Linux hands out.
+const PROCESSES: i64 = 1 << 23;
+/// Offset of container 0's lock byte.
+const CONTAINER_BYTES: i64 = 1 << 32;
+
+const F_OFD_GETLK: usize = 36;
+const F_OFD_SETLK: usize = 37;
+const F_OFD_SETLKW: usize = 38;
+const F_RDLCK: i16 = 0;
+const F_WRLCK: i16 = 1;
+const F_UNLCK: i16 = 2;
+const SYS_FCNTL: usize = if cfg!(target_arch = "x86_64") { 72 } else { 25 };
+
+/// `struct flock` of the 64-bit Linux ABI.
+#[repr(C)]
+struct Flock {
+    kind: i16,
+    whence: i16,
+    start: i64,
+    len: i64,
+    pid: i32,
+}
+
+fn fcntl_lock(fd: &Fd, command: usize, kind: i16, start: i64, len: i64) -> Result<Flock> {
+    let mut lock = Flock {
+        kind,
+        whence: 0,
+        start,
+        len,
+        pid: 0,
+    };
+    loop {
+        // SAFETY: the descriptor is ours and the structure outlives the call.
+        let done = unsafe { sys::syscall!(SYS_FCNTL, fd.raw(), command, &raw mut lock) };
+        match done {
+            Ok(_) => return Ok(lock),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Who runs a pool: written by the process that brought it up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Authority {
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot: String,
+    /// `/etc/machine-id`, empty where there is none.
+    pub machine: String,
+    /// Instance number of the shared memory.
+    pub instance: u64,
+    /// Path of the shared memory.
+    pub arena: PathBuf,
+}
+
+impl Authority {
+    /// This machine, this boot, and the given shared memory.
+    pub fn here(instance: u64, arena: &Path) -> Authority {
+        Authority {
+            boot: first_line("/proc/sys/kernel/random", "boot_id"),
+            machine: first_line("/etc", "machine-id"),
+            instance,
+            arena: arena.to_owned(),
+        }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut out = format!(
+            "{MAGIC}\nboot {}\nmachine {}\ninstance {:016x}\narena ",
+            self.boot, self.machine, self.instance
+        )
+        .into_bytes();
+        out.extend_from_slice(self.arena.as_os_str().as_bytes());
+        let crc = crc32fast::hash(&out);
+        out.extend_from_slice(format!("\0crc32 {crc:08x}\n").as_bytes());
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Authority> {
+        let at = bytes.iter().position(|b| *b == 0)?;
+        let (body, trailer) = bytes.split_at(at);
+        let sum = core::str::from_utf8(trailer.get(1..15)?)
+            .ok()?
+            .strip_prefix("crc32 ")?;
+        if u32::from_str_radix(sum, 16) != Ok(crc32fast::hash(body)) {
+            return None;
+        }
+        let mut lines = body.splitn(5, |b| *b == b'\n');
+        let mut field = |key: &str| lines.next()?.strip_prefix(key.as_bytes());
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+        field(MAGIC)?;
+        Some(Authority {
+            boot: text(field("boot ")?)?,
+            machine: text(field("machine ")?)?,
+            instance: u64::from_str_radix(&text(field("instance ")?)?, 16).ok()?,
+            arena: PathBuf::from(OsString::from_vec(field("arena ")?.to_vec())),
+        })
+    }
+}
+
+/// First line of a small system file; empty if it cannot be read.
+fn first_line(dir: &str, name: &str) -> String {
+    let read = || -> Result<String> {
+        let dir = open_dir(Path::new(dir))?;
+        let file = open_at(&dir, Path::new(name), OFlags::RDONLY, Mode::empty())?;
+        let mut bytes = [0; 128];
+        let count = rustix::io::read(&file, &mut bytes).map_err(errno)?;
+        let text = bytes.get(..count).unwrap_or_default();
+        let line = text.split(|b| *b == b'\n').next().unwrap_or_default();
+        Ok(String::from_utf8_lossy(line).into_owned())
+    };
+    read().unwrap_or_default()
+}
+
+/// What a process that wants to attach finds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// The shared memory of this authority is alive: attach to it.
+    Warm(Authority),
+    /// Nobody runs the pool: bring it up from the rank files, then [`AttachFile::write`].
+    Cold,
+}
+
+/// The open `attach` file of a pool.
+#[derive(Debug)]
+pub struct AttachFile {
+    file: Fd,
+    dir: PathBuf,
+}
+
+/// Exclusive right to decide; ends when dropped.
+#[derive(Debug)]
+pub struct AttachLock<'a>(&'a AttachFile, i64);
+
+impl Drop for AttachLock<'_> {
+    fn drop(&mut self) {
+        // The descriptor is open, so unlocking cannot fail.
+        let unlocked = fcntl_lock(&self.0.file, F_OFD_SETLK, F_UNLCK, self.1, 1);
+        debug_assert!(unlocked.is_ok());
+    }
+}
+
+impl AttachFile {
+    /// Opens or makes the `attach` file of a pool directory.
+    pub fn open(dir: &Path) -> core::result::Result<AttachFile, SystemError> {
+        let opened = open_dir(dir).map_err(|e| SystemError::io("open directory", dir, e))?;
+        let flags = OFlags::RDWR | OFlags::CREATE;
+        let file = open_at(&opened, Path::new(NAME), flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|e| SystemError::io("open attach file of", dir, e))?;
+        Ok(AttachFile {
+            file,
+            dir: dir.to_owned(),
+        })
+    }
+
+    fn io(&self, doing: &'static str, errno: Errno) -> SystemError {
+        SystemError::io(doing, &self.dir, errno)
+    }
+
+    /// Waits for the right to decide; a pool destroyed meanwhile is `ENOENT`.
+    pub fn lock(&self) -> core::result::Result<AttachLock<'_>, SystemError> {
+        self.lock_byte(0)
+    }
+
+    /// Waits for the right to change the pool map; independent of [`AttachFile::lock`].
+    pub(crate) fn lock_map(&self) -> core::result::Result<AttachLock<'_>, SystemError> {
+        self.lock_byte(1)
+    }
+
+    fn lock_byte(&self, byte: i64) -> core::result::Result<AttachLock<'_>, SystemError> {
+        fcntl_lock(&self.file, F_OFD_SETLKW, F_WRLCK, byte, 1)
+            .map_err(|e| self.io("lock attach file of", e))?;
+        let lock = AttachLock(self, byte);
+        let stat = rustix::fs::fstat(&self.file).map_err(|e| self.io("stat", errno(e)))?;
+        if stat.st_nlink == 0 {
+            return Err(self.io("attach destroyed pool", Errno::ENOENT));
+        }
+        Ok(lock)
+    }
+
+    /// The authority on file; `None` if there is none or it was cut by a crash.
+    pub fn read(&self) -> Option<Authority> {
+        let dir = open_dir(&self.dir).ok()?;
+        Authority::decode(&read_at(&dir, Path::new(NAME), BYTES_MAX).ok()?)
+    }
+
+    /// Writes the authority; only while holding the lock.
+    pub fn write(
+        &self,
+        _lock: &AttachLock<'_>,
+        authority: &Authority,
+    ) -> core::result::Result<(), SystemError> {
+        let write = || -> Result<()> {
+            let bytes = authority.encode();
+            write_all_at(&self.file, &bytes, 0)?;
+            rustix::fs::ftruncate(&self.file, bytes.len() as u64).map_err(errno)?;
+            rustix::fs::fsync(&self.file).map_err(errno)
+        };
+        write().map_err(|e| self.io("write attach file of", e))
+    }
+
+    /// Marks this process as attached for as long as the file stays open.
+    pub fn hold(&self) -> core::result::Result<(), SystemError> {
+        let process = i64::from(rustix::process::getpid().as_raw_nonzero().get());
+        fcntl_lock(&self.file, F_OFD_SETLK, F_RDLCK, PROCESS_BYTES + process, 1)
+            .map(|_| ())
+            .map_err(|e| self.io("lock attach file of", e))
+    }
+
+    /// A process that holds the pool through another open file, as numbered where it runs.
+    pub fn holder(&self) -> core::result::Result<Option<u32>, SystemError> {
+        let found = fcntl_lock(&self.file, F_OFD_GETLK, F_WRLCK, PROCESS_BYTES, PROCESSES)
+            .map_err(|e| self.io("query attach file of", e))?;
+        let process = u32::try_from((found.start - PROCESS_BYTES).max(0)).unwrap_or(0);
+        Ok((found.kind != F_UNLCK).then_some(process))
+    }
+
+    /// Marks a container as open in this process for as long as the file stays open.
+    pub(crate) fn hold_container(&self, index: u32) -> core::result::Result<(), SystemError> {
+        fcntl_lock(
+            &self.file,
+            F_OFD_SETLK,
+            F_RDLCK,
+            CONTAINER_BYTES + i64::from(index),
+            1,
+        )
+        .map(|_| ())
+        .map_err(|e| self.io("lock attach file of", e))
+    }
+
+    /// Whether a container is marked as open through another open file.
+    pub(crate) fn container_held(&self, index: u32) -> core::result::Result<bool, SystemError> {
+        let at = CONTAINER_BYTES + i64::from(index);
+        fcntl_lock(&self.file, F_OFD_GETLK, F_WRLCK, at, 1)
+            .map(|found| found.kind != F_UNLCK)
+            .map_err(|e| self.io("query attach file of", e))
+    }
+
+    /// Decides how to attach; only while holding the lock.
+    ///
+    /// `alive` says whether the shared memory of an authority exists and is of its instance.
+    /// Errors: `OtherRuntime` when processes are attached through shared memory not seen here.
+    pub fn standing(
+        &self,
+        _lock: &AttachLock<'_>,
+        alive: &mut dyn FnMut(&Authority) -> bool,
+    ) -> core::result::Result<Standing, SystemError> {
+        let Some(authority) = self.read() else {
+            return Ok(Standing::Cold);
+        };
+        let here = Authority::here(0, Path::new(""));
+        if here.boot == authority.boot && alive(&authority) {
+            return Ok(Standing::Warm(authority));
+        }
+        match self.holder()? {
+            // Locks do not survive a reboot: whoever holds one attached in this boot.
+            Some(process) => Err(SystemError::OtherRuntime {
+                path: self.dir.clone(),
+                arena: authority.arena,
+                process,
+            }),
+            None => Ok(Standing::Cold),
+        }
+    }
+
+    /// The descriptor whose locks keep this process marked as attached.
+    pub(crate) fn descriptor(&self) -> &Fd {
+        &self.file
+    }
+}

@@ -1,0 +1,227 @@
+//! Attaching a pool that was found, by the rules of the `attach` file.
+
+use crate::attach::attached;
+use crate::layout::{MAGIC, header};
+use crate::system::fd::{errno, open};
+use crate::system::find::{list_dir, registry_only};
+use crate::system::{AttachFile, Authority, PoolDescriptor, Standing, SystemError, SystemRoot};
+use crate::{ContainerInfo, EngineError, Pool, PoolSpec};
+use daos_types::Ident;
+use rustix::fs::{Mode, OFlags};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use sys::Errno;
+
+/// Where arenas live unless it is too small.
+const SHARED_MEMORY: &str = "/dev/shm";
+/// Free bytes below which the arena goes to the pool's own directory (containers often have a
+/// shared-memory file system of 64 MiB).
+const SHARED_MEMORY_MIN: u64 = 256 << 20;
+/// Descriptors of ours stay out of the range programs use.
+const DESCRIPTOR_FLOOR: usize = 900;
+const F_DUPFD_CLOEXEC: usize = 1030;
+const SYS_FCNTL: usize = if cfg!(target_arch = "x86_64") { 72 } else { 25 };
+
+/// Instance number of the arena in a file; `None` if there is no whole arena.
+fn instance_of(path: &Path) -> Option<u64> {
+    let file = open(path, OFlags::RDONLY, Mode::empty()).ok()?;
+    let mut bytes = [0; header::INSTANCE as usize + 8];
+    let count = rustix::io::pread(&file, &mut bytes, 0).ok()?;
+    let word = |at: u64| {
+        let bytes = bytes.get(at as usize..at as usize + 8)?;
+        Some(u64::from_le_bytes(bytes.try_into().ok()?))
+    };
+    let whole = count == bytes.len() && word(header::MAGIC) == Some(MAGIC);
+    whole.then(|| word(header::INSTANCE)).flatten()
+}
+
+fn alive(authority: &Authority) -> bool {
+    instance_of(&authority.arena) == Some(authority.instance)
+}
+
+/// Keeps the file, and so its locks, for the life of the process, out of the way of the
+/// program's own descriptors where their limit allows it.
+fn keep_open(file: AttachFile) {
+    // SAFETY: duplicates a descriptor of ours; the copy is meant to stay open for good.
+    let copy = unsafe {
+        sys::syscall!(
+            SYS_FCNTL,
+            file.descriptor().raw(),
+            F_DUPFD_CLOEXEC,
+            DESCRIPTOR_FLOOR
+        )
+    };
+    if copy.is_err() {
+        core::mem::forget(file);
+    }
+}
+
+impl SystemRoot {
+    /// Finds and attaches a pool by label or UUID: what a mount does at every exec.
+    ///
+    /// While the pool runs, the registry's copy of the map suffices, for a majority was read when
+    /// it was brought up; ranks then count as present. Errors: as [`SystemRoot::find_pool`] and
+    /// [`PoolDescriptor::attach`].
+    pub fn open_pool(&self, name: &Ident) -> Result<(PoolDescriptor, &'static Pool), SystemError> {
+        let (uuid, dir) = self.resolve(name)?;
+        let running = attached(uuid.0).is_some()
+            || AttachFile::open(&dir)?
+                .read()
+                .is_some_and(|authority| alive(&authority));
+        let known = if running {
+            registry_only(&dir, uuid)?
+        } else {
+            None
+        };
+        let pool = match known {
+            Some(pool) => pool,
+            None => self.find_pool(name)?,
+        };
+        let attached = pool.attach()?;
+        Ok((pool, attached))
+    }
+
+    /// Finds and attaches a pool, finds a container in it, and marks the container as open in
+    /// this process for good: what a mount does.
+    ///
+    /// Errors: as [`SystemRoot::open_pool`]; `Engine(NotFound)` for an unknown container.
+    pub fn open_container(
+        &self,
+        pool: &Ident,
+        container: &str,
+    ) -> Result<(PoolDescriptor, &'static Pool, ContainerInfo), SystemError> {
+        let (descriptor, attached) = self.open_pool(pool)?;
+        let info = attached.find_container(container)?;
+        let file = AttachFile::open(&descriptor.dir)?;
+        file.hold_container(info.index)?;
+        keep_open(file);
+        Ok((descriptor, attached, info))
+    }
+}
+
+impl PoolDescriptor {
+    /// What the engine needs to know of the pool, with the arena in `runtime_dir`.
+    pub(crate) fn spec(&self, runtime_dir: PathBuf) -> PoolSpec {
+        PoolSpec {
+            uuid: self.uuid.0,
+            ranks: self.ranks.iter().map(|rank| rank.path.clone()).collect(),
+            targets_per_rank: self.targets_per_rank.into(),
+            size_bytes: self.size_bytes,
+            runtime_dir,
+        }
+    }
+
+    /// Directory for a new arena: shared memory, or the pool's own where that is too small.
+    fn runtime_dir(&self) -> PathBuf {
+        let roomy = rustix::fs::statvfs(SHARED_MEMORY).is_ok_and(|stat| {
+            stat.f_blocks == 0 || stat.f_bavail.saturating_mul(stat.f_frsize) >= SHARED_MEMORY_MIN
+        });
+        if roomy {
+            PathBuf::from(SHARED_MEMORY)
+        } else {
+            self.dir.clone()
+        }
+    }
+
+    /// The process's handle on the pool, attaching it if need be.
+    ///
+    /// Joins the shared memory of the authority on file; if nobody runs the pool, brings it up
+    /// from the rank files. Errors: `OtherRuntime`, `Io` (`ENOENT` once destroyed), `Engine`.
+    pub fn attach(&self) -> Result<&'static Pool, SystemError> {
+        if let Some(pool) = attached(self.uuid.0) {
+            return Ok(pool);
+        }
+        let file = AttachFile::open(&self.dir)?;
+        let lock = file.lock()?;
+        if let Some(pool) = attached(self.uuid.0) {
+            return Ok(pool);
+        }
+        let pool = match file.standing(&lock, &mut |authority| alive(authority))? {
+            Standing::Warm(authority) => {
+                let dir = authority.arena.parent().unwrap_or(Path::new(SHARED_MEMORY));
+                Pool::attach(&self.spec(dir.to_owned()))?
+            }
+            Standing::Cold => {
+                let spec = self.spec(self.runtime_dir());
+                // An arena without authority is one that was cut while being brought up, or one
+                // of before the pool ran elsewhere: the rank files are newer.
+                Pool::remove_arena(&spec)?;
+                let pool = Pool::attach(&spec)?;
+                file.write(&lock, &Authority::here(pool.instance(), pool.arena_path()))?;
+                pool
+            }
+        };
+        file.hold()?;
+        drop(lock);
+        keep_open(file);
+        Ok(pool)
+    }
+
+    /// Whether any process has opened a container through [`SystemRoot::open_container`].
+    pub fn container_is_open(&self, info: &ContainerInfo) -> Result<bool, SystemError> {
+        AttachFile::open(&self.dir)?.container_held(info.index)
+    }
+
+    /// Frees the shared memory of a pool that nobody uses; it is rebuilt at the next use.
+    ///
+    /// Everything completed is flushed to the rank files first. Returns the bytes freed, 0 if the
+    /// pool had none. For the command line: the calling process must not use the pool any more.
+    /// Errors: `Attached`.
+    pub fn release(&self) -> Result<u64, SystemError> {
+        let file = AttachFile::open(&self.dir)?;
+        let _lock = file.lock()?;
+        if let Some(process) = file.holder()? {
+            return Err(SystemError::Attached {
+                pool: self.label.to_string(),
+                process,
+            });
+        }
+        let Some(authority) = file.read().filter(alive) else {
+            return Ok(0);
+        };
+        let arena = &authority.arena;
+        if !beside(arena)?.is_empty() {
+            return Err(SystemError::Engine(EngineError::Busy(format!(
+                "pool {}: files that programs had mapped are not written back yet; they are when \
+                 they are next used (mount the container and read them)",
+                self.label
+            ))));
+        }
+        let bytes = rustix::fs::stat(arena).map_or(0, |stat| stat.st_blocks as u64 * 512);
+        let dir = arena.parent().unwrap_or(Path::new(SHARED_MEMORY));
+        let pool = Pool::attach(&self.spec(dir.to_owned()))?;
+        pool.sync()
+            .map_err(|e| SystemError::io("sync", &self.dir, e))?;
+        remove_arena_files(arena)?;
+        Ok(bytes)
+    }
+}
+
+/// Files of mapped files: beside an arena, under its name and a dot.
+fn beside(arena: &Path) -> Result<Vec<PathBuf>, SystemError> {
+    let (Some(dir), Some(name)) = (arena.parent(), arena.file_name()) else {
+        return Ok(Vec::new());
+    };
+    let mut prefix = name.as_bytes().to_vec();
+    prefix.push(b'.');
+    let names = list_dir(dir)?.into_iter();
+    Ok(names
+        .filter(|name| name.as_bytes().starts_with(&prefix))
+        .map(|name| dir.join(name))
+        .collect())
+}
+
+/// Removes the shared memory of a pool that goes or that nobody uses; only a file that is an
+/// arena, and what programs had mapped.
+pub(crate) fn remove_arena_files(arena: &Path) -> Result<(), SystemError> {
+    if instance_of(arena).is_none() {
+        return Ok(());
+    }
+    for path in beside(arena)?.iter().map(PathBuf::as_path).chain([arena]) {
+        match rustix::fs::unlink(path).map_err(errno) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(error) => return Err(SystemError::io("remove shared memory", path, error)),
+        }
+    }
+    Ok(())
+}

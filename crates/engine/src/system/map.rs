@@ -1,0 +1,250 @@
+//! The pool map: which ranks a pool has, where they are and in what state. Text, so that a person
+//! can read it; checksummed; one copy on every rank and one in the registry.
+
+use crate::system::SystemError;
+use core::fmt::Write as _;
+use daos_types::{Label, PoolId};
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// Newest format read and written here.
+pub const MAP_FORMAT: u32 = 1;
+/// Name of the file in a rank directory and in the registry.
+pub const MAP_NAME: &str = "pool.map";
+/// Largest file accepted, in bytes.
+pub(crate) const MAP_BYTES_MAX: usize = 512 << 10;
+
+const MAGIC: &str = "DAOS-EMBEDDED-POOL";
+
+/// State of a rank in the pool map; the words are those of `query-targets`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RankState {
+    /// In service.
+    UpIn,
+    /// Coming back, being rebuilt.
+    Up,
+    /// Failed or excluded; its data is being rebuilt elsewhere.
+    Down,
+    /// Excluded and rebuilt.
+    DownOut,
+    /// Still serving while its data is moved off.
+    Drain,
+    /// Added, not yet in service.
+    New,
+}
+
+const STATES: [(RankState, &str); 6] = [
+    (RankState::UpIn, "up_in"),
+    (RankState::Up, "up"),
+    (RankState::Down, "down"),
+    (RankState::DownOut, "down_out"),
+    (RankState::Drain, "drain"),
+    (RankState::New, "new"),
+];
+
+impl RankState {
+    /// The word users see.
+    pub fn name(self) -> &'static str {
+        STATES
+            .iter()
+            .find(|(state, _)| *state == self)
+            .map_or("unknown", |(_, name)| name)
+    }
+
+    fn parse(name: &str) -> Option<RankState> {
+        STATES
+            .iter()
+            .find(|(_, text)| *text == name)
+            .map(|(state, _)| *state)
+    }
+
+    /// Whether data of the rank may be used.
+    pub fn serves(self) -> bool {
+        matches!(self, RankState::UpIn | RankState::Drain)
+    }
+}
+
+/// One rank of the map.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MapRank {
+    /// Number of the rank.
+    pub rank: u16,
+    /// State.
+    pub state: RankState,
+    /// Absolute path of its directory.
+    pub path: PathBuf,
+}
+
+/// The pool map.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PoolMap {
+    /// The pool.
+    pub uuid: PoolId,
+    /// Its label.
+    pub label: Label,
+    /// Version of the map; grows by one with every change.
+    pub version: u64,
+    /// Size of the pool in bytes over all ranks.
+    pub size_bytes: u64,
+    /// Time of creation, nanoseconds since the Unix epoch.
+    pub created_ns: i64,
+    /// Whether space was preallocated.
+    pub reserved: bool,
+    /// Targets on each rank.
+    pub targets_per_rank: u16,
+    /// The ranks, in order of their numbers.
+    pub ranks: Vec<MapRank>,
+    /// User-defined attributes of the pool.
+    pub attrs: Vec<(String, Vec<u8>)>,
+}
+
+fn escape(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for byte in bytes {
+        match byte {
+            b'!'..=b'~' if *byte != b'%' => out.push(char::from(*byte)),
+            _ => {
+                // Writing to a String cannot fail.
+                write!(out, "%{byte:02X}").unwrap_or_default();
+            }
+        }
+    }
+    out
+}
+
+fn unescape(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        if *first == b'%' {
+            let hex = core::str::from_utf8(tail.get(..2)?).ok()?;
+            out.push(u8::from_str_radix(hex, 16).ok()?);
+            rest = tail.get(2..)?;
+        } else {
+            out.push(*first);
+            rest = tail;
+        }
+    }
+    Some(out)
+}
+
+impl PoolMap {
+    /// The file's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = format!(
+            "{MAGIC} {MAP_FORMAT}\nuuid {}\nlabel {}\nversion {}\nsize {}\ncreated {}\n\
+             reserved {}\ntargets_per_rank {}\n",
+            self.uuid,
+            self.label,
+            self.version,
+            self.size_bytes,
+            self.created_ns,
+            u8::from(self.reserved),
+            self.targets_per_rank
+        );
+        for rank in &self.ranks {
+            let path = escape(rank.path.as_os_str().as_bytes());
+            out.push_str(&format!(
+                "rank {} {} {path}\n",
+                rank.rank,
+                rank.state.name()
+            ));
+        }
+        for (name, value) in &self.attrs {
+            out.push_str(&format!(
+                "attr {} {}\n",
+                escape(name.as_bytes()),
+                escape(value)
+            ));
+        }
+        let crc = crc32fast::hash(out.as_bytes());
+        out.push_str(&format!("crc32 {crc:08x}\n"));
+        out.into_bytes()
+    }
+
+    /// Reads a file's bytes; `path` only names the file in errors.
+    pub fn decode(bytes: &[u8], path: &Path) -> Result<PoolMap, SystemError> {
+        let damaged = |why| SystemError::Damaged {
+            path: path.to_owned(),
+            why,
+        };
+        let first = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
+        let format = core::str::from_utf8(first)
+            .ok()
+            .and_then(|line| {
+                line.strip_prefix(MAGIC)?
+                    .strip_prefix(' ')?
+                    .parse::<u32>()
+                    .ok()
+            })
+            .ok_or_else(|| damaged("not a pool map"))?;
+        if format > MAP_FORMAT {
+            let path = path.to_owned();
+            return Err(SystemError::NewerFormat {
+                path,
+                found: format,
+                known: MAP_FORMAT,
+            });
+        }
+        let text = core::str::from_utf8(bytes).map_err(|_| damaged("not text"))?;
+        let at = text.rfind("crc32 ").ok_or_else(|| damaged("no checksum"))?;
+        let (body, trailer) = text.split_at(at);
+        let sum = trailer
+            .trim_end()
+            .strip_prefix("crc32 ")
+            .unwrap_or_default();
+        if u32::from_str_radix(sum, 16) != Ok(crc32fast::hash(body.as_bytes())) {
+            return Err(damaged("checksum mismatch"));
+        }
+        parse_body(body).ok_or_else(|| damaged("malformed line"))
+    }
+
+    /// Targets of the pool.
+    pub fn targets(&self) -> u32 {
+        self.ranks.len() as u32 * u32::from(self.targets_per_rank)
+    }
+
+    /// Copies that must be readable and agree: a majority of the ranks; the registry's copy
+    /// votes as well where the number of ranks is even, so that one of two ranks may be lost.
+    pub(crate) fn majority(&self) -> usize {
+        self.ranks.len() / 2 + 1
+    }
+}
+
+fn parse_body(body: &str) -> Option<PoolMap> {
+    let mut lines = body.lines().skip(1);
+    let mut field = |key: &str| lines.next()?.strip_prefix(key)?.strip_prefix(' ');
+    let mut map = PoolMap {
+        uuid: field("uuid")?.parse().ok()?,
+        label: field("label")?.parse().ok()?,
+        version: field("version")?.parse().ok()?,
+        size_bytes: field("size")?.parse().ok()?,
+        created_ns: field("created")?.parse().ok()?,
+        reserved: field("reserved")? == "1",
+        targets_per_rank: field("targets_per_rank")?.parse().ok()?,
+        ranks: Vec::new(),
+        attrs: Vec::new(),
+    };
+    for line in lines {
+        let mut words = line.split(' ');
+        match words.next()? {
+            "rank" => {
+                let rank: u16 = words.next()?.parse().ok()?;
+                let state = RankState::parse(words.next()?)?;
+                let path = PathBuf::from(OsString::from_vec(unescape(words.next()?)?));
+                if usize::from(rank) != map.ranks.len() || !path.is_absolute() {
+                    return None;
+                }
+                map.ranks.push(MapRank { rank, state, path });
+            }
+            "attr" => {
+                let name = String::from_utf8(unescape(words.next()?)?).ok()?;
+                map.attrs.push((name, unescape(words.next()?)?));
+            }
+            _ => return None,
+        }
+    }
+    let sound = !map.ranks.is_empty() && map.targets_per_rank > 0;
+    sound.then_some(map)
+}

@@ -1,0 +1,152 @@
+//! The engine's state of one thread: its owner slot in each pool, and room to build a record.
+//!
+//! Blocks are private memory that the kernel wipes in a forked child, so a child never takes its
+//! parent's identity for its own. A vfork child runs on its parent's block, as on its stack.
+
+use crate::limits::{POOLS_MAX, TX_WORDS_MAX};
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+use shm::Robust;
+use sys::{Errno, Result};
+
+/// Written last when a block is set up; zero in a wiped block.
+const READY: u64 = 0x7468_7265_6164_0001;
+/// Being set up.
+const TAKEN: u64 = 1;
+/// Its thread has ended. A wiped block (0) is not free: the thread that forked still points to it.
+const UNUSED: u64 = 2;
+
+pub(crate) struct ThreadBlock {
+    ready: AtomicU64,
+    /// A transaction is being built. Set again by a signal handler's operation: refused.
+    pub(crate) busy: AtomicBool,
+    /// Owner slot + 1 in each pool of this process, and the slot's generation.
+    owners: [AtomicU64; POOLS_MAX],
+    /// Locks held, as indices into the owner slot's list.
+    pub(crate) held: AtomicU64,
+    pub(crate) robust: Robust,
+    pub(crate) words: UnsafeCell<[u64; TX_WORDS_MAX]>,
+    next: AtomicPtr<ThreadBlock>,
+}
+
+/// Every block of this process, for reuse when its thread has ended.
+static BLOCKS: AtomicPtr<ThreadBlock> = AtomicPtr::new(core::ptr::null_mut());
+
+impl ThreadBlock {
+    /// The calling thread's block.
+    #[inline]
+    pub(crate) fn current() -> Result<&'static ThreadBlock> {
+        let address = sys::tls::words()[sys::tls::ENGINE].load(Ordering::Relaxed);
+        if address != 0 {
+            // SAFETY: only `set_up` stores here, and blocks are never unmapped.
+            let block = unsafe { &*(address as *const ThreadBlock) };
+            if block.ready.load(Ordering::Relaxed) == READY {
+                return Ok(block);
+            }
+            block.reset();
+            return Ok(block);
+        }
+        ThreadBlock::set_up()
+    }
+
+    /// Owner slot in the pool with this index, if the thread has one.
+    #[inline]
+    pub(crate) fn owner(&self, pool: usize) -> Option<u16> {
+        match self.owners[pool].load(Ordering::Relaxed) {
+            0 => None,
+            entry => Some((entry as u16) - 1),
+        }
+    }
+
+    pub(crate) fn set_owner(&self, pool: usize, owner: Option<u16>) {
+        let entry = owner.map_or(0, |o| u64::from(o) + 1);
+        self.owners[pool].store(entry, Ordering::Relaxed);
+    }
+
+    fn reset(&self) {
+        for owner in &self.owners {
+            owner.store(0, Ordering::Relaxed);
+        }
+        self.busy.store(false, Ordering::Relaxed);
+        self.held.store(0, Ordering::Relaxed);
+        self.ready.store(READY, Ordering::Release);
+    }
+
+    #[cold]
+    fn set_up() -> Result<&'static ThreadBlock> {
+        let block = match ThreadBlock::reuse() {
+            Some(block) => block,
+            None => ThreadBlock::allocate()?,
+        };
+        block.reset();
+        sys::tls::words()[sys::tls::ENGINE].store(&raw const *block as u64, Ordering::Relaxed);
+        Ok(block)
+    }
+
+    fn reuse() -> Option<&'static ThreadBlock> {
+        let mut at = BLOCKS.load(Ordering::Acquire);
+        while !at.is_null() {
+            // SAFETY: blocks on the list are never unmapped.
+            let block = unsafe { &*at };
+            if block
+                .ready
+                .compare_exchange(UNUSED, TAKEN, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+            {
+                return Some(block);
+            }
+            at = block.next.load(Ordering::Acquire);
+        }
+        None
+    }
+
+    fn allocate() -> Result<&'static ThreadBlock> {
+        let bytes = size_of::<ThreadBlock>().next_multiple_of(4096);
+        // SAFETY: a fresh private mapping at an address of the kernel's choice.
+        let memory = unsafe {
+            rustix::mm::mmap_anonymous(
+                core::ptr::null_mut(),
+                bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )
+        };
+        let memory = memory.map_err(|e| Errno::new(e.raw_os_error()))?;
+        // The links of the list would be wiped with the rest; a child starts with an empty list.
+        // SAFETY: advice on the mapping just made.
+        unsafe { rustix::mm::madvise(memory, bytes, Advice::LinuxWipeOnFork) }
+            .map_err(|e| Errno::new(e.raw_os_error()))?;
+        // SAFETY: zeroed memory is a valid block: atomics, integers and null pointers.
+        let block = unsafe { &*memory.cast::<ThreadBlock>() };
+        block.ready.store(TAKEN, Ordering::Relaxed);
+        let mut head = BLOCKS.load(Ordering::Acquire);
+        loop {
+            block.next.store(head, Ordering::Relaxed);
+            match BLOCKS.compare_exchange(head, memory.cast(), Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => return Ok(block),
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// Marks the blocks of ended threads reusable, given a test for the owner slot in pool `pool`.
+    pub(crate) fn release_dead(pool: usize, is_dead: impl Fn(u16) -> bool) {
+        let mut at = BLOCKS.load(Ordering::Acquire);
+        while !at.is_null() {
+            // SAFETY: blocks on the list are never unmapped.
+            let block = unsafe { &*at };
+            if let Some(owner) = block.owner(pool)
+                && is_dead(owner)
+            {
+                block.set_owner(pool, None);
+                block.ready.store(UNUSED, Ordering::Release);
+            }
+            at = block.next.load(Ordering::Acquire);
+        }
+    }
+}
+
+// SAFETY: the words are touched only by the thread whose block it is, while `busy`.
+unsafe impl Sync for ThreadBlock {}

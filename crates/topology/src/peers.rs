@@ -1,0 +1,316 @@
+//! The processes of a job on this node: who they are and which interface each has taken.
+//!
+//! A text file per user and job in `/dev/shm`, a line per process, under flock. A line counts as
+//! long as its process lives (process number and start time). Lines that do not parse are dropped,
+//! so a writer killed in the middle costs one entry at most. Waiting for the lock is bounded:
+//! a stopped process cannot hold up the others, they then choose without knowing their peers.
+//!
+//! A process joins early (cheap) and chooses late, just before libdaos starts. In an MPI job all
+//! ranks have joined by then, and every rank's choice is its entry of the plan.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+use crate::cpuset::CpuSet;
+use crate::error::TopologyError;
+use crate::launcher::LocalRank;
+use crate::model::Topology;
+use crate::plan::{Choice, Peer, Policy, Process, choose};
+use crate::recorded::is_interface_name;
+use crate::store;
+
+const MAGIC: &str = "daos-nic 1";
+const PREFIX: &str = "daos-nic-";
+const LOCK_WAIT_MAX: Duration = Duration::from_millis(100);
+const LOCK_PAUSE: Duration = Duration::from_micros(200);
+/// Files of finished jobs looked at when a new job's file is made.
+const SWEEP_MAX: usize = 64;
+/// Lines read; more is taken for damage.
+const MEMBERS_MAX: usize = 16384;
+
+/// The shared file of a job's processes on this node.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    dir: PathBuf,
+    path: PathBuf,
+}
+
+/// A line of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Member {
+    pid: i32,
+    start_ticks: u64,
+    peer: Peer,
+}
+
+impl Registry {
+    /// The registry of `job` (see [`crate::launcher::Identity::job`]) in `dir`. Processes without a
+    /// job share one per user.
+    #[must_use]
+    pub fn new(dir: &Path, job: Option<&str>) -> Registry {
+        // Process numbers mean nothing in another PID namespace.
+        let key = store::fnv64(&[
+            job.unwrap_or("").as_bytes(),
+            store::namespace("pid").as_bytes(),
+        ]);
+        let path = dir.join(format!("{PREFIX}{}-{key:016x}", store::uid()));
+        Registry {
+            dir: dir.to_owned(),
+            path,
+        }
+    }
+
+    /// Makes this process known. Returns the number of live processes of the job on this node, this
+    /// one included.
+    ///
+    /// # Errors
+    /// The file cannot be used, or its lock was not to be had in time.
+    pub fn join(&self, me: &Process) -> Result<usize, TopologyError> {
+        self.update(|own, members| {
+            // A wrapper script joined with the same rank: the program it started replaces it.
+            members.retain(|m| m.peer.nic.is_some() || !same_rank(&m.peer.process, me));
+            let known = own.and_then(|own| own.peer.nic);
+            let count = members.len() + 1;
+            (
+                Some(Peer {
+                    process: me.clone(),
+                    nic: known,
+                }),
+                count,
+            )
+        })
+    }
+
+    /// Chooses with the peers known now and records the choice.
+    ///
+    /// # Errors
+    /// As [`Registry::join`].
+    pub fn choose(
+        &self,
+        topology: &Topology,
+        me: &Process,
+        policy: Policy,
+    ) -> Result<Choice, TopologyError> {
+        self.update(|_, members| {
+            members.retain(|m| m.peer.nic.is_some() || !same_rank(&m.peer.process, me));
+            let mut me = me.clone();
+            if members.iter().any(|m| same_rank(&m.peer.process, &me)) {
+                // A forked child, or another job under the same name: it counts as one more process.
+                me.local = None;
+            }
+            let peers: Vec<Peer> = members.iter().map(|m| m.peer.clone()).collect();
+            let choice = choose(topology, &me, &peers, policy);
+            let nic = choice
+                .nic
+                .and_then(|nic| topology.nics.get(nic))
+                .map(|nic| nic.name.clone());
+            (Some(Peer { process: me, nic }), choice)
+        })
+    }
+
+    /// Records an interface that was not chosen here: the one the user named.
+    ///
+    /// # Errors
+    /// As [`Registry::join`].
+    pub fn record(&self, me: &Process, nic: &str) -> Result<(), TopologyError> {
+        let nic = Some(nic.to_owned()).filter(|nic| is_interface_name(nic));
+        let process = me.clone();
+        self.update(|_, _| (Some(Peer { process, nic }), ()))
+    }
+
+    /// Removes this process.
+    ///
+    /// # Errors
+    /// As [`Registry::join`].
+    pub fn leave(&self) -> Result<(), TopologyError> {
+        self.update(|_, _| (None, ()))
+    }
+
+    /// The live processes of the job on this node.
+    ///
+    /// # Errors
+    /// As [`Registry::join`].
+    pub fn peers(&self) -> Result<Vec<Peer>, TopologyError> {
+        self.update(|own, members| {
+            let everyone = members.iter().chain(&own).map(|m| m.peer.clone()).collect();
+            (own.map(|own| own.peer), everyone)
+        })
+    }
+
+    /// Runs `change` on the other live members, with this process's own entry beside them, and
+    /// writes back what it leaves and returns.
+    fn update<T>(
+        &self,
+        change: impl FnOnce(Option<Member>, &mut Vec<Member>) -> (Option<Peer>, T),
+    ) -> Result<T, TopologyError> {
+        let error = |e: Errno| TopologyError::io(self.path.display(), e);
+        let file = self.locked()?;
+        let boot = store::boot_id();
+        let bytes = store::read_all(&file).map_err(error)?;
+        let mut members = parse(&bytes, &boot);
+        let pid = rustix::process::getpid();
+        let start_ticks = start_ticks(pid).unwrap_or(0);
+        members.retain(Member::is_alive);
+        let own = members
+            .iter()
+            .position(|m| m.pid == pid.as_raw_pid() && m.start_ticks == start_ticks)
+            .map(|position| members.swap_remove(position));
+        let (peer, answer) = change(own, &mut members);
+        members.extend(peer.map(|peer| Member {
+            pid: pid.as_raw_pid(),
+            start_ticks,
+            peer,
+        }));
+        let mut text = format!("{MAGIC} {boot}\n");
+        members
+            .iter()
+            .for_each(|member| text.push_str(&member.line()));
+        store::write_all(&file, text.as_bytes()).map_err(error)?;
+        if bytes.is_empty() {
+            self.sweep(&boot);
+        }
+        Ok(answer)
+    }
+
+    /// The file, open and locked.
+    fn locked(&self) -> Result<OwnedFd, TopologyError> {
+        let error = |e: Errno| TopologyError::io(self.path.display(), e);
+        let deadline = Instant::now() + LOCK_WAIT_MAX;
+        loop {
+            let file = store::open(&self.path, OFlags::RDWR | OFlags::CREATE)?;
+            while let Err(e) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                if !matches!(e, Errno::WOULDBLOCK | Errno::INTR) || Instant::now() >= deadline {
+                    return Err(error(e));
+                }
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            // Removed by a sweep between open and lock: make it again.
+            if rustix::fs::fstat(&file).map_err(error)?.st_nlink > 0 {
+                return Ok(file);
+            }
+        }
+    }
+
+    /// Removes files of this user's finished jobs.
+    fn sweep(&self, boot: &str) {
+        let prefix = format!("{PREFIX}{}-", store::uid());
+        let Ok(entries) = std::fs::read_dir(&self.dir) else {
+            return;
+        };
+        let others = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| {
+                let name = path.file_name().and_then(|name| name.to_str());
+                *path != self.path && name.is_some_and(|name| name.starts_with(&prefix))
+            })
+            .take(SWEEP_MAX);
+        for path in others {
+            let Ok(file) = store::open(&path, OFlags::RDWR) else {
+                continue;
+            };
+            let lock = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+            let Ok(bytes) = store::read_all(&file) else {
+                continue;
+            };
+            if lock.is_ok()
+                && !bytes.is_empty()
+                && !parse(&bytes, boot).iter().any(Member::is_alive)
+            {
+                // Failing to remove it leaves it for the next sweep.
+                let _removed = std::fs::remove_file(&path).is_ok();
+            }
+        }
+    }
+}
+
+fn same_rank(a: &Process, b: &Process) -> bool {
+    a.local.is_some() && a.local.map(|local| local.rank) == b.local.map(|local| local.rank)
+}
+
+/// The lines of a file of this boot; anything else is no member.
+fn parse(bytes: &[u8], boot: &str) -> Vec<Member> {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return Vec::new();
+    };
+    let mut lines = text.lines();
+    if lines
+        .next()
+        .and_then(|line| line.strip_prefix(MAGIC))
+        .map(str::trim)
+        != Some(boot)
+    {
+        return Vec::new();
+    }
+    lines.take(MEMBERS_MAX).filter_map(Member::parse).collect()
+}
+
+impl Member {
+    fn line(&self) -> String {
+        let Peer { process, nic } = &self.peer;
+        let local = process
+            .local
+            .map_or("- -".to_owned(), |l| format!("{} {}", l.rank, l.size));
+        let nic = nic.as_deref().unwrap_or("-");
+        format!(
+            "{} {} {local} {nic} {} .\n",
+            self.pid, self.start_ticks, process.cpus
+        )
+    }
+
+    /// The final dot shows that the line is whole.
+    fn parse(line: &str) -> Option<Member> {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let [pid, start_ticks, rank, size, nic, cpus, "."] = fields.as_slice() else {
+            return None;
+        };
+        let local = match (*rank, *size) {
+            ("-", "-") => None,
+            (rank, size) => Some(LocalRank::new(rank.parse().ok()?, size.parse().ok()?)?),
+        };
+        let nic = match *nic {
+            "-" => None,
+            name => Some(name.to_owned()).filter(|name| is_interface_name(name)),
+        };
+        let process = Process {
+            cpus: CpuSet::parse(cpus).ok()?,
+            local,
+            current_cpu: None,
+        };
+        Some(Member {
+            pid: pid.parse().ok().filter(|&pid| pid > 0)?,
+            start_ticks: start_ticks.parse().ok()?,
+            peer: Peer { process, nic },
+        })
+    }
+
+    fn is_alive(&self) -> bool {
+        let Some(pid) = Pid::from_raw(self.pid) else {
+            return false;
+        };
+        match rustix::process::test_kill_process(pid) {
+            // Another user's process is not one that wrote into our file.
+            Err(_) => false,
+            // Where /proc does not say, the process number must do.
+            Ok(()) => start_ticks(pid).is_none_or(|ticks| ticks == self.start_ticks),
+        }
+    }
+}
+
+/// When a process started, in clock ticks since boot: field 22 of proc_pid_stat(5), counted after
+/// the command name, which may hold blanks and brackets. A zombie counts as not there.
+fn start_ticks(pid: Pid) -> Option<u64> {
+    let stat = std::fs::read(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
+    let stat = String::from_utf8_lossy(&stat).into_owned();
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut fields = fields.split(' ');
+    if matches!(fields.next()?, "Z" | "X") {
+        return Some(u64::MAX);
+    }
+    fields.nth(18)?.parse().ok()
+}

@@ -1,0 +1,88 @@
+//! What the kernel says about this process: CPUs it may use, where it runs, its cpuset.
+
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use crate::cpuset::CpuSet;
+use crate::launcher::LocalRank;
+use crate::plan::Process;
+use crate::tree::Tree;
+
+/// CPUs the calling thread may run on: its affinity, which the kernel keeps inside its cgroup's
+/// cpuset. Empty if the kernel does not say.
+#[must_use]
+pub fn allowed_cpus() -> CpuSet {
+    match rustix::thread::sched_getaffinity(None) {
+        Ok(set) => (0..rustix::thread::CpuSet::MAX_CPU)
+            .filter(|&cpu| set.is_set(cpu))
+            .collect(),
+        // More CPUs than the fixed-size set of the system call wrapper holds.
+        Err(Errno::INVAL) => status_cpus().unwrap_or_default(),
+        Err(_) => CpuSet::new(),
+    }
+}
+
+fn status_cpus() -> Option<CpuSet> {
+    let tree = Tree::open(Path::new("/proc")).ok()?;
+    let status = tree
+        .text("thread-self/status")
+        .or_else(|| tree.text("self/status"))?;
+    let list = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+    CpuSet::parse(list).ok()
+}
+
+/// The CPU the calling thread runs on at the moment.
+#[must_use]
+pub fn current_cpu() -> Option<usize> {
+    Some(rustix::thread::sched_getcpu())
+}
+
+/// This process as [`crate::plan::choose`] wants it.
+#[must_use]
+pub fn this_process(local: Option<LocalRank>) -> Process {
+    Process {
+        cpus: allowed_cpus(),
+        local,
+        current_cpu: current_cpu(),
+    }
+}
+
+/// CPUs of the cgroup this process is in, version 2 or 1, with `proc` and `sys` under `root`: where
+/// its threads may be moved to, however the launcher has bound it. `None` if there is no cpuset.
+#[must_use]
+pub fn cgroup_cpus(root: &Path) -> Option<CpuSet> {
+    let tree = Tree::open(root).ok()?;
+    let groups = tree.text("proc/self/cgroup").or_else(|| {
+        // "self" is a link the kernel makes up; under it only the process's own number resolves.
+        tree.text(&format!(
+            "proc/{}/cgroup",
+            rustix::process::getpid().as_raw_nonzero()
+        ))
+    })?;
+    let group = |controller: &str| {
+        groups.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':');
+            let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+            controllers
+                .split(',')
+                .any(|c| c == controller)
+                .then(|| path.trim_matches('/'))
+        })
+    };
+    let mut files = Vec::new();
+    if let Some(path) = group("cpuset") {
+        files.push(format!("sys/fs/cgroup/cpuset/{path}/cpuset.effective_cpus"));
+        files.push(format!("sys/fs/cgroup/cpuset/{path}/cpuset.cpus"));
+    }
+    if let Some(path) = group("") {
+        files.push(format!("sys/fs/cgroup/{path}/cpuset.cpus.effective"));
+        files.push("sys/fs/cgroup/cpuset.cpus.effective".to_owned());
+    }
+    files
+        .iter()
+        .find_map(|file| CpuSet::parse(&tree.text(file)?).ok())
+        .filter(|s| !s.is_empty())
+}

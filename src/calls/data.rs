@@ -1,0 +1,261 @@
+//! Reading, writing, seeking, and what concerns a file's bytes through a descriptor.
+
+use crate::abi::{self, RW_MAX};
+use crate::dispatch::{Served, Stop};
+use crate::files::{self, Held};
+use crate::report::{Op, count};
+use crate::{limits, user};
+use dfs::IoVec;
+use intercept::Call;
+use std::vec::Vec;
+use sys::{Errno, Result};
+
+const RWF_APPEND: u32 = 0x10;
+const RWF_NOAPPEND: u32 = 0x20;
+/// High priority, sync and nowait change nothing here.
+const RWF_HARMLESS: u32 = 0x0f;
+
+fn one(c: &Call) -> [IoVec; 1] {
+    [IoVec { base: c.args[1] as *mut u8, len: c.args[2].min(RW_MAX) }]
+}
+
+/// A file position of the program; `dfs` refuses negative ones.
+fn position(value: usize) -> Result<i64> {
+    let at = value as i64;
+    if at < 0 { Err(Errno::EINVAL) } else { Ok(at) }
+}
+
+/// A transfer may not reach beyond the largest offset (`read(2)`, `write(2)`: `EINVAL`).
+fn reachable(pieces: &[IoVec], at: Option<i64>) -> Result<()> {
+    let len: usize = pieces.iter().map(|piece| piece.len).sum();
+    let end = at.unwrap_or(0).checked_add(len as i64);
+    end.map(drop).ok_or(Errno::EINVAL)
+}
+
+fn read_at(held: &Held, pieces: &[IoVec], at: Option<i64>) -> Result<usize> {
+    count(Op::Read);
+    reachable(pieces, at)?;
+    match at {
+        // SAFETY: the program's own addresses; dfs touches them through guarded copies only.
+        None => unsafe { held.fs.read(held.ofd, pieces) },
+        // SAFETY: as above.
+        Some(at) => unsafe { held.fs.pread(held.ofd, pieces, at) },
+    }
+}
+
+fn write_at(held: &Held, pieces: &[IoVec], at: Option<i64>, append: bool) -> Result<usize> {
+    count(Op::Write);
+    reachable(pieces, at)?;
+    match limits::file_size() {
+        None => write_pieces(held, pieces, at, append),
+        Some(limit) => write_limited(held, pieces, at, append, limit),
+    }
+}
+
+fn write_pieces(held: &Held, pieces: &[IoVec], at: Option<i64>, append: bool) -> Result<usize> {
+    match at {
+        // SAFETY: the program's own addresses; dfs touches them through guarded copies only.
+        None => unsafe { held.fs.write(held.ofd, pieces) },
+        // SAFETY: as above.
+        Some(at) => unsafe { held.fs.pwrite(held.ofd, pieces, at, append) },
+    }
+}
+
+/// A write under `RLIMIT_FSIZE`: cut at the limit, refused beyond it.
+#[cold]
+fn write_limited(
+    held: &Held,
+    pieces: &[IoVec],
+    at: Option<i64>,
+    append: bool,
+    limit: u64,
+) -> Result<usize> {
+    let info = held.info()?;
+    let start = match at {
+        _ if append || info.flags & abi::O_APPEND != 0 => held.fs.stat(info.ino)?.size,
+        Some(at) => at as u64,
+        None => info.offset,
+    };
+    let mut room = usize::try_from(limit.saturating_sub(start)).unwrap_or(usize::MAX);
+    if room == 0 && pieces.iter().any(|piece| piece.len > 0) {
+        return Err(limits::exceeded());
+    }
+    let mut cut = Vec::with_capacity(pieces.len());
+    for piece in pieces {
+        let len = piece.len.min(room);
+        room -= len;
+        cut.push(IoVec { base: piece.base, len });
+    }
+    write_pieces(held, &cut, at, append)
+}
+
+pub(crate) fn read(c: &mut Call) -> Served {
+    let held = files::ours(c.args[0] as i32)?;
+    Ok(read_at(&held, &one(c), None)?)
+}
+
+pub(crate) fn write(c: &mut Call) -> Served {
+    let held = files::ours(c.args[0] as i32)?;
+    Ok(write_at(&held, &one(c), None, false)?)
+}
+
+pub(crate) fn pread64(c: &mut Call) -> Served {
+    let held = files::ours(c.args[0] as i32)?;
+    Ok(read_at(&held, &one(c), Some(position(c.args[3])?))?)
+}
+
+pub(crate) fn pwrite64(c: &mut Call) -> Served {
+    let held = files::ours(c.args[0] as i32)?;
+    Ok(write_at(&held, &one(c), Some(position(c.args[3])?), false)?)
+}
+
+pub(crate) fn readv(c: &mut Call) -> Served {
+    let held = files::ours(c.args[0] as i32)?;
+    Ok(user::with_vector(c.args[1], c.args[2], |v| read_at(&held, v, None))?)
+}
+
+pub(crate) fn writev(c: &mut Call) -> Served {
+    let held = files::ours(c.args[0] as i32)?;
+    Ok(user::with_vector(c.args[1], c.args[2], |v| write_at(&held, v, None, false))?)
+}
+
+pub(crate) fn preadv(c: &mut Call) -> Served {
+    let held = files::ours(c.args[0] as i32)?;
+    let at = position(c.args[3])?;
+    Ok(user::with_vector(c.args[1], c.args[2], |v| read_at(&held, v, Some(at)))?)
+}
+
+pub(crate) fn pwritev(c: &mut Call) -> Served {
+    let held = files::ours(c.args[0] as i32)?;
+    let at = position(c.args[3])?;
+    Ok(user::with_vector(c.args[1], c.args[2], |v| write_at(&held, v, Some(at), false))?)
+}
+
+/// `preadv2(2)`: position -1 means the file offset.
+pub(crate) fn preadv2(c: &mut Call) -> Served {
+    let held = files::ours(c.args[0] as i32)?;
+    if c.args[5] as u32 & !RWF_HARMLESS != 0 {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    let at = if c.args[3] as i64 == -1 { None } else { Some(position(c.args[3])?) };
+    Ok(user::with_vector(c.args[1], c.args[2], |v| read_at(&held, v, at))?)
+}
+
+/// `pwritev2(2)`.
+pub(crate) fn pwritev2(c: &mut Call) -> Served {
+    let held = files::ours(c.args[0] as i32)?;
+    let flags = c.args[5] as u32;
+    if flags & !(RWF_HARMLESS | RWF_APPEND | RWF_NOAPPEND) != 0 {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    let append = flags & RWF_APPEND != 0;
+    let current = c.args[3] as i64 == -1;
+    let at = if current { None } else { Some(position(c.args[3])?) };
+    if !(append && current) {
+        return Ok(user::with_vector(c.args[1], c.args[2], |v| write_at(&held, v, at, append))?);
+    }
+    // Appends and moves the file offset to the end of what it wrote.
+    let done = user::with_vector(c.args[1], c.args[2], |v| write_at(&held, v, Some(0), true))?;
+    held.fs.seek(held.ofd, 0, SEEK_END)?;
+    Ok(done)
+}
+
+const SEEK_END: u32 = 2;
+
+pub(crate) fn lseek(c: &mut Call) -> Served {
+    let held = files::ours(c.args[0] as i32)?;
+    count(Op::Seek);
+    Ok(held.fs.seek(held.ofd, c.args[1] as i64, c.args[2] as u32)? as usize)
+}
+
+pub(crate) fn ftruncate(c: &mut Call) -> Served {
+    let held = files::ours(c.args[0] as i32)?;
+    let len = position(c.args[1])? as u64;
+    limits::check(len)?;
+    held.fs.ftruncate(held.ofd, len)?;
+    Ok(0)
+}
+
+pub(crate) fn fallocate(c: &mut Call) -> Served {
+    let held = files::ours(c.args[0] as i32)?;
+    let (at, len) = (position(c.args[2])?, position(c.args[3])?);
+    if len == 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    limits::check((at as u64).saturating_add(len as u64))?;
+    held.fs.fallocate(held.ofd, c.args[1] as u32, at, len)?;
+    Ok(0)
+}
+
+pub(crate) fn fsync(c: &mut Call) -> Served {
+    sync_file(c, false)
+}
+
+pub(crate) fn fdatasync(c: &mut Call) -> Served {
+    sync_file(c, true)
+}
+
+fn sync_file(c: &Call, data_only: bool) -> Served {
+    let held = files::ours(c.args[0] as i32)?;
+    refuse_path(&held)?;
+    held.fs.fsync(held.ofd, data_only)?;
+    Ok(0)
+}
+
+/// Calls that need more than an `O_PATH` descriptor fail with `EBADF` (open(2)).
+pub(crate) fn refuse_path(held: &Held) -> core::result::Result<(), Stop> {
+    if held.info()?.flags & abi::O_PATH != 0 {
+        return Err(Errno::EBADF.into());
+    }
+    Ok(())
+}
+
+/// `sync_file_range(2)`: a promise about one range; the whole file's data is synced instead.
+pub(crate) fn sync_file_range(c: &mut Call) -> Served {
+    let held = files::ours(c.args[0] as i32)?;
+    refuse_path(&held)?;
+    if c.args[3] as u32 & !7 != 0 || (c.args[1] as i64) < 0 || (c.args[2] as i64) < 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    if c.args[3] as u32 & 7 != 0 {
+        held.fs.fsync(held.ofd, true)?;
+    }
+    Ok(0)
+}
+
+pub(crate) fn syncfs(c: &mut Call) -> Served {
+    let held = files::ours(c.args[0] as i32)?;
+    held.fs.sync()?;
+    Ok(0)
+}
+
+/// `sync(2)`: ours and the kernel's.
+pub(crate) fn sync(_c: &mut Call) -> Served {
+    if let Some(fs) = crate::mounts::attached() {
+        // sync(2) reports nothing.
+        if fs.sync().is_err() {
+            core::hint::spin_loop();
+        }
+    }
+    Err(Stop::Pass)
+}
+
+/// `posix_fadvise(2)`: the advice is checked and not needed, everything is in memory.
+pub(crate) fn fadvise64(c: &mut Call) -> Served {
+    let held = files::ours(c.args[0] as i32)?;
+    refuse_path(&held)?;
+    if (c.args[2] as i64) < 0 || c.args[3] > 5 {
+        return Err(Errno::EINVAL.into());
+    }
+    Ok(0)
+}
+
+/// `readahead(2)`.
+pub(crate) fn readahead(c: &mut Call) -> Served {
+    let held = files::ours(c.args[0] as i32)?;
+    let info = held.info()?;
+    if info.flags & abi::O_ACCMODE == abi::O_WRONLY || info.flags & abi::O_PATH != 0 {
+        return Err(Errno::EBADF.into());
+    }
+    Ok(0)
+}

@@ -1,0 +1,274 @@
+//! Memory mappings of files in the mount.
+//!
+//! A private mapping is an ordinary kernel mapping of a snapshot. A shared one maps the node-wide
+//! cache file of the inode, registered with `dfs` until the last piece of it is unmapped; so the
+//! pieces are remembered here, and calls on memory are looked at only while there are any.
+
+use crate::abi::nr;
+use crate::dispatch::{Served, Stop};
+use crate::kernel::{self, call};
+use crate::report::{Op, count};
+use crate::{files, mounts};
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU32, Ordering};
+use dfs::Ino;
+use intercept::Call;
+use std::vec::Vec;
+use sys::{Errno, Result, futex};
+
+const PROT_WRITE: usize = 2;
+const MAP_SHARED: usize = 1;
+const MAP_SHARED_VALIDATE: usize = 3;
+const MAP_TYPE: usize = 0xf;
+const MAP_FIXED: usize = 0x10;
+const MAP_ANONYMOUS: usize = 0x20;
+const PAGE: usize = 4096;
+
+/// A piece of a shared mapping.
+#[derive(Clone, Copy)]
+struct Region {
+    start: usize,
+    end: usize,
+    ino: Ino,
+    /// File offset of `start`.
+    offset: u64,
+    /// The description was open for writing, so the program may make it writable.
+    may_write: bool,
+    /// Pieces of one `mmap` have one number.
+    number: u64,
+}
+
+/// The list and its lock: private to the process, held briefly, never over a kernel wait of the
+/// program's. A fork holds it, so that the child finds the list whole.
+struct Regions {
+    lock: AtomicU32,
+    list: UnsafeCell<Vec<Region>>,
+}
+
+// SAFETY: the list is touched only by whoever holds the lock.
+unsafe impl Sync for Regions {}
+
+static REGIONS: Regions =
+    Regions { lock: AtomicU32::new(0), list: UnsafeCell::new(Vec::new()) };
+static NUMBER: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(1);
+
+impl Regions {
+    fn acquire(&self) {
+        const WAIT_NS: u64 = 10_000_000;
+        while self.lock.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            if futex::wait(&self.lock, 1, WAIT_NS).is_err() {
+                core::hint::spin_loop();
+            }
+        }
+    }
+
+    fn release(&self) {
+        self.lock.store(0, Ordering::Release);
+        futex::wake(&self.lock, 1);
+    }
+
+    fn with<R>(&self, work: impl FnOnce(&mut Vec<Region>) -> R) -> R {
+        self.acquire();
+        // SAFETY: the lock is held.
+        let done = work(unsafe { &mut *self.list.get() });
+        self.release();
+        done
+    }
+}
+
+/// Before fork, in the parent: the list stays as it is until [`after_fork`].
+pub(crate) fn before_fork() {
+    REGIONS.acquire();
+}
+
+/// After fork, on both sides.
+pub(crate) fn after_fork() {
+    REGIONS.release();
+}
+
+/// Cuts `start..end` out of the list; returns inodes of mappings that are gone for good.
+fn cut(list: &mut Vec<Region>, start: usize, end: usize) -> Vec<Ino> {
+    let mut touched: Vec<(u64, Ino)> = Vec::new();
+    let mut kept = Vec::with_capacity(list.len() + 1);
+    for region in list.drain(..) {
+        if region.end <= start || region.start >= end {
+            kept.push(region);
+            continue;
+        }
+        touched.push((region.number, region.ino));
+        if region.start < start {
+            kept.push(Region { end: start, ..region });
+        }
+        if region.end > end {
+            let offset = region.offset + (end - region.start) as u64;
+            kept.push(Region { start: end, offset, ..region });
+        }
+    }
+    *list = kept;
+    touched.dedup_by_key(|(number, _)| *number);
+    touched.retain(|(number, _)| !list.iter().any(|region| region.number == *number));
+    touched.into_iter().map(|(_, ino)| ino).collect()
+}
+
+/// The kernel no longer has anything of ours in this range.
+fn forget(start: usize, end: usize) {
+    let gone = REGIONS.with(|list| {
+        let gone = cut(list, start, end);
+        intercept::set_maps_active(!list.is_empty());
+        gone
+    });
+    if let Some(fs) = mounts::attached() {
+        for ino in gone {
+            // A file that is gone has nothing left to bring home.
+            if fs.map_end(ino).is_err() {
+                core::hint::spin_loop();
+            }
+        }
+    }
+}
+
+fn span(address: usize, len: usize) -> (usize, usize) {
+    (address, address.saturating_add(len.div_ceil(PAGE).saturating_mul(PAGE)))
+}
+
+/// `mmap(2)`.
+pub(crate) fn mmap(c: &mut Call) -> Served {
+    let [address, len, prot, flags, fd, offset] = c.args;
+    let held = if flags & MAP_ANONYMOUS != 0 { None } else { files::get(fd as i32)? };
+    let Some(held) = held else {
+        if flags & MAP_FIXED == 0 || intercept::in_vfork_child() {
+            return Err(Stop::Pass);
+        }
+        let result = kernel::raw(c.nr, c.args);
+        if result >= 0 || result < -4095 {
+            let (start, end) = span(address, len);
+            forget(start, end);
+        }
+        return Err(Stop::Kernel(result));
+    };
+    count(Op::Mmap);
+    let kind = flags & MAP_TYPE;
+    let shared = matches!(kind, MAP_SHARED | MAP_SHARED_VALIDATE);
+    let writable = prot & PROT_WRITE != 0;
+    let info = held.info()?;
+    let source = held.fs.map_begin(held.ofd, shared, writable, offset as u64, len as u64)?;
+    let args = [address, len, prot, flags, source.fd as usize, source.offset as usize];
+    let mapped = Errno::from_ret(kernel::raw(c.nr, args));
+    kernel::close(source.fd);
+    match mapped {
+        Ok(at) => {
+            let (start, end) = span(at, len);
+            if flags & MAP_FIXED != 0 {
+                forget(start, end);
+            }
+            if shared {
+                let may_write = info.flags & crate::abi::O_ACCMODE == crate::abi::O_RDWR;
+                let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+                let offset = offset as u64;
+                let region = Region { start, end, ino: info.ino, offset, may_write, number };
+                REGIONS.with(|list| list.push(region));
+                intercept::set_maps_active(true);
+            }
+            Ok(at)
+        }
+        Err(errno) => {
+            if shared {
+                held.fs.map_end(info.ino)?;
+            }
+            Err(errno.into())
+        }
+    }
+}
+
+/// `munmap(2)`.
+pub(crate) fn munmap(c: &mut Call) -> Served {
+    if intercept::in_vfork_child() {
+        return Err(Stop::Pass);
+    }
+    let done = call!(c.nr, c.args[0], c.args[1])?;
+    let (start, end) = span(c.args[0], c.args[1]);
+    forget(start, end);
+    Ok(done)
+}
+
+/// `mremap(2)`: pieces move or change their length with the mapping.
+pub(crate) fn mremap(c: &mut Call) -> Served {
+    let [old, old_len, new_len, ..] = c.args;
+    let (start, end) = span(old, old_len);
+    let piece = REGIONS.with(|list| {
+        list.iter().copied().find(|region| region.start < end && region.end > start)
+    });
+    let Some(piece) = piece.filter(|_| !intercept::in_vfork_child()) else {
+        return Err(Stop::Pass);
+    };
+    let at = Errno::from_ret(kernel::raw(c.nr, c.args))?;
+    let (new_start, new_end) = span(at, new_len);
+    let offset = piece.offset + (start - piece.start.min(start)) as u64;
+    REGIONS.with(|list| list.push(Region { start: new_start, end: new_end, offset, ..piece }));
+    // With an old length of 0 the mapping was doubled, not moved.
+    if old_len != 0 && at != old {
+        forget(start, end);
+    } else if new_len < old_len {
+        forget(new_end, end);
+    }
+    Ok(at)
+}
+
+fn overlapping(start: usize, end: usize) -> Vec<Region> {
+    REGIONS.with(|list| {
+        list.iter().copied().filter(|region| region.start < end && region.end > start).collect()
+    })
+}
+
+/// `msync(2)`: what was stored through the mapping goes to the pool, with `MS_SYNC` to the devices.
+pub(crate) fn msync(c: &mut Call) -> Served {
+    const MS_SYNC: usize = 4;
+    let (start, end) = span(c.args[0], c.args[1]);
+    let regions = overlapping(start, end);
+    if regions.is_empty() {
+        return Err(Stop::Pass);
+    }
+    Errno::from_ret(kernel::raw(c.nr, c.args))?;
+    let fs = mounts::fs()?;
+    for region in regions {
+        let from = start.max(region.start);
+        let to = end.min(region.end);
+        let offset = region.offset + (from - region.start) as u64;
+        fs.map_sync(region.ino, offset, (to - from) as u64, c.args[2] & MS_SYNC != 0)?;
+    }
+    Ok(0)
+}
+
+/// `mprotect(2)`: a shared mapping of a file open for reading stays read-only.
+pub(crate) fn mprotect(c: &mut Call) -> Served {
+    let (start, end) = span(c.args[0], c.args[1]);
+    if c.args[2] & PROT_WRITE != 0
+        && overlapping(start, end).iter().any(|region| !region.may_write)
+    {
+        return Err(Errno::EACCES.into());
+    }
+    Err(Stop::Pass)
+}
+
+/// `madvise(2)`: the kernel's, but for freeing file space behind a mapping.
+pub(crate) fn madvise(c: &mut Call) -> Served {
+    const MADV_REMOVE: usize = 9;
+    let (start, end) = span(c.args[0], c.args[1]);
+    if c.args[2] == MADV_REMOVE && !overlapping(start, end).is_empty() {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    Err(Stop::Pass)
+}
+
+/// Brings everything stored through mappings home; for the end of the process.
+pub(crate) fn write_back_all() {
+    let Some(fs) = mounts::attached() else { return };
+    let regions = REGIONS.with(|list| list.clone());
+    for region in regions {
+        let len = (region.end - region.start) as u64;
+        let synced: Result<()> = fs.map_sync(region.ino, region.offset, len, false);
+        debug_assert!(synced.is_ok() || synced == Err(Errno::ESTALE));
+    }
+}
+
+const _: () = assert!(nr::MMAP == 9);

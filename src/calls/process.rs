@@ -1,0 +1,58 @@
+//! Processes: exec, exit, and calls that change what a path or a descriptor number means.
+
+use crate::dispatch::{After, Served, Stop};
+use crate::{calls, cwd, exec, mounts, report};
+use intercept::Call;
+
+pub(crate) fn execve(c: &mut Call) -> Served {
+    exec::execve(c)
+}
+
+pub(crate) fn execveat(c: &mut Call) -> Served {
+    exec::execveat(c)
+}
+
+/// `exit_group(2)`: shared mappings are written back, the summary is printed. Nothing depends on
+/// it: a killed process is settled by others.
+pub(crate) fn exit_group(_c: &mut Call) -> Served {
+    if !intercept::in_vfork_child() {
+        calls::map::write_back_all();
+        report::print();
+        if let Some(fs) = mounts::attached()
+            && let Err(errno) = fs.leave()
+        {
+            debug_assert!(errno != sys::Errno::EFAULT);
+        }
+    }
+    Err(Stop::Pass)
+}
+
+/// `setrlimit(2)`, `prlimit64(2)`: looked at again afterwards.
+pub(crate) fn limits_change(_c: &mut Call) -> Served {
+    Err(Stop::PassThen(After::Limits))
+}
+
+/// `unshare(2)`: with `CLONE_FS` the thread's working directory is its own from now on.
+pub(crate) fn unshare(c: &mut Call) -> Served {
+    const CLONE_FS: usize = 0x200;
+    const CLONE_NEWNS: usize = 0x2_0000;
+    if c.args[0] & (CLONE_FS | CLONE_NEWNS) != 0 {
+        cwd::per_thread();
+    }
+    Err(Stop::Pass)
+}
+
+/// `setns(2)`.
+pub(crate) fn setns(_c: &mut Call) -> Served {
+    cwd::per_thread();
+    Err(Stop::Pass)
+}
+
+/// `chroot(2)`: into a directory of the mount there is no way for the kernel.
+pub(crate) fn chroot(c: &mut Call) -> Served {
+    use crate::route::{self, Arg};
+    route::at(c, Arg::path(0), route::follow(true), &mut |spot| {
+        spot.found()?;
+        Err(sys::Errno::EPERM.into())
+    })
+}

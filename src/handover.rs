@@ -1,0 +1,242 @@
+//! State that crosses fork, vfork, exec and SCM_RIGHTS.
+//!
+//! Nothing is passed in the environment: descriptors carry their description's number in the
+//! kernel, the working directory carries its inode in its name. Here the two sides meet.
+
+use crate::abi::{self, CmsgHdr, MsgHdr, nr};
+use crate::kernel::{self, addr_mut, call};
+use crate::{files, mounts, placeholder, user};
+use core::sync::atomic::{AtomicBool, Ordering};
+use dfs::{Dfs, ForkToken, Ofd};
+use intercept::{Call, CloneKind};
+use std::vec::Vec;
+use sys::Errno;
+
+const SOL_SOCKET: i32 = 1;
+const SCM_RIGHTS: i32 = 1;
+/// Longest ancillary data looked at: 253 descriptors is what the kernel passes at most.
+const CONTROL_MAX: usize = 8192;
+
+/// Descriptors were found at start whose descriptions still belong to the former image.
+static INHERITED: AtomicBool = AtomicBool::new(false);
+
+/// Open descriptors of the calling process, as the kernel lists them.
+pub(crate) fn open_descriptors() -> Vec<i32> {
+    let mut open = Vec::new();
+    let Ok(dir) = kernel::open(c"/proc/self/fd", abi::O_DIRECTORY | abi::O_CLOEXEC) else {
+        return open;
+    };
+    let mut buffer = [0u8; 2048];
+    while let Ok(len @ 1..) =
+        call!(nr::GETDENTS64, dir, addr_mut(&mut buffer), size_of_val(&buffer))
+    {
+        let mut rest = buffer.get(..len).unwrap_or(&[]);
+        while let Some(record) = rest.get(16..18) {
+            let record_len = usize::from(u16::from_le_bytes([record[0], record[1]]));
+            let name = rest.get(19..record_len).unwrap_or(&[]);
+            let name = name.split(|&b| b == 0).next().unwrap_or(&[]);
+            let number = core::str::from_utf8(name).ok().and_then(|n| n.parse::<i32>().ok());
+            open.extend(number.filter(|&fd| fd != dir));
+            rest = rest.get(record_len.max(19)..).unwrap_or(&[]);
+        }
+    }
+    kernel::close(dir);
+    open
+}
+
+/// At start: finds descriptors inherited from the former image. The container is not attached.
+pub(crate) fn find_inherited() {
+    for fd in open_descriptors() {
+        if let Some(ofd) = placeholder::identify(fd)
+            && files::adopt(fd, ofd, None).is_ok()
+        {
+            INHERITED.store(true, Ordering::Relaxed);
+            files::uses_locks();
+        }
+    }
+}
+
+/// The container has just been attached: what was inherited becomes this process's own.
+pub(crate) fn after_attach(fs: &Dfs) {
+    if !INHERITED.swap(false, Ordering::Relaxed) {
+        return;
+    }
+    for (fd, _) in files::all() {
+        // Looked at again, now that the container's number is known.
+        if placeholder::identify(fd).is_none() {
+            files::disown(fd);
+        }
+    }
+    told(fs.attach_process(&descriptions()));
+}
+
+/// Descriptions of all our descriptors, each once.
+fn descriptions() -> Vec<Ofd> {
+    let mut found: Vec<Ofd> = files::all().into_iter().map(|(_, ofd)| ofd).collect();
+    found.sort_unstable_by_key(|ofd| ofd.0);
+    found.dedup();
+    found
+}
+
+/// A description that is gone, or a pool in trouble: the calls on it will say so.
+fn told(outcome: sys::Result<()>) {
+    debug_assert!(outcome != Err(Errno::EFAULT));
+}
+
+/// Token of the fork under way. All forks of a process have the same token, so one that another
+/// thread has just put there serves as well.
+struct ForkCell(core::cell::UnsafeCell<Option<ForkToken>>);
+
+// SAFETY: written only with one and the same value while other threads may look.
+unsafe impl Sync for ForkCell {}
+
+static FORK: ForkCell = ForkCell(core::cell::UnsafeCell::new(None));
+
+impl ForkCell {
+    fn put(&self, token: Option<ForkToken>) {
+        if token.is_some() && self.get() != token {
+            // SAFETY: see the type; two threads at once store the same words.
+            unsafe { self.0.get().write_volatile(token) };
+        }
+    }
+
+    fn get(&self) -> Option<ForkToken> {
+        // SAFETY: see the type.
+        unsafe { self.0.get().read_volatile() }
+    }
+}
+
+/// Before fork, vfork and clone, in the parent.
+pub(crate) fn before_clone(kind: CloneKind) {
+    match kind {
+        CloneKind::Thread => {}
+        CloneKind::Fork => {
+            crate::calls::map::before_fork();
+            if let Some(fs) = mounts::attached() {
+                FORK.put(fs.fork_prepare().ok());
+            }
+        }
+        CloneKind::Vfork => {
+            // The child may use the mount but must not attach: its descriptors are not ours. A
+            // failure has been said and leaves a process without a mount.
+            if mounts::path().is_some() && mounts::fs().is_ok() {
+                files::publish_all(false);
+            }
+        }
+    }
+}
+
+/// After the call, in the parent; `result` is the child's id or `-errno`.
+pub(crate) fn after_clone(kind: CloneKind, result: isize) {
+    match kind {
+        CloneKind::Thread => {}
+        CloneKind::Vfork => {
+            crate::exec::vfork_is_over();
+            crate::cwd::filter();
+        }
+        CloneKind::Fork => {
+            crate::calls::map::after_fork();
+            if let Some(fs) = mounts::attached()
+                && let Some(token) = FORK.get().filter(|_| result < 0)
+            {
+                told(fs.fork_failed(token));
+            }
+        }
+    }
+}
+
+/// In the child of a fork, before it runs on.
+pub(crate) fn child_after_fork() {
+    crate::calls::map::after_fork();
+    if let Some(fs) = mounts::attached()
+        && let Some(token) = FORK.get()
+    {
+        told(fs.ofd_adopt_after_fork(token, &descriptions()));
+    }
+}
+
+/// Before an exec: identities into the kernel, holds into the hands of the next image.
+pub(crate) fn before_exec() {
+    if let Some(fs) = mounts::attached() {
+        if !intercept::in_vfork_child() {
+            files::publish_all(true);
+        }
+        told(fs.exec_prepare(&files::kept_by_exec()));
+    }
+}
+
+/// The exec failed: this image goes on.
+pub(crate) fn exec_failed() {
+    if let Some(fs) = mounts::attached() {
+        told(fs.exec_failed());
+    }
+}
+
+/// A descriptor has arrived from another process.
+pub(crate) fn adopt(fd: i32) {
+    if intercept::in_vfork_child() || placeholder::identify(fd).is_none() {
+        return;
+    }
+    let Ok(fs) = mounts::fs() else { return };
+    // A description that is gone leaves a descriptor on which every call fails.
+    if let Some(ofd) = placeholder::identify(fd)
+        && let Err(errno) = files::adopt(fd, ofd, Some(fs))
+    {
+        debug_assert!(errno != Errno::EFAULT);
+    }
+}
+
+/// Descriptors in the ancillary data of a message.
+fn rights(header: &MsgHdr) -> Vec<i32> {
+    let mut found = Vec::new();
+    let len = header.controllen.min(CONTROL_MAX);
+    let mut at = 0;
+    while header.control != 0 && at + size_of::<CmsgHdr>() <= len {
+        let Ok(cmsg) = user::get::<CmsgHdr>(header.control + at) else { break };
+        if cmsg.len < size_of::<CmsgHdr>() || cmsg.len > len - at {
+            break;
+        }
+        if cmsg.level == SOL_SOCKET && cmsg.kind == SCM_RIGHTS {
+            let count = (cmsg.len - size_of::<CmsgHdr>()) / size_of::<i32>();
+            let first = header.control + at + size_of::<CmsgHdr>();
+            found.extend((0..count).filter_map(|i| user::get::<i32>(first + 4 * i).ok()));
+        }
+        at += cmsg.len.next_multiple_of(8);
+    }
+    found
+}
+
+/// Before a message is sent: descriptors of ours in it get their identity.
+pub(crate) fn sending(message: usize) {
+    let Ok(header) = user::get::<MsgHdr>(message) else { return };
+    if header.control == 0 || header.controllen < size_of::<CmsgHdr>() {
+        return;
+    }
+    for fd in rights(&header) {
+        if let Ok(Some(held)) = files::get(fd) {
+            files::publish_one(fd);
+            told(held.fs.ofd_sent(held.ofd));
+        }
+    }
+}
+
+/// After `recvmsg(2)`.
+pub(crate) fn received(c: &Call, result: isize) {
+    if result >= 0
+        && let Ok(header) = user::get::<MsgHdr>(c.args[1])
+    {
+        rights(&header).into_iter().for_each(adopt);
+    }
+}
+
+/// Bytes of `struct mmsghdr`.
+pub(crate) const MMSGHDR_BYTES: usize = size_of::<MsgHdr>() + 8;
+
+/// After `recvmmsg(2)`: `result` messages were received.
+pub(crate) fn received_many(c: &Call, result: isize) {
+    for index in 0..usize::try_from(result).unwrap_or(0) {
+        if let Ok(header) = user::get::<MsgHdr>(c.args[1] + index * MMSGHDR_BYTES) {
+            rights(&header).into_iter().for_each(adopt);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The mount: its path in the program's name space and the container behind it.
+//!
+//! One mount per process, fixed at start. The container is attached at first use; until then, and
+//! for good when attaching fails, nothing of the engine is touched.
+
+use crate::config::{Origin, Wanted};
+use crate::dispatch::Stop;
+use crate::kernel::{self, call};
+use crate::say::{self, Once};
+use core::sync::atomic::{AtomicBool, Ordering};
+use client::Backend;
+use dfs::Dfs;
+use std::boxed::Box;
+use sys::set_once::SetOnce;
+
+/// A configured mount.
+pub(crate) struct Mount {
+    wanted: Wanted,
+    /// Value of `DAOS_EMBEDDED_ROOT`.
+    root: Option<&'static [u8]>,
+    /// The kernel has something at the mount path, which the mount hides.
+    shadows: bool,
+}
+
+static MOUNT: SetOnce<Mount> = SetOnce::new();
+static ATTACHED: SetOnce<Attached> = SetOnce::new();
+static OFF: AtomicBool = AtomicBool::new(false);
+
+struct Attached {
+    fs: &'static Dfs,
+    id: u64,
+}
+
+/// Installs the mount; false when it gives way to a non-empty kernel directory.
+pub(crate) fn configure(wanted: Wanted, root: Option<&'static [u8]>) -> bool {
+    let mut path = [0u8; crate::config::MOUNT_PATH_MAX + 1];
+    for (to, from) in path.iter_mut().zip(wanted.path.iter().take(wanted.path_len)) {
+        *to = *from;
+    }
+    let shown = core::ffi::CStr::from_bytes_until_nul(&path).unwrap_or(c"/");
+    let shadows = kernel_has(shown);
+    if shadows && wanted.origin == Origin::Implied && !empty_directory(shown) {
+        return false;
+    }
+    MOUNT.init(|| Some(Mount { wanted, root, shadows })).is_some()
+}
+
+fn kernel_has(path: &core::ffi::CStr) -> bool {
+    let bytes = path.to_bytes_with_nul();
+    call!(crate::abi::nr::FACCESSAT, kernel::abi_cwd(), kernel::addr(bytes), 0).is_ok()
+}
+
+fn empty_directory(path: &core::ffi::CStr) -> bool {
+    use crate::abi::{O_CLOEXEC, O_DIRECTORY, nr};
+    let Ok(fd) = kernel::open(path, O_DIRECTORY | O_CLOEXEC) else { return false };
+    let mut entries = [0u64; 64];
+    let mut bytes = 0;
+    let len = size_of_val(&entries);
+    let mut calls = 0;
+    while let Ok(n @ 1..) = call!(nr::GETDENTS64, fd, kernel::addr_mut(&mut entries), len) {
+        bytes += n;
+        calls += 1;
+        if calls > 2 {
+            break;
+        }
+    }
+    kernel::close(fd);
+    // "." and ".." are records of 24 bytes each.
+    bytes <= 48
+}
+
+/// The mount path, absolute and without trailing slash; `None` when there is no usable mount.
+#[inline]
+pub(crate) fn path() -> Option<&'static [u8]> {
+    let mount = MOUNT.get()?;
+    if OFF.load(Ordering::Relaxed) {
+        return None;
+    }
+    mount.wanted.path.get(..mount.wanted.path_len)
+}
+
+/// Whether the kernel has a file of its own at the mount path.
+pub(crate) fn shadows() -> bool {
+    MOUNT.get().is_some_and(|m| m.shadows)
+}
+
+/// The directory that contains the mount point; `/` at the top.
+pub(crate) fn parent() -> &'static [u8] {
+    let path = path().unwrap_or(b"/");
+    match path.iter().rposition(|&b| b == b'/') {
+        Some(at @ 1..) => path.get(..at).unwrap_or(b"/"),
+        _ => b"/",
+    }
+}
+
+/// Whether the container has been attached already.
+pub(crate) fn attached() -> Option<&'static Dfs> {
+    ATTACHED.get().map(|a| a.fs)
+}
+
+/// The container, attached at the first call. [`Stop::Pass`] when that failed: it has been said
+/// once on stderr, and from then on every call is the kernel's.
+#[inline]
+pub(crate) fn fs() -> Result<&'static Dfs, Stop> {
+    match ATTACHED.get() {
+        Some(attached) => Ok(attached.fs),
+        None => attach(),
+    }
+}
+
+/// Number that identifies the container across processes; 0 before it is attached.
+pub(crate) fn id() -> u64 {
+    ATTACHED.get().map_or(0, |a| a.id)
+}
+
+/// `st_dev` of every file in the mount: an unnamed device the kernel does not hand out.
+pub(crate) fn device() -> u64 {
+    crate::abi::makedev(0, 0x8_0000 | (id() & 0x7_ffff))
+}
+
+#[cold]
+fn attach() -> Result<&'static Dfs, Stop> {
+    let mount = MOUNT.get().ok_or(Stop::Pass)?;
+    let mut first = false;
+    let made = ATTACHED.init(|| {
+        first = true;
+        match Backend::open(mount.root, mount.wanted.pool, mount.wanted.container) {
+            Ok(backend) => {
+                let fs = Box::leak(Box::new(backend)).fs();
+                let id = fs.statfs().map_or(1, |s| s.fsid | 1);
+                Some(Attached { fs, id })
+            }
+            Err(error) => {
+                OFF.store(true, Ordering::Relaxed);
+                say::once(Once::Attach, format_args!("{error}; calls on the mount are passed through"));
+                None
+            }
+        }
+    });
+    match made {
+        Some(attached) => {
+            if first {
+                crate::handover::after_attach(attached.fs);
+            }
+            Ok(attached.fs)
+        }
+        None => Err(Stop::Pass),
+    }
+}

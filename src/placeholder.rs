@@ -1,0 +1,120 @@
+//! The kernel side of our descriptors.
+//!
+//! Every descriptor of a file in the mount is a real kernel descriptor on a sealed, empty memfd
+//! named after the container, open for writing only: a call that escapes interception fails
+//! (`EBADF`, `EPERM`, `ENOTDIR`, `EACCES`) instead of losing data. A *published* one is a `struct
+//! file` of its own whose offset is the number of the open file description plus one; the others
+//! share one `struct file` with offset 0 (a dup costs 0.25 us, a reopen 1.2 us) and are published
+//! before anything that leaves this process's memory can look at them: exec, vfork, SCM_RIGHTS.
+
+use crate::abi::{self, nr};
+use crate::kernel::{self, addr, addr_mut, call, text};
+use crate::mounts;
+use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use dfs::Ofd;
+use sys::{Errno, Result, own_fd};
+
+const NAME: &[u8] = b"/memfd:daos-ofd-";
+const F_GETFD: usize = 1;
+const F_DUPFD: usize = 0;
+const F_DUPFD_CLOEXEC: usize = 1030;
+const F_ADD_SEALS: usize = 1033;
+const ALL_SEALS: usize = 0xf;
+const MFD_CLOEXEC: usize = 1;
+const MFD_ALLOW_SEALING: usize = 2;
+const SEEK_SET: usize = 0;
+const SEEK_CUR: usize = 1;
+
+/// The descriptor all unpublished ones are copies of; -1 before the first.
+static BASE: AtomicI32 = AtomicI32::new(-1);
+/// Inodes of memfds seen to be placeholders of our container, so that a name is read only once.
+static KNOWN: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
+
+fn make_base() -> Result<i32> {
+    let name = text!(40, "daos-ofd-{:x}", mounts::id());
+    let flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    let name = addr(name.c_str().to_bytes_with_nul());
+    let memory = call!(nr::MEMFD_CREATE, name, flags)? as i32;
+    let sealed = call!(nr::FCNTL, memory, F_ADD_SEALS, ALL_SEALS);
+    let reopened = sealed.and_then(|_| reopen(memory));
+    kernel::close(memory);
+    own_fd::keep(reopened?)
+}
+
+fn reopen(fd: i32) -> Result<i32> {
+    kernel::open(text!(40, "/proc/self/fd/{fd}").c_str(), abi::O_WRONLY | abi::O_CLOEXEC)
+}
+
+fn base() -> Result<i32> {
+    let known = BASE.load(Ordering::Acquire);
+    if known >= 0 {
+        return Ok(known);
+    }
+    let made = make_base()?;
+    if intercept::in_vfork_child() {
+        // The table that shows it is the parent's; the number means nothing there.
+        return Ok(made);
+    }
+    match BASE.compare_exchange(-1, made, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => Ok(made),
+        Err(other) => {
+            own_fd::close(made);
+            Ok(other)
+        }
+    }
+}
+
+/// A new descriptor, the lowest free number, that says nothing yet.
+pub(crate) fn fresh(cloexec: bool) -> Result<i32> {
+    let how = if cloexec { F_DUPFD_CLOEXEC } else { F_DUPFD };
+    call!(nr::FCNTL, base()?, how, 0).map(|fd| fd as i32)
+}
+
+/// Writes the number of its description into descriptor `fd`, which keeps its close-on-exec flag.
+pub(crate) fn publish(fd: i32, ofd: Ofd) -> Result<()> {
+    let own = reopen(fd)?;
+    let named = name_it(own, fd, ofd);
+    kernel::close(own);
+    named
+}
+
+fn name_it(own: i32, fd: i32, ofd: Ofd) -> Result<()> {
+    call!(nr::LSEEK, own, u64::from(ofd.0) + 1, SEEK_SET)?;
+    let flags = call!(nr::FCNTL, fd, F_GETFD)?;
+    let cloexec = if flags & 1 != 0 { abi::O_CLOEXEC } else { 0 };
+    call!(nr::DUP3, own, fd, cloexec).map(drop)
+}
+
+/// The description behind a descriptor of unknown origin, if it is a published placeholder of any
+/// container. Three cheap looks; most descriptors fail the first.
+pub(crate) fn identify(fd: i32) -> Option<Ofd> {
+    let mut stat = abi::Stat::default();
+    call!(nr::FSTAT, fd, addr_mut(&mut stat)).ok()?;
+    if stat.nlink != 0 || stat.size != 0 || stat.mode & abi::S_IFMT != abi::S_IFREG {
+        return None;
+    }
+    if !KNOWN.iter().any(|k| k.load(Ordering::Relaxed) == stat.ino) {
+        let mut buffer = [0u8; 80];
+        let link = kernel::readlink(text!(40, "/proc/self/fd/{fd}").c_str(), &mut buffer).ok()?;
+        let rest = link.strip_prefix(NAME)?;
+        let id = rest.split(|&b| !b.is_ascii_hexdigit()).next()?;
+        let id = u64::from_str_radix(core::str::from_utf8(id).ok()?, 16).ok()?;
+        if mounts::id() != 0 && id != mounts::id() {
+            return None;
+        }
+        remember(stat.ino);
+    }
+    let position = call!(nr::LSEEK, fd, 0, SEEK_CUR).ok()?;
+    u32::try_from(position.checked_sub(1)?).ok().map(Ofd)
+}
+
+fn remember(ino: u64) {
+    for slot in &KNOWN {
+        if slot.compare_exchange(0, ino, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            return;
+        }
+    }
+}
+
+/// Error for a call on one of the library's own descriptors: to the program they do not exist.
+pub(crate) const HIDDEN: Errno = Errno::EBADF;

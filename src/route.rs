@@ -1,0 +1,598 @@
+//! Whose path is it? From (directory descriptor, path of the program) to a place in the mount.
+//!
+//! Order: the mount path is compared component by component with the path as written; only what
+//! could be ours is looked at further. The rest of a path inside the mount goes *unnormalised* to
+//! the walker of `dfs`, so `..` after a symbolic link is physical. A walk that leaves the mount
+//! (`..` above its root, absolute symbolic link) re-enters here with the path it left with. Kernel
+//! symbolic links that point into the mount are found only after the kernel failed (`look_again`).
+
+use crate::abi::{self, PATH_MAX, nr};
+use crate::dispatch::{self, Served, Stop};
+use crate::kernel::{self, addr};
+use crate::{cwd, files, mounts, user};
+use dfs::{Dfs, How, Ino, Name, Walk};
+use intercept::Call;
+use std::vec::Vec;
+use sys::Errno;
+
+/// Mark on a call number: the kernel has failed, look for symbolic links into the mount.
+const LOOK: usize = 1 << 20;
+/// Symbolic links followed in one path (`path_resolution(7)`).
+const LINKS_MAX: usize = 40;
+
+/// The place in the mount that a path names.
+pub(crate) struct Spot {
+    pub(crate) fs: &'static Dfs,
+    /// Directory of the last component.
+    pub(crate) parent: Ino,
+    /// Last component; `.` for the mount root and for paths ending in `.` or `..`.
+    pub(crate) name: Name,
+    /// What it names.
+    pub(crate) target: Option<Ino>,
+    /// The path ended in `/`.
+    pub(crate) trailing_slash: bool,
+    /// Reached through a descriptor (`/proc/self/fd/N`): `parent` and `name` mean nothing.
+    pub(crate) anonymous: bool,
+}
+
+impl Spot {
+    /// The file named, or `ENOENT`.
+    pub(crate) fn found(&self) -> sys::Result<Ino> {
+        self.target.ok_or(Errno::ENOENT)
+    }
+}
+
+/// Outcome of a resolution.
+pub(crate) enum Resolved {
+    /// Inside the mount.
+    Ours(Spot),
+    /// The kernel's, as written.
+    Kernel,
+    /// The kernel's, but under this NUL-terminated absolute path.
+    KernelPath(Vec<u8>),
+    /// A directory above the mount point that the kernel does not have.
+    Ancestor,
+    /// The path cannot be read or is too long.
+    Bad(Errno),
+}
+
+/// Position of a path among a call's arguments.
+#[derive(Clone, Copy)]
+pub(crate) struct Arg {
+    /// Index of the directory descriptor, if the call has one.
+    pub(crate) dir: Option<usize>,
+    /// Index of the path.
+    pub(crate) path: usize,
+}
+
+impl Arg {
+    /// A path relative to the working directory.
+    pub(crate) const fn path(path: usize) -> Arg {
+        Arg { dir: None, path }
+    }
+
+    /// A path relative to a directory descriptor.
+    pub(crate) const fn at(dir: usize, path: usize) -> Arg {
+        Arg { dir: Some(dir), path }
+    }
+
+    /// The directory descriptor given, `AT_FDCWD` if the call has none.
+    pub(crate) fn dirfd(self, c: &Call) -> i32 {
+        self.dir.map_or(abi::AT_FDCWD, |i| c.args[i & 7] as i32)
+    }
+
+    /// Address of the path.
+    pub(crate) fn address(self, c: &Call) -> usize {
+        c.args[self.path & 7]
+    }
+}
+
+/// [`How`] of a call that follows a final symbolic link or not.
+pub(crate) const fn follow(yes: bool) -> How {
+    How { follow: yes, no_symlinks: false, beneath: false, in_root: false }
+}
+
+/// Resolves one path of a call and serves it if it is ours; else the kernel gets the call.
+pub(crate) fn at(c: &Call, arg: Arg, how: How, serve: &mut dyn FnMut(&Spot) -> Served) -> Served {
+    match resolve(c, arg, how)? {
+        Resolved::Ours(spot) => serve(&spot),
+        Resolved::Kernel => Err(Stop::PassThenLook),
+        Resolved::Ancestor => Err(Stop::Ancestor),
+        // The kernel's to refuse, in its own order of checks.
+        Resolved::Bad(_) => Err(Stop::Pass),
+        Resolved::KernelPath(path) => {
+            let mut args = c.args;
+            redirect(&mut args, arg, &path);
+            Err(Stop::Kernel(kernel::raw(number(c), args)))
+        }
+    }
+}
+
+/// Resolves both paths of a call; `EXDEV` when only one is ours.
+pub(crate) fn pair(
+    c: &Call,
+    one: (Arg, How),
+    two: (Arg, How),
+    serve: &mut dyn FnMut(&Spot, &Spot) -> Served,
+) -> Served {
+    let first = resolve(c, one.0, one.1)?;
+    let second = resolve(c, two.0, two.1)?;
+    let mut args = c.args;
+    match (&first, &second) {
+        (Resolved::Ours(a), Resolved::Ours(b)) => return serve(a, b),
+        (Resolved::Kernel, Resolved::Kernel) => return Err(Stop::PassThenLook),
+        (Resolved::Ours(_), Resolved::Bad(errno)) | (Resolved::Bad(errno), Resolved::Ours(_)) => {
+            return Err((*errno).into());
+        }
+        (Resolved::Bad(_), _) | (_, Resolved::Bad(_)) => return Err(Stop::Pass),
+        (Resolved::Ours(_), _) | (_, Resolved::Ours(_)) => return Err(Errno::EXDEV.into()),
+        _ => {}
+    }
+    if let Resolved::KernelPath(path) = &first {
+        redirect(&mut args, one.0, path);
+    }
+    if let Resolved::KernelPath(path) = &second {
+        redirect(&mut args, two.0, path);
+    }
+    Err(Stop::Kernel(kernel::raw(number(c), args)))
+}
+
+/// The call's number without our mark.
+pub(crate) fn number(c: &Call) -> usize {
+    c.nr & !LOOK
+}
+
+/// The call's number with our mark.
+pub(crate) fn look(c: &Call) -> usize {
+    c.nr | LOOK
+}
+
+fn redirect(args: &mut [usize; 6], arg: Arg, path: &[u8]) {
+    args[arg.path & 7] = addr(path);
+    if let Some(dir) = arg.dir {
+        args[dir & 7] = kernel::abi_cwd();
+    }
+}
+
+/// Second half of a path call: after the kernel found nothing, a symbolic link may still lead into
+/// the mount.
+pub(crate) fn look_again(c: &Call, result: isize) -> isize {
+    let failed = Errno::ENOENT.as_ret() == result || Errno::ENOTDIR.as_ret() == result;
+    if !failed || c.nr & LOOK != 0 {
+        return result;
+    }
+    let mut again = *c;
+    again.nr |= LOOK;
+    match dispatch::handler(number(c)).map(|handler| handler(&mut again)) {
+        Some(Ok(value)) => value as isize,
+        Some(Err(Stop::Fail(errno))) => errno.as_ret(),
+        Some(Err(Stop::Kernel(ret))) => ret,
+        _ => result,
+    }
+}
+
+/// What is known of a path before the container is asked.
+enum Where<'a> {
+    /// Starts at `base` inside the mount; `None` is the mount's root.
+    Inside { base: Option<Ino>, rest: &'a [u8] },
+    /// `/proc/self/fd/N` and the like, naming this inode, and what follows.
+    Magic { base: Ino, rest: &'a [u8] },
+    Kernel,
+    Ancestor,
+}
+
+/// Resolves a path of the program.
+pub(crate) fn resolve(c: &Call, arg: Arg, how: How) -> Result<Resolved, Stop> {
+    let mut buffer = user::path_buffer();
+    let mut joined = Vec::new();
+    let look = c.nr & LOOK != 0;
+    let mount = mounts::path().ok_or(Stop::Pass)?;
+    let path = match user::path(arg.address(c), &mut buffer) {
+        Ok(path) => path,
+        Err(errno) if is_ours_dir(arg.dirfd(c)) => return Err(errno.into()),
+        Err(errno) => return Ok(Resolved::Bad(errno)),
+    };
+    let confined = how.in_root || how.beneath;
+    let place = match confined_base(confined, arg.dirfd(c))? {
+        // RESOLVE_IN_ROOT, RESOLVE_BENEATH: an absolute path starts at the directory, too.
+        Some(_) if how.beneath && path.first() == Some(&b'/') => return Err(Errno::EXDEV.into()),
+        Some(base) if path.first() == Some(&b'/') => relative(base, path)?,
+        _ => locate(mount, arg.dirfd(c), path, look, how.follow, &mut joined)?,
+    };
+    let (base, rest, magic) = match place {
+        Where::Kernel => return Ok(Resolved::Kernel),
+        Where::Ancestor => return Ok(Resolved::Ancestor),
+        Where::Inside { base, rest } => (base, rest, false),
+        Where::Magic { base, rest } => (Some(base), rest, true),
+    };
+    let fs = mounts::fs()?;
+    if magic && rest.iter().all(|&b| b == b'/') {
+        let Some(ino) = base else { return Ok(Resolved::Kernel) };
+        if !how.follow && rest.is_empty() {
+            return Ok(Resolved::Kernel);
+        }
+        let name = Name::new(b".")?;
+        let trailing_slash = !rest.is_empty();
+        return Ok(Resolved::Ours(Spot {
+            fs,
+            parent: ino,
+            name,
+            target: Some(ino),
+            trailing_slash,
+            anonymous: true,
+        }));
+    }
+    match walk(fs, base.unwrap_or(fs.root()), rest, how)? {
+        Step::Here(spot) => Ok(Resolved::Ours(spot)),
+        Step::Left(path) => re_enter(fs, mount, path, how),
+    }
+}
+
+fn confined_base(confined: bool, dirfd: i32) -> Result<Option<Ino>, Stop> {
+    if !confined {
+        return Ok(None);
+    }
+    if dirfd == abi::AT_FDCWD {
+        return Ok(cwd::base());
+    }
+    Ok(match files::get(dirfd)? {
+        Some(held) => Some(held.info()?.ino),
+        None => None,
+    })
+}
+
+/// Goes on with an absolute path by which a walk left the mount.
+fn re_enter(fs: &'static Dfs, mount: &[u8], mut path: Vec<u8>, how: How) -> Result<Resolved, Stop> {
+    for _ in 0..LINKS_MAX {
+        let mut joined = Vec::new();
+        let left = match locate_absolute(mount, &path, false, how.follow, &mut joined)? {
+            Where::Inside { base, rest } => {
+                match walk(fs, base.unwrap_or(fs.root()), rest, how)? {
+                    Step::Here(spot) => return Ok(Resolved::Ours(spot)),
+                    Step::Left(left) => left,
+                }
+            }
+            Where::Magic { .. } | Where::Kernel | Where::Ancestor => {
+                path.push(0);
+                return Ok(Resolved::KernelPath(path));
+            }
+        };
+        path = left;
+    }
+    Err(Errno::ELOOP.into())
+}
+
+enum Step {
+    Here(Spot),
+    Left(Vec<u8>),
+}
+
+/// Walks inside the container; a path that leaves comes back absolute.
+fn walk(fs: &'static Dfs, from: Ino, path: &[u8], how: How) -> Result<Step, Stop> {
+    let cred = crate::cred::current();
+    let path = if path.is_empty() { b"." } else { path };
+    // Hardly any path leaves the mount, so the buffer for one that does is made only then.
+    let first = fs.walk(&cred, from, path, how, &mut []);
+    let mut leave = Vec::new();
+    let walked = match first {
+        Err(Errno::ENAMETOOLONG | Errno::ERANGE) => {
+            leave.resize(PATH_MAX, 0);
+            fs.walk(&cred, from, path, how, &mut leave)
+        }
+        other => other,
+    };
+    match walked? {
+        Walk::Here(place) => Ok(Step::Here(Spot {
+            fs,
+            parent: place.parent,
+            name: place.name,
+            target: place.target,
+            trailing_slash: place.trailing_slash,
+            anonymous: false,
+        })),
+        Walk::Leave { len, absolute } => {
+            leave.truncate(len);
+            if absolute {
+                return Ok(Step::Left(leave));
+            }
+            let mut path = mounts::parent().to_vec();
+            path.push(b'/');
+            path.extend_from_slice(&leave);
+            Ok(Step::Left(path))
+        }
+    }
+}
+
+fn is_ours_dir(dirfd: i32) -> bool {
+    if dirfd == abi::AT_FDCWD { cwd::base().is_some() } else { files::is_ours(dirfd) }
+}
+
+/// Compares a path with the mount path.
+fn locate<'a>(
+    mount: &[u8],
+    dirfd: i32,
+    path: &'a [u8],
+    look: bool,
+    follow: bool,
+    joined: &'a mut Vec<u8>,
+) -> Result<Where<'a>, Stop> {
+    if path.first() == Some(&b'/') {
+        return locate_absolute(mount, path, look, follow, joined);
+    }
+    if dirfd == abi::AT_FDCWD {
+        if let Some(base) = cwd::base() {
+            return relative(base, path);
+        }
+    } else if let Some(held) = files::get(dirfd)? {
+        return relative(held.info()?.ino, path);
+    }
+    let first = path.split(|&b| b == b'/').find(|part| !part.is_empty() && *part != b".");
+    let first = first.unwrap_or(b".");
+    let concerns = first == b".." || mount.split(|&b| b == b'/').any(|part| part == first);
+    if !concerns && !look {
+        return Ok(Where::Kernel);
+    }
+    let mut dir = [0u8; PATH_MAX];
+    let link = if dirfd == abi::AT_FDCWD {
+        kernel::readlink(c"/proc/self/cwd", &mut dir)
+    } else {
+        kernel::readlink(kernel::text!(40, "/proc/self/fd/{dirfd}").c_str(), &mut dir)
+    };
+    let Ok(dir) = link else { return Ok(Where::Kernel) };
+    if dir.first() != Some(&b'/') {
+        return Ok(Where::Kernel);
+    }
+    let mut whole = dir.to_vec();
+    whole.push(b'/');
+    whole.extend_from_slice(path);
+    match locate_absolute(mount, &whole, look, follow, joined)? {
+        Where::Inside { base, rest } => {
+            let rest = rest.to_vec();
+            *joined = rest;
+            Ok(Where::Inside { base, rest: joined })
+        }
+        Where::Ancestor => Ok(Where::Ancestor),
+        Where::Magic { .. } | Where::Kernel => Ok(Where::Kernel),
+    }
+}
+
+fn relative(base: Ino, path: &[u8]) -> Result<Where<'_>, Stop> {
+    if path.is_empty() {
+        return Err(Errno::ENOENT.into());
+    }
+    Ok(Where::Inside { base: Some(base), rest: path })
+}
+
+fn locate_absolute<'a>(
+    mount: &[u8],
+    path: &'a [u8],
+    look: bool,
+    follow: bool,
+    joined: &'a mut Vec<u8>,
+) -> Result<Where<'a>, Stop> {
+    if let Some(place) = magic(path)? {
+        return Ok(place);
+    }
+    let hit = compare(mount, path);
+    match hit {
+        Hit::Inside(at) => {
+            return Ok(Where::Inside { base: None, rest: path.get(at..).unwrap_or(&[]) });
+        }
+        Hit::Through => {}
+        Hit::No | Hit::Ancestor if look => {}
+        Hit::No | Hit::Ancestor => return Ok(Where::Kernel),
+    }
+    match follow_kernel_links(mount, path, follow) {
+        Some(rest) => {
+            *joined = rest;
+            Ok(Where::Inside { base: None, rest: joined })
+        }
+        None if look && hit == Hit::Ancestor => Ok(Where::Ancestor),
+        None => Ok(Where::Kernel),
+    }
+}
+
+/// How a path relates to the mount path, as written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Hit {
+    /// The mount path is a prefix; the rest starts at this offset.
+    Inside(usize),
+    /// Reaches the mount after a `..`, so symbolic links before it matter.
+    Through,
+    /// Names a directory above the mount point.
+    Ancestor,
+    No,
+}
+
+fn compare(mount: &[u8], path: &[u8]) -> Hit {
+    let mut wanted = mount.get(1..).unwrap_or(&[]);
+    let mut depth = 0usize;
+    let mut matched = 0usize;
+    let mut dotdot = false;
+    let mut at = 0;
+    while at < path.len() {
+        let rest = path.get(at..).unwrap_or(&[]);
+        let len = rest.iter().position(|&b| b == b'/').unwrap_or(rest.len());
+        let part = rest.get(..len).unwrap_or(&[]);
+        at += len.max(1);
+        match part {
+            b"" | b"." => continue,
+            b".." => {
+                dotdot = true;
+                depth = depth.saturating_sub(1);
+                if matched > depth {
+                    matched = depth;
+                    wanted = after_components(mount, matched);
+                }
+                continue;
+            }
+            _ => {}
+        }
+        if depth == matched
+            && let Some(left) = wanted.strip_prefix(part)
+            && (left.is_empty() || left.first() == Some(&b'/'))
+        {
+            matched += 1;
+            wanted = left.get(1..).unwrap_or(&[]);
+            if left.is_empty() {
+                return if dotdot { Hit::Through } else { Hit::Inside(at) };
+            }
+        } else if depth == 0 && !dotdot && !has_dotdot(rest) {
+            return Hit::No;
+        }
+        depth += 1;
+    }
+    if depth == matched { Hit::Ancestor } else { Hit::No }
+}
+
+fn has_dotdot(path: &[u8]) -> bool {
+    path.windows(2).any(|w| w == b"..")
+}
+
+/// The mount path without its first `n` components and slashes before them.
+fn after_components(mount: &[u8], n: usize) -> &[u8] {
+    let mut rest = mount.get(1..).unwrap_or(&[]);
+    for _ in 0..n {
+        let at = rest.iter().position(|&b| b == b'/').map_or(rest.len(), |i| i + 1);
+        rest = rest.get(at..).unwrap_or(&[]);
+    }
+    rest
+}
+
+/// Walks a path through the kernel's symbolic links; the rest inside the mount if it gets there.
+fn follow_kernel_links(mount: &[u8], path: &[u8], follow: bool) -> Option<Vec<u8>> {
+    let mut here: Vec<u8> = Vec::new();
+    let mut todo: Vec<u8> = path.to_vec();
+    let mut links = 0;
+    let mut target = [0u8; PATH_MAX];
+    loop {
+        let start = todo.iter().position(|&b| b != b'/')?;
+        let end = todo.iter().skip(start).position(|&b| b == b'/').map_or(todo.len(), |i| start + i);
+        let part = todo.get(start..end)?.to_vec();
+        let rest = todo.get(end..)?.to_vec();
+        let last = rest.is_empty();
+        match part.as_slice() {
+            b"." => {}
+            b".." => {
+                let up = here.iter().rposition(|&b| b == b'/').unwrap_or(0);
+                here.truncate(up);
+            }
+            name => {
+                let parent = here.len();
+                here.push(b'/');
+                here.extend_from_slice(name);
+                if here == mount {
+                    return Some(rest);
+                }
+                if !(last && !follow) {
+                    here.push(0);
+                    let found = core::ffi::CStr::from_bytes_with_nul(&here)
+                        .ok()
+                        .map(|p| kernel::readlink(p, &mut target));
+                    here.pop();
+                    match found? {
+                        Ok(link) => {
+                            links += 1;
+                            if links > LINKS_MAX {
+                                return None;
+                            }
+                            here.truncate(if link.first() == Some(&b'/') { 0 } else { parent });
+                            let mut next = link.to_vec();
+                            next.extend_from_slice(&rest);
+                            todo = next;
+                            continue;
+                        }
+                        Err(Errno::EINVAL) => {}
+                        Err(_) if compare(mount, &here) == Hit::Ancestor => {}
+                        Err(_) => return None,
+                    }
+                }
+            }
+        }
+        todo = rest;
+    }
+}
+
+/// Paths in `/proc/self` and `/dev` that name a descriptor or the working directory.
+fn magic(path: &[u8]) -> Result<Option<Where<'_>>, Stop> {
+    let Some((what, rest)) = magic_name(path) else { return Ok(None) };
+    match what {
+        Magic::Fd(fd) => {
+            let Some(held) = files::get(fd)? else { return Ok(None) };
+            Ok(Some(Where::Magic { base: held.info()?.ino, rest }))
+        }
+        Magic::Cwd => Ok(cwd::base().map(|base| Where::Magic { base, rest })),
+        Magic::Exe => Ok(None),
+    }
+}
+
+/// What a magic link names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Magic {
+    /// A descriptor of this process.
+    Fd(i32),
+    /// The working directory.
+    Cwd,
+    /// The program.
+    Exe,
+}
+
+/// Splits a path into a magic link of this process and what follows it.
+pub(crate) fn magic_name(path: &[u8]) -> Option<(Magic, &[u8])> {
+    if let Some(rest) = path.strip_prefix(b"/dev/") {
+        for (fd, name) in [(0, b"stdin".as_slice()), (1, b"stdout"), (2, b"stderr")] {
+            if let Some(rest) = rest.strip_prefix(name)
+                && rest.first().is_none_or(|&b| b == b'/')
+            {
+                return Some((Magic::Fd(fd), rest));
+            }
+        }
+        return fd_number(rest.strip_prefix(b"fd/")?);
+    }
+    let rest = path.strip_prefix(b"/proc/")?;
+    let rest = if let Some(rest) = rest.strip_prefix(b"self/") {
+        rest
+    } else if let Some(rest) = rest.strip_prefix(b"thread-self/") {
+        rest
+    } else {
+        let (pid, rest) = number_prefix(rest)?;
+        if pid != kernel::getpid() {
+            return None;
+        }
+        rest.strip_prefix(b"/")?
+    };
+    if let Some(rest) = rest.strip_prefix(b"fd/") {
+        return fd_number(rest);
+    }
+    for (what, name) in [(Magic::Cwd, b"cwd"), (Magic::Exe, b"exe")] {
+        if let Some(rest) = rest.strip_prefix(name)
+            && rest.first().is_none_or(|&b| b == b'/')
+        {
+            return Some((what, rest));
+        }
+    }
+    None
+}
+
+fn fd_number(path: &[u8]) -> Option<(Magic, &[u8])> {
+    let (fd, rest) = number_prefix(path)?;
+    rest.first().is_none_or(|&b| b == b'/').then_some((Magic::Fd(fd), rest))
+}
+
+fn number_prefix(path: &[u8]) -> Option<(i32, &[u8])> {
+    let len = path.iter().take_while(|b| b.is_ascii_digit()).count();
+    if len == 0 || len > 9 {
+        return None;
+    }
+    let (digits, rest) = path.split_at(len);
+    let number = digits.iter().fold(0i32, |n, &b| n * 10 + i32::from(b - b'0'));
+    Some((number, rest))
+}
+
+/// Whether a path of this call can be ours at all without `dirfd`; used for calls such as
+/// `inotify_add_watch` that we refuse inside the mount.
+pub(crate) fn is_inside(c: &Call, arg: Arg) -> bool {
+    matches!(resolve(c, arg, follow(true)), Ok(Resolved::Ours(_)))
+}
+
+const _: () = assert!(nr::STATX < LOOK);

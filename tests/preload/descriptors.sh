@@ -1,0 +1,11 @@
+# No descriptor of ours is among the low ones, nor in listings.
+diff <(ls /proc/self/fd | wc -l) <(il ls /proc/self/fd | wc -l) && echo as many
+il python3 -c '
+import os
+w = os.environ["D_IL_MOUNT_POINT"]
+a = os.open(w + "/descriptors/f", os.O_CREAT | os.O_RDWR); b = os.open("/dev/null", os.O_RDONLY)
+print(a, b)
+os.closerange(3, 1000)
+print(os.open("/dev/null", os.O_RDONLY), os.open(w + "/descriptors/f", os.O_RDWR))
+print([n for n in range(10) if os.path.exists(f"/proc/self/fd/{n}")])
+'

@@ -1,0 +1,352 @@
+//! `cargo xtask bench`: one C program, run in turns on tmpfs, on the disk's file system and in mounts; medians, ratios
+//! to tmpfs, verdicts against the floor and the goal of each row; a table, JSON and a chart.
+
+mod chart;
+mod rows;
+
+use crate::Failure;
+use crate::mount::{Mount, PLAIN_FILES, THREE_COPIES};
+use crate::packages;
+use crate::place::{Place, artefacts};
+use crate::run::Step;
+use crate::workspace::{self, Profile};
+use rows::{Better, ROWS, Row};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Five rounds of everything but the largest directories
+    #[arg(long)]
+    quick: bool,
+    /// Only the kernel's file systems
+    #[arg(long)]
+    native: bool,
+    /// Use the programs and libraries as they are
+    #[arg(long)]
+    no_build: bool,
+}
+
+/// Medians by place and row.
+type Medians = BTreeMap<String, BTreeMap<String, f64>>;
+
+/// Measures and prints; true when every floor is kept.
+pub(crate) fn bench(options: &Options) -> Result<bool, Failure> {
+    packages::ensure()?;
+    if !options.no_build && !options.native {
+        Profile::Release.build()?;
+    }
+    let program = compile()?;
+    let tmpfs = Place::native("tmpfs", workspace::tmpfs(), None)?;
+    let disk = Place::native("disk", workspace::disk(), None)?;
+    let mounts: Vec<(&str, Mount)> = if options.native {
+        Vec::new()
+    } else {
+        vec![
+            (
+                "rp3",
+                Mount::new(Profile::Release, None, "16GiB", THREE_COPIES)?,
+            ),
+            (
+                "sx",
+                Mount::new(Profile::Release, None, "16GiB", PLAIN_FILES)?,
+            ),
+        ]
+    };
+    let mut places: Vec<(&str, &Place)> = vec![("tmpfs", &tmpfs), ("disk", &disk)];
+    places.extend(mounts.iter().map(|(name, mount)| (*name, &mount.place)));
+
+    let rounds = if options.quick { 5 } else { 7 };
+    let mut samples: BTreeMap<String, BTreeMap<String, Vec<f64>>> = BTreeMap::new();
+    let direct = direct_program()?;
+    for round in 1..=rounds {
+        if let Some(program) = &direct {
+            println!("round {round} of {rounds}: dfs");
+            let scratch = Place::native("dfs", workspace::disk(), None)?;
+            measure(
+                program,
+                &scratch,
+                &[],
+                samples.entry("dfs".to_owned()).or_default(),
+            )?;
+        }
+        for (name, place) in &places {
+            println!("round {round} of {rounds}: {name}");
+            for mode in ["small", "exec"] {
+                measure(
+                    &program,
+                    place,
+                    &[mode],
+                    samples.entry((*name).to_owned()).or_default(),
+                )?;
+            }
+        }
+    }
+    let largest = if options.quick { "100000" } else { "1000000" };
+    for (name, place) in places.iter().filter(|(name, _)| *name != "sx") {
+        println!("growth to {largest}: {name}");
+        measure(
+            &program,
+            place,
+            &["scale", largest],
+            samples.entry((*name).to_owned()).or_default(),
+        )?;
+    }
+    let medians: Medians = samples
+        .into_iter()
+        .map(|(place, rows)| {
+            (
+                place,
+                rows.into_iter()
+                    .map(|(row, values)| (row, median(values)))
+                    .collect::<BTreeMap<_, _>>(),
+            )
+        })
+        .collect();
+    Ok(report(&medians, rounds)? || options.native)
+}
+
+fn compile() -> Result<PathBuf, Failure> {
+    let program = artefacts()?.join("fsbench");
+    let done = Step::new("gcc")
+        .args(["-O2", "-Wall", "-Wextra", "-o"])
+        .arg(&program)
+        .arg(workspace::root().join("benches/fsbench.c"))
+        .log("bench")
+        .run()?;
+    if done.ok() {
+        Ok(program)
+    } else {
+        Err(format!("gcc: {}", done.tail(20)).into())
+    }
+}
+
+/// The same rows through `dfs`, without interception: `crates/dfs/examples/dfsbench.rs`, which is given an empty
+/// directory for its pool and prints the same lines.
+fn direct_program() -> Result<Option<PathBuf>, Failure> {
+    if !workspace::root()
+        .join("crates/dfs/examples/dfsbench.rs")
+        .is_file()
+    {
+        return Ok(None);
+    }
+    let done = Step::new("cargo")
+        .args([
+            "build",
+            "--release",
+            "--package",
+            "pil4dfs-dfs",
+            "--example",
+            "dfsbench",
+        ])
+        .cwd(workspace::root())
+        .timeout(Duration::from_secs(600))
+        .log("bench")
+        .run()?;
+    if done.ok() {
+        Ok(Some(Profile::Release.dir().join("examples/dfsbench")))
+    } else {
+        Err(format!("dfsbench: {}", done.tail(20)).into())
+    }
+}
+
+fn measure(
+    program: &Path,
+    place: &Place,
+    args: &[&str],
+    samples: &mut BTreeMap<String, Vec<f64>>,
+) -> Result<(), Failure> {
+    let done = place
+        .step(program)
+        .arg(&place.dir)
+        .args(args.iter().copied())
+        .timeout(Duration::from_secs(600))
+        .log("bench")
+        .run()?;
+    for line in done.stdout.lines() {
+        if let Some((row, value)) = line.split_once(' ')
+            && let Ok(value) = value.parse::<f64>()
+        {
+            samples.entry(row.to_owned()).or_default().push(value);
+        }
+    }
+    if !done.ok() {
+        // The rows that were measured still count.
+        println!(
+            "  {} {}: {}: {}",
+            place.label,
+            args.join(" "),
+            done.ending(),
+            done.tail(2)
+        );
+    }
+    Ok(())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
+    }
+}
+
+/// One judged row.
+struct Line {
+    row: &'static Row,
+    /// Value measured in the mount, in the row's unit.
+    value: Option<f64>,
+    /// Value on tmpfs and on the disk.
+    tmpfs: Option<f64>,
+    disk: Option<f64>,
+    /// Value through `dfs` directly.
+    direct: Option<f64>,
+    /// The figure the floor and the goal speak about.
+    figure: Option<f64>,
+    verdict: &'static str,
+}
+
+fn judge(medians: &Medians) -> Vec<Line> {
+    let get = |place: &str, row: &str| medians.get(place).and_then(|rows| rows.get(row)).copied();
+    ROWS.iter()
+        .map(|row| {
+            let (value, tmpfs, disk) = (
+                get(row.place, row.name),
+                get("tmpfs", row.name),
+                get("disk", row.name),
+            );
+            let figure = row.figure(value, tmpfs, row.base.and_then(|base| get(row.place, base)));
+            let verdict = match (figure, row.better) {
+                (None, _) => "not measured",
+                (Some(f), Better::Less) if f <= row.goal => "goal",
+                (Some(f), Better::Less) if f <= row.floor => "floor",
+                (Some(f), Better::More) if f >= row.goal => "goal",
+                (Some(f), Better::More) if f >= row.floor => "floor",
+                _ => "BELOW",
+            };
+            Line {
+                row,
+                value,
+                tmpfs,
+                disk,
+                direct: get("dfs", row.name),
+                figure,
+                verdict,
+            }
+        })
+        .collect()
+}
+
+fn report(medians: &Medians, rounds: u32) -> Result<bool, Failure> {
+    let lines = judge(medians);
+    let show = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.0}"));
+    println!(
+        "\n{:<26} {:>8} {:>10} {:>10} {:>10} {:>10} {:>9} {:>7} {:>7}  verdict",
+        "row", "unit", "tmpfs", "disk", "dfs", "mount", "figure", "floor", "goal"
+    );
+    for line in &lines {
+        println!(
+            "{:<26} {:>8} {:>10} {:>10} {:>10} {:>10} {:>9} {:>7} {:>7}  {}",
+            format!("{} ({})", line.row.name, line.row.place),
+            line.row.unit,
+            show(line.tmpfs),
+            show(line.disk),
+            show(line.direct),
+            show(line.value),
+            line.figure
+                .map_or("-".to_owned(), |f| format!("{f:.2}{}", line.row.sign)),
+            format!("{}{}", line.row.floor, line.row.sign),
+            format!("{}{}", line.row.goal, line.row.sign),
+            line.verdict
+        );
+    }
+    growth(medians);
+    let dir = workspace::target().join("bench");
+    std::fs::create_dir_all(&dir)?;
+    let json = serde_json::json!({
+        "rounds": rounds,
+        "medians": medians,
+        "rows": lines.iter().map(|line| serde_json::json!({
+            "row": line.row.name, "place": line.row.place, "unit": line.row.unit, "value": line.value,
+            "tmpfs": line.tmpfs, "disk": line.disk, "dfs": line.direct, "figure": line.figure, "floor": line.row.floor,
+            "goal": line.row.goal, "verdict": line.verdict,
+        })).collect::<Vec<_>>(),
+    });
+    std::fs::write(dir.join("bench.json"), serde_json::to_string_pretty(&json)?)?;
+    std::fs::write(dir.join("bench.svg"), chart::svg(&lines))?;
+    let below = lines
+        .iter()
+        .filter(|line| line.verdict == "BELOW" || line.verdict == "not measured")
+        .count();
+    println!(
+        "\n{} rows, {below} below the floor or not measured; {}",
+        lines.len(),
+        dir.display()
+    );
+    Ok(below == 0)
+}
+
+/// The rows that must stay flat.
+fn growth(medians: &Medians) {
+    println!(
+        "\n{:<12} {:>10} {:>12} {:>12} {:>12} {:>12}",
+        "", "", "entries", "entries", "files", "files"
+    );
+    println!(
+        "{:<12} {:>10} {:>12} {:>12} {:>12} {:>12}",
+        "place", "count", "create ns", "stat ns", "create ns", "stat ns"
+    );
+    for (place, rows) in medians {
+        for count in [1_000_u64, 10_000, 100_000, 1_000_000] {
+            let get = |name: String| {
+                rows.get(&name)
+                    .map_or("-".to_owned(), |v| format!("{v:.0}"))
+            };
+            if rows.contains_key(&format!("entries_{count}_create")) {
+                println!(
+                    "{:<12} {:>10} {:>12} {:>12} {:>12} {:>12}",
+                    place,
+                    count,
+                    get(format!("entries_{count}_create")),
+                    get(format!("entries_{count}_stat")),
+                    get(format!("files_{count}_create")),
+                    get(format!("files_{count}_stat"))
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn median_of_odd_and_even_counts() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+
+    #[test]
+    fn verdicts_follow_floor_and_goal() {
+        let mut medians = Medians::new();
+        medians
+            .entry("tmpfs".into())
+            .or_default()
+            .insert("stat_hot".into(), 400.0);
+        medians
+            .entry("rp3".into())
+            .or_default()
+            .insert("stat_hot".into(), 180.0);
+        let lines = judge(&medians);
+        let line = lines
+            .iter()
+            .find(|line| line.row.name == "stat_hot")
+            .unwrap();
+        assert_eq!(line.verdict, "floor");
+        assert!(lines.iter().any(|line| line.verdict == "not measured"));
+    }
+}

@@ -1,0 +1,109 @@
+//! fsx 0.3.2: random reads, writes, maps, truncates, allocations and copies of one file, verified at every read.
+
+use super::{Context, tools};
+use crate::Failure;
+use crate::mount::{Mount, THREE_COPIES};
+use crate::place::Place;
+use crate::report::Suite;
+use crate::workspace::{self, TempDir};
+use std::path::Path;
+use std::time::Duration;
+
+const CONFIGURATION: &str = "flen = FLEN
+
+[opsize]
+max = 65536
+
+[weights]
+close_open = 1
+read = 10
+write = 10
+mapread = MAPS
+mapwrite = MAPS
+invalidate = 1
+truncate = 3
+fsync = 1
+fdatasync = 1
+posix_fallocate = 3
+punch_hole = 3
+sendfile = 3
+posix_fadvise = 1
+copy_file_range = 3
+";
+
+/// Seeds, each without and with maps, on a small and a larger file.
+pub(crate) fn fsx(context: &Context) -> Result<Suite, Failure> {
+    let mut suite = Suite::new("fsx");
+    let stage = TempDir::new(workspace::disk(), "fsx")?;
+    let program = stage.path().join("fsx");
+    std::fs::copy(tools::installed("fsx", "0.3.2")?, &program)?;
+    let native = Place::native("native", workspace::tmpfs(), None)?;
+    let mount = if context.native_only {
+        None
+    } else {
+        Some(Mount::new(context.profile, None, "4GiB", THREE_COPIES)?)
+    };
+    let seeds: u32 = if context.long { 40 } else { 5 };
+    for (kind, maps, flen) in [
+        ("plain", 0, 262_144),
+        ("maps", 10, 262_144),
+        ("large", 2, 8 << 20),
+    ] {
+        let configuration = stage.path().join(format!("{kind}.toml"));
+        let text = CONFIGURATION
+            .replace("FLEN", &flen.to_string())
+            .replace("MAPS", &maps.to_string());
+        std::fs::write(&configuration, text)?;
+        for seed in 1..=seeds {
+            let case = format!("{kind}-{seed}");
+            let expected = one(context, &native, &program, &configuration, seed, &case)?;
+            let Some(mount) = &mount else {
+                suite.check(&case, expected);
+                continue;
+            };
+            let got = one(context, &mount.place, &program, &configuration, seed, &case)?;
+            match (expected, context.gaps.reason("fsx", &case), got) {
+                (Err(why), _, _) => suite.check(&case, Err(format!("natively: {why}"))),
+                (Ok(()), None, got) => suite.check(&case, got),
+                (Ok(()), Some(_), Err(_)) => suite.known += 1,
+                (Ok(()), Some(_), Ok(())) => {
+                    suite.check(
+                        &case,
+                        Err("passes now: remove it from c-tests/gaps.txt".to_owned()),
+                    );
+                }
+            }
+        }
+    }
+    Ok(suite)
+}
+
+fn one(
+    context: &Context,
+    place: &Place,
+    program: &Path,
+    configuration: &Path,
+    seed: u32,
+    case: &str,
+) -> Result<Result<(), String>, Failure> {
+    let dir = place.make_dir("fsx", "fsx")?;
+    let operations = if context.long { "200000" } else { "10000" };
+    let done = place
+        .step(program)
+        .arg("-f")
+        .arg(configuration)
+        .args(["-S", &seed.to_string(), "-N", operations, "-P", "/tmp"])
+        .arg(dir.join(case))
+        .timeout(Duration::from_secs(if context.long { 900 } else { 60 }))
+        .log(&format!("fsx-{}-{case}", place.label))
+        .run()?;
+    for ending in ["fsxgood", "fsxlog"] {
+        // Left behind by a failed run, in the directory given with -P.
+        std::fs::remove_file(format!("/tmp/{case}.{ending}")).ok();
+    }
+    if done.ok() && done.stdout.contains("A-OK") {
+        Ok(Ok(()))
+    } else {
+        Ok(Err(format!("{}: {}", done.ending(), done.tail(6))))
+    }
+}
