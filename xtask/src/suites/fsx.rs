@@ -10,26 +10,35 @@ use std::path::Path;
 use std::time::Duration;
 
 const CONFIGURATION: &str = "flen = FLEN
+nomsyncafterwrite = NOMSYNC
 
 [opsize]
 max = 65536
 
 [weights]
-close_open = 1
-read = 10
-write = 10
+close_open = 50
+read = 500
+write = 500
 mapread = MAPS
 mapwrite = MAPS
-invalidate = 1
-truncate = 3
-fsync = 1
-fdatasync = 1
-posix_fallocate = 3
-punch_hole = 3
-sendfile = 3
-posix_fadvise = 1
-copy_file_range = 3
+invalidate = 2
+truncate = 150
+fsync = 2
+fdatasync = 2
+posix_fallocate = 150
+punch_hole = 150
+sendfile = 150
+posix_fadvise = 50
+copy_file_range = 150
 ";
+
+/// Name, weight of mapped reads and writes, length of the file, whether mapped writes are left unsynchronised.
+const KINDS: &[(&str, u32, u32, bool)] = &[
+    ("plain", 0, 262_144, true),
+    ("maps", 500, 262_144, true),
+    ("synced-maps", 20, 262_144, false),
+    ("large", 100, 8 << 20, true),
+];
 
 /// Seeds, each without and with maps, on a small and a larger file.
 pub(crate) fn fsx(context: &Context) -> Result<Suite, Failure> {
