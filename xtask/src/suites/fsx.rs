@@ -53,15 +53,12 @@ pub(crate) fn fsx(context: &Context) -> Result<Suite, Failure> {
         Some(Mount::new(context.profile, None, "4GiB", THREE_COPIES)?)
     };
     let seeds: u32 = if context.long { 40 } else { 5 };
-    for (kind, maps, flen) in [
-        ("plain", 0, 262_144),
-        ("maps", 10, 262_144),
-        ("large", 2, 8 << 20),
-    ] {
+    for (kind, maps, flen, unsynchronised) in KINDS {
         let configuration = stage.path().join(format!("{kind}.toml"));
         let text = CONFIGURATION
             .replace("FLEN", &flen.to_string())
-            .replace("MAPS", &maps.to_string());
+            .replace("MAPS", &maps.to_string())
+            .replace("NOMSYNC", &unsynchronised.to_string());
         std::fs::write(&configuration, text)?;
         for seed in 1..=seeds {
             let case = format!("{kind}-{seed}");
