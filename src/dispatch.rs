@@ -3,7 +3,7 @@
 use crate::abi::nr;
 use crate::calls::{attr, copy, data, dir, dup, lock, map, misc, name, open, process, special, stat, xattr};
 use intercept::classes::{CLASS_COUNT, Class, ClassTable, FILE_CALLS};
-use intercept::{Call, Outcome};
+use intercept::{Call, Outcome, paths};
 use sys::Errno;
 
 /// Why a handler did not produce a value.
@@ -68,7 +68,24 @@ pub(crate) type Handler = fn(&mut Call) -> Served;
 pub(crate) fn dispatch(call: &mut Call) -> Outcome {
     match handler(call.nr) {
         None => Outcome::Pass,
+        Some(handler) if paths::kernel_refused() => refused(handler, call),
         Some(handler) => outcome(handler(call)),
+    }
+}
+
+/// The kernel has found nothing at a path that looked foreign: only a symbolic link can still make
+/// it ours.
+#[cold]
+fn refused(handler: Handler, call: &mut Call) -> Outcome {
+    let number = call.nr;
+    call.nr = crate::route::look(call);
+    let served = handler(call);
+    match served {
+        Ok(_) | Err(Stop::Fail(_) | Stop::Kernel(_) | Stop::PassThenWith(..)) => outcome(served),
+        Err(Stop::Pass | Stop::PassThen(_) | Stop::PassThenLook | Stop::Ancestor) => {
+            call.nr = number;
+            Outcome::Done(Errno::ENOENT.as_ret())
+        }
     }
 }
 

@@ -151,7 +151,7 @@ fn launch(c: &mut Call, arg: Arg, argv: usize, envp: usize, flags: u32) -> Serve
             }
             launch.point_environment(c, arg);
         }
-        Ok(Resolved::Kernel | Resolved::Ancestor) | Err(Stop::Pass) => {
+        Ok(Resolved::Kernel | Resolved::Ancestor | Resolved::Bad(_)) | Err(Stop::Pass) => {
             launch.kernel_path = c.nr == route::number(c);
             launch.point_environment(c, arg);
         }
@@ -230,8 +230,8 @@ impl Launch {
         self.keep_terminated(terminated(string))
     }
 
-    /// Fills `envp`: the program's own, and what it must not lose. An empty `LD_PRELOAD=` is a
-    /// wish to run without us and is honoured.
+    /// Fills `envp`: the program's own, and what it must not lose. Whoever keeps us in `LD_PRELOAD`
+    /// but drops one of our variables means it.
     fn set_environment(&mut self, given: &[usize], exe: Option<&[u8]>) {
         let preload = given.iter().copied().find(|&entry| starts_with(entry, PRELOAD));
         let value = preload.map(string_at).unwrap_or_default();
@@ -244,10 +244,8 @@ impl Launch {
             let kept = self.keep(&entry);
             self.envp.push(kept);
         }
-        let opted_out = preload.is_some() && value.is_empty();
         if let Some(carried) = CARRIED.get()
             && !carried.preload.is_empty()
-            && !opted_out
             && !names_us(&value)
         {
             self.carry(carried, preload, &value);

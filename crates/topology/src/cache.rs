@@ -1,22 +1,27 @@
 //! The node's topology, kept between processes.
 //!
 //! One file per user, root and network namespace. It is used only in the boot it was written in,
-//! and only while the machine still has the same interfaces and online CPUs; link states are read
-//! anew each time, because they change while a node runs.
+//! and only while the machine still has the same interfaces and online CPUs. Link states change
+//! while a node runs: they are read anew when they are a second old, so that the ranks of a job,
+//! which start together, read them once. Whoever has chosen an interface looks at its state again
+//! ([`is_up_now`]).
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::OFlags;
 
 use crate::error::TopologyError;
 use crate::launcher::Lookup;
-use crate::model::{NicKind, Topology};
+use crate::model::{LinkState, Nic, Topology};
 use crate::nics;
 use crate::store;
 use crate::tree::Tree;
 
 /// The content is this program's own encoding of a topology, so its version is part of the name.
 const MAGIC: &str = concat!("daos-topology-cache ", env!("CARGO_PKG_VERSION"));
+
+const STATE_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// Where a topology came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +36,7 @@ pub enum Source {
 #[derive(Clone, Debug)]
 pub struct Cache {
     dir: PathBuf,
+    state_age_max: Duration,
 }
 
 impl Cache {
@@ -39,13 +45,23 @@ impl Cache {
     pub fn new(dir: &Path) -> Cache {
         Cache {
             dir: dir.to_owned(),
+            state_age_max: STATE_AGE_MAX,
+        }
+    }
+
+    /// The same with another age at which link states are read anew.
+    #[must_use]
+    pub fn with_state_age(self, state_age_max: Duration) -> Cache {
+        Cache {
+            state_age_max,
+            ..self
         }
     }
 
     /// The cache in the usual place: `/dev/shm`, else `XDG_RUNTIME_DIR`; `None` without both.
     #[must_use]
     pub fn standard(variable: &Lookup<'_>) -> Option<Cache> {
-        store::default_dir(variable).map(|dir| Cache { dir })
+        store::default_dir(variable).map(|dir| Cache::new(&dir))
     }
 
     /// The topology under `root`, from the cache if that is fresh, else discovered and kept. A cache
@@ -57,8 +73,13 @@ impl Cache {
         let tree = Tree::open(root)?;
         let stamp = Stamp::of(&tree);
         let path = self.path(root);
-        if let Some(mut cached) = read(&path, &stamp) {
-            refresh(&tree, &mut cached);
+        if let Some((mut cached, written)) = read(&path, &stamp) {
+            // A clock set back makes the age unknown: too old.
+            let age = SystemTime::now().duration_since(written);
+            if age.is_err() || age.is_ok_and(|age| age >= self.state_age_max) {
+                refresh(&tree, &mut cached);
+                let _kept = write(&path, &stamp, &cached).is_ok();
+            }
             return Ok((cached, Source::Cached));
         }
         let topology = Topology::discover(root)?;
@@ -77,21 +98,24 @@ impl Cache {
     }
 }
 
-/// Reads the link states anew, kind by kind in order of preference: once a kind has an interface up,
-/// no other will be used.
+/// Whether `nic` is up under `root` at this moment.
+#[must_use]
+pub fn is_up_now(root: &Path, nic: &Nic) -> bool {
+    Tree::open(root).is_ok_and(|tree| nics::state_now(&tree, nic) == LinkState::Up)
+}
+
+/// Reads the link states of `topology` under `root` anew.
+///
+/// # Errors
+/// `root` cannot be opened.
+pub fn refresh_states(root: &Path, topology: &mut Topology) -> Result<(), TopologyError> {
+    refresh(&Tree::open(root)?, topology);
+    Ok(())
+}
+
 fn refresh(tree: &Tree, topology: &mut Topology) {
-    let mut kinds: Vec<NicKind> = topology.nics.iter().map(|nic| nic.kind).collect();
-    kinds.sort_unstable();
-    kinds.dedup();
-    for kind in kinds {
-        let mut any_up = false;
-        for nic in topology.nics.iter_mut().filter(|nic| nic.kind == kind) {
-            nic.state = nics::state_now(tree, nic);
-            any_up |= nic.is_up();
-        }
-        if any_up {
-            return;
-        }
+    for nic in &mut topology.nics {
+        nic.state = nics::state_now(tree, nic);
     }
 }
 
@@ -125,8 +149,12 @@ impl Stamp {
     }
 }
 
-fn read(path: &Path, stamp: &Stamp) -> Option<Topology> {
+/// The topology in `path` and when it was written.
+fn read(path: &Path, stamp: &Stamp) -> Option<(Topology, SystemTime)> {
     let file = store::open(path, OFlags::RDONLY).ok()?;
+    let stat = rustix::fs::fstat(&file).ok()?;
+    let seconds = Duration::from_secs(u64::try_from(stat.st_mtime).ok()?);
+    let written = SystemTime::UNIX_EPOCH + seconds + Duration::from_nanos(stat.st_mtime_nsec);
     let bytes = store::read_all(&file).ok()?;
     let end = bytes.iter().position(|&byte| byte == b'\n')?;
     let (header, body) = (bytes.get(..end)?, bytes.get(end + 1..)?);
@@ -135,7 +163,7 @@ fn read(path: &Path, stamp: &Stamp) -> Option<Topology> {
     }
     let mut topology: Topology = postcard::from_bytes(body).ok()?;
     topology.index_cpus();
-    Some(topology)
+    Some((topology, written))
 }
 
 /// Written beside and renamed, so that no reader sees half a file.

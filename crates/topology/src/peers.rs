@@ -113,6 +113,16 @@ impl Registry {
         })
     }
 
+    /// Records an interface that was not chosen here: the one the user named.
+    ///
+    /// # Errors
+    /// As [`Registry::join`].
+    pub fn record(&self, me: &Process, nic: &str) -> Result<(), TopologyError> {
+        let nic = Some(nic.to_owned()).filter(|nic| is_interface_name(nic));
+        let process = me.clone();
+        self.update(|_, _| (Some(Peer { process, nic }), ()))
+    }
+
     /// Removes this process.
     ///
     /// # Errors

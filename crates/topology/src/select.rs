@@ -7,9 +7,9 @@
 //! for (name, value) in &selection.handover.set { /* set it */ }
 //! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::cache::{Cache, Source};
+use crate::cache::{Cache, Source, is_up_now, refresh_states};
 use crate::cpuset::CpuSet;
 use crate::discover::root_from;
 use crate::error::TopologyError;
@@ -100,7 +100,8 @@ impl Session {
     #[must_use]
     pub fn choose(&self, variable: &Lookup<'_>) -> Selection {
         let mut notes = self.notes.clone();
-        let (topology, source) = match read_topology(variable) {
+        let root = root_from(variable);
+        let (mut topology, source) = match read_topology(&root, variable) {
             Ok((topology, source)) => (topology, source),
             Err(error) => {
                 notes.push(error.to_string());
@@ -110,21 +111,22 @@ impl Session {
         notes.extend(topology.notes.iter().cloned());
         let (policy, ignored) = Policy::from_env(variable);
         notes.extend(ignored);
-        let me = self.process();
-        let shared = self
-            .registry
-            .as_ref()
-            .map(|r| r.choose(&topology, &me, policy));
-        let choice = shared
-            .and_then(|shared| noted(shared, &mut notes))
-            .unwrap_or_else(|| choose(&topology, &me, &[], policy));
-        let handover = handover(
-            &topology,
-            &choice,
-            &self.identity,
-            Names::default(),
-            variable,
-        );
+        let mut choice = self.decide(&topology, policy, &mut notes);
+        let nic = choice.nic.and_then(|nic| topology.nics.get(nic));
+        if source == Some(Source::Cached)
+            && nic.is_some_and(|nic| !is_up_now(&root, nic))
+            && refresh_states(&root, &mut topology).is_ok()
+        {
+            choice = self.decide(&topology, policy, &mut notes);
+        }
+        let names = Names::default();
+        let handover = handover(&topology, &choice, &self.identity, names, variable);
+        if let (true, Some(nic), Some(registry)) =
+            (handover.by_user, &handover.interface, &self.registry)
+        {
+            // Peers that cannot be told plan with the choice recorded before.
+            let _told = registry.record(&self.process(), nic).is_ok();
+        }
         Selection {
             topology,
             source,
@@ -132,6 +134,15 @@ impl Session {
             handover,
             notes,
         }
+    }
+
+    fn decide(&self, topology: &Topology, policy: Policy, notes: &mut Vec<String>) -> Choice {
+        let me = self.process();
+        let shared = self.registry.as_ref();
+        let shared = shared.map(|registry| registry.choose(topology, &me, policy));
+        shared
+            .and_then(|shared| noted(shared, notes))
+            .unwrap_or_else(|| choose(topology, &me, &[], policy))
     }
 
     /// Number of live processes of the job on this node now; `None` if they are not known.
@@ -164,17 +175,18 @@ fn noted<T>(result: Result<T, TopologyError>, notes: &mut Vec<String>) -> Option
         .ok()
 }
 
-fn read_topology(variable: &Lookup<'_>) -> Result<(Topology, Option<Source>), TopologyError> {
+fn read_topology(
+    root: &Path,
+    variable: &Lookup<'_>,
+) -> Result<(Topology, Option<Source>), TopologyError> {
     if let Some(file) = variable(FILE_VARIABLE).filter(|file| !file.is_empty()) {
         return Ok((Topology::load(file.as_ref())?, None));
     }
-    let root = root_from(variable);
-    match Cache::standard(variable) {
-        Some(cache) => cache
-            .topology(&root)
-            .map(|(topology, source)| (topology, Some(source))),
-        None => Ok((Topology::discover(&root)?, Some(Source::Discovered))),
-    }
+    let (topology, source) = match Cache::standard(variable) {
+        Some(cache) => cache.topology(root)?,
+        None => (Topology::discover(root)?, Source::Discovered),
+    };
+    Ok((topology, Some(source)))
 }
 
 impl Selection {

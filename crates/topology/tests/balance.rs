@@ -15,6 +15,8 @@ struct Machine {
     threads: usize,
     /// Per socket: one entry per interface, true for up.
     nics: Vec<Vec<bool>>,
+    /// NUMA distances as the firmware has them: often nonsense.
+    distances: Vec<u32>,
 }
 
 impl Machine {
@@ -44,7 +46,14 @@ impl Machine {
                     .iter()
                     .flat_map(|core| core.cpus.iter().copied())
                     .collect(),
-                distances: Vec::new(),
+                distances: self
+                    .distances
+                    .iter()
+                    .cycle()
+                    .skip(s * 3)
+                    .take(self.sockets)
+                    .copied()
+                    .collect(),
             })
             .collect();
         let mut nics = Vec::new();
@@ -108,11 +117,13 @@ fn machines() -> impl Strategy<Value = Machine> {
             prop::collection::vec(prop::bool::weighted(0.8), 0..=5),
             sockets,
         );
-        nics.prop_map(move |nics| Machine {
+        let distances = prop::collection::vec(0u32..40, 0..9);
+        (nics, distances).prop_map(move |(nics, distances)| Machine {
             sockets,
             cores,
             threads,
             nics,
+            distances,
         })
     })
 }

@@ -5,8 +5,9 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
-use topology::cache::{Cache, Source};
+use topology::cache::{Cache, Source, is_up_now, refresh_states};
 use topology::plan::{Choice, Policy, Process, choose};
 use topology::{CpuSet, LinkState, NicKind, Topology};
 
@@ -78,7 +79,19 @@ impl Namespace {
     fn cable(&mut self, one: &str, other: &str) {
         self.ip(&format!("link add {one} type veth peer name {other}"));
         self.ip(&format!("link set {one} up"));
-        self.ip(&format!("link set {other} up"));
+        self.switch(other, one, "up");
+    }
+
+    /// Switches one end of a cable; the kernel tells both ends' states a moment later.
+    fn switch(&mut self, one: &str, other: &str, state: &str) {
+        self.ip(&format!("link set {one} {state}"));
+        let comparison = if state == "up" { "!=" } else { "=" };
+        for name in [one, other] {
+            let file = format!("/sys/class/net/{name}/operstate");
+            self.run(&format!(
+                "while [ $(cat {file}) {comparison} up ]; do sleep 0.005; done"
+            ));
+        }
     }
 
     /// The namespace's file tree, from outside.
@@ -130,7 +143,7 @@ fn interfaces_come_and_go() {
     assert!(four.nics.iter().all(|nic| nic.kind == NicKind::Virtual));
     assert_eq!(chosen(&four, 0).1, "cable0");
     // One end down takes the carrier from the other.
-    namespace.ip("link set cable0 down");
+    namespace.switch("cable0", "cable1", "down");
     let two = Topology::discover(&root).unwrap();
     assert_eq!(names(&two), ["cable2", "cable3"]);
     assert_eq!(chosen(&two, 0).1, "cable2");
@@ -166,14 +179,14 @@ fn the_cache_follows_link_states_and_interfaces() {
     namespace.cable("cable0", "cable1");
     namespace.cable("cable2", "cable3");
     let dir = tempfile::tempdir().unwrap();
-    let cache = Cache::new(dir.path());
+    let cache = Cache::new(dir.path()).with_state_age(Duration::ZERO);
     let root = namespace.root();
     let read = || cache.topology(&root).unwrap();
     let (first, source) = read();
     assert_eq!((names(&first).len(), source), (4, Source::Discovered));
     let (second, source) = read();
     assert_eq!((&second, source), (&first, Source::Cached));
-    namespace.ip("link set cable1 down");
+    namespace.switch("cable1", "cable0", "down");
     let (third, source) = read();
     assert_eq!(
         (names(&third), source),
@@ -181,8 +194,17 @@ fn the_cache_follows_link_states_and_interfaces() {
     );
     assert_eq!(chosen(&third, 0).1, "cable2");
     assert_eq!(third.nics[0].state, LinkState::Down);
-    namespace.ip("link set cable1 up");
+    namespace.switch("cable1", "cable0", "up");
     assert_eq!((names(&read().0).len(), read().1), (4, Source::Cached));
+    // Young states are taken as they are; a look at one interface tells.
+    namespace.switch("cable1", "cable0", "down");
+    let lazy = Cache::new(dir.path()).with_state_age(Duration::MAX);
+    let mut young = lazy.topology(&root).unwrap().0;
+    assert_eq!(names(&young).len(), 4);
+    assert!(!is_up_now(&root, &young.nics[0]) && is_up_now(&root, &young.nics[2]));
+    refresh_states(&root, &mut young).unwrap();
+    assert_eq!(names(&young), ["cable2", "cable3"]);
+    namespace.switch("cable1", "cable0", "up");
     namespace.cable("cable4", "cable5");
     assert_eq!((names(&read().0).len(), read().1), (6, Source::Cached));
     namespace.ip("link delete cable4");
@@ -209,7 +231,7 @@ fn an_interface_fails_while_a_process_runs() {
     // The next one on the same core: the share of cable0 is taken.
     let second = namespace.run(&format!("taskset -c 0 {PROGRAM}"));
     assert_eq!(nic(&second), "cable1", "{second:?}");
-    namespace.ip("link set cable1 down");
+    namespace.switch("cable1", "cable0", "down");
     let third = namespace.run(&format!("taskset -c 0 {PROGRAM}"));
     assert_eq!(nic(&third), "cable2", "{third:?}");
     let user = namespace.run(&format!("D_INTERFACE=cable1 {PROGRAM}"));

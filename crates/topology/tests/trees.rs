@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{RECORDINGS, link, put, recorded, write_sysfs};
+use common::{RECORDINGS, link, put, recorded, tree_dir, write_sysfs};
 use proptest::prelude::*;
 use topology::plan::{Policy, Process, choose};
 use topology::{CpuSet, LinkState, NicKind, Topology};
@@ -25,7 +25,7 @@ fn choice_for(topology: &Topology, cpu: usize) -> Option<String> {
 fn every_recording_is_found_again_in_its_tree() {
     for name in RECORDINGS {
         let original = recorded(name);
-        let root = tempfile::tempdir().unwrap();
+        let root = tree_dir();
         write_sysfs(root.path(), &original);
         let mut found = Topology::discover(root.path()).unwrap();
         found.notes.clear();
@@ -63,7 +63,7 @@ fn a_missing_root_is_one_line() {
 
 #[test]
 fn an_empty_tree_is_an_empty_topology() {
-    let root = tempfile::tempdir().unwrap();
+    let root = tree_dir();
     let empty = Topology::discover(root.path()).unwrap();
     assert!(empty.sockets.is_empty() && empty.nics.is_empty());
     let me = Process {
@@ -97,7 +97,7 @@ fn offline_cpus_do_not_shift_the_table() {
     for offline in offline_sets {
         let mut original = recorded("aurora.json");
         original.offline = CpuSet::parse(offline).unwrap();
-        let root = tempfile::tempdir().unwrap();
+        let root = tree_dir();
         write_sysfs(root.path(), &original);
         let found = Topology::discover(root.path()).unwrap();
         for cpu in original.online().iter() {
@@ -115,7 +115,7 @@ fn offline_cpus_do_not_shift_the_table() {
 /// A few BIOSes number CPUs alternately over the sockets.
 #[test]
 fn offline_cpus_with_alternating_sockets() {
-    let root = tempfile::tempdir().unwrap();
+    let root = tree_dir();
     let cpu_dir = "sys/devices/system/cpu";
     put(root.path(), &format!("{cpu_dir}/online"), "0-5,7-15");
     put(root.path(), &format!("{cpu_dir}/present"), "0-15");
@@ -148,7 +148,7 @@ fn offline_cpus_with_alternating_sockets() {
 #[test]
 fn numa_node_minus_one() {
     // A virtio interface hides its NUMA node one level up.
-    let root = tempfile::tempdir().unwrap();
+    let root = tree_dir();
     let aurora = recorded("aurora.json");
     write_sysfs(root.path(), &aurora);
     let parent = "sys/devices/pci0001:00/0001:00:03.0";
@@ -198,7 +198,7 @@ fn numa_node_minus_one() {
 /// The bond stands for its members; a VLAN or container link is no hardware of its own.
 #[test]
 fn bonds_and_virtual_interfaces() {
-    let root = tempfile::tempdir().unwrap();
+    let root = tree_dir();
     let mut node = recorded("infiniband.json");
     node.nics.retain(|nic| nic.kind == NicKind::Ethernet);
     write_sysfs(root.path(), &node);
@@ -243,7 +243,7 @@ fn bonds_and_virtual_interfaces() {
 
 #[test]
 fn kinds_and_speeds() {
-    let root = tempfile::tempdir().unwrap();
+    let root = tree_dir();
     write_sysfs(root.path(), &recorded("infiniband.json"));
     // RoCE: an Ethernet interface that belongs to an infiniband device; its speed only there.
     let device = "sys/devices/pci0000:00/0000:c1:00.0";
@@ -330,7 +330,7 @@ fn kinds_and_speeds() {
 /// Files that are links to themselves, FIFOs, devices, directories, endless, binary or absurd.
 #[test]
 fn malformed_trees_are_answered() {
-    let root = tempfile::tempdir().unwrap();
+    let root = tree_dir();
     let at = root.path();
     let cpu_dir = "sys/devices/system/cpu";
     write_sysfs(at, &recorded("aurora.json"));
@@ -417,7 +417,7 @@ fn malformed_trees_are_answered() {
 
 #[test]
 fn huge_trees_are_cut_off() {
-    let root = tempfile::tempdir().unwrap();
+    let root = tree_dir();
     for number in 0..6000 {
         fs::create_dir_all(root.path().join(format!("sys/class/net/eth{number}"))).unwrap();
     }
@@ -457,7 +457,7 @@ fn incomplete_trees_are_answered() {
     let victims = prop::collection::vec((any::<prop::sample::Index>(), 0u8..4), 1..40);
     runner
         .run(&victims, |victims| {
-            let root = tempfile::tempdir().unwrap();
+            let root = tree_dir();
             write_sysfs(root.path(), &recorded("infiniband.json"));
             let mut paths = Vec::new();
             collect(root.path(), &mut paths);

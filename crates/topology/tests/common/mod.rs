@@ -38,6 +38,13 @@ pub(crate) fn link(root: &Path, from: &str, to: &str) {
     symlink(to, path).unwrap();
 }
 
+/// A directory for a tree of many small files: in memory where possible.
+pub(crate) fn tree_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
+}
+
 /// Writes the tree the kernel would show for `topology`: devices under `/sys/devices`, classes as
 /// links to them (absolute, as in a careless copy, so that staying under the root is tested too).
 pub(crate) fn write_sysfs(root: &Path, topology: &Topology) {
