@@ -5,6 +5,8 @@
 /// System-call numbers: those of the front end, and those that are about credentials.
 pub(crate) mod nr {
     pub(crate) use intercept::nr::*;
+    pub(crate) const CONNECT: usize = 42;
+    pub(crate) const BIND: usize = 49;
     pub(crate) const GETGID: usize = 104;
     pub(crate) const SETUID: usize = 105;
     pub(crate) const SETGID: usize = 106;

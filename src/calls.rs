@@ -11,5 +11,6 @@ pub(crate) mod misc;
 pub(crate) mod name;
 pub(crate) mod open;
 pub(crate) mod process;
+pub(crate) mod special;
 pub(crate) mod stat;
 pub(crate) mod xattr;

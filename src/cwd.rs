@@ -13,6 +13,7 @@ use crate::mounts;
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use dfs::Ino;
+use intercept::paths;
 use sys::{Errno, Result};
 
 const UNKNOWN: u32 = 0;
@@ -62,7 +63,6 @@ pub(crate) fn base() -> Option<Ino> {
     }
 }
 
-/// Whether the directory is known to be the kernel's without asking anyone; cheap.
 fn remember(found: Option<Ino>) {
     if uncached() {
         return;
@@ -78,6 +78,21 @@ fn remember(found: Option<Ino>) {
         None => KERNEL,
     };
     STATE.store(changes.wrapping_add(4) | state, Ordering::Release);
+    paths::pass_all(found.is_some());
+}
+
+/// Tells the front end whether relative paths can be ours: at start, and when a vfork child, which
+/// may have changed it for itself, is gone.
+pub(crate) fn filter() {
+    let outside = STATE.load(Ordering::Acquire) & 3 == KERNEL
+        || STATE.load(Ordering::Acquire) & 3 == UNKNOWN && !is_parked();
+    paths::pass_all(!outside || PER_THREAD.load(Ordering::Relaxed));
+}
+
+fn is_parked() -> bool {
+    let mut buffer = [0u8; 256];
+    kernel::readlink(c"/proc/self/cwd", &mut buffer)
+        .is_ok_and(|link| link.rsplit(|&b| b == b'/').next().is_some_and(|n| n.starts_with(MARK)))
 }
 
 /// Reads the truth from the kernel.
@@ -104,6 +119,7 @@ pub(crate) fn enter(ino: Ino) -> core::result::Result<(), Stop> {
     for place in [c"/dev/shm", c"/tmp", c"/var/tmp"] {
         if park(place, ino).is_ok() {
             remember(Some(ino));
+            paths::pass_all(true);
             return Ok(());
         }
     }
@@ -137,4 +153,5 @@ pub(crate) fn kernel_changed() {
 /// The program gave a thread a working directory of its own.
 pub(crate) fn per_thread() {
     PER_THREAD.store(true, Ordering::Relaxed);
+    paths::pass_all(true);
 }

@@ -1,9 +1,9 @@
 //! From a system-call number to its handler, and from a handler's result to the program's.
 
 use crate::abi::nr;
-use crate::calls::{attr, copy, data, dir, dup, lock, map, misc, name, open, process, stat, xattr};
+use crate::calls::{attr, copy, data, dir, dup, lock, map, misc, name, open, process, special, stat, xattr};
 use intercept::classes::{CLASS_COUNT, Class, ClassTable, FILE_CALLS};
-use intercept::{Call, Outcome};
+use intercept::{Call, Outcome, paths};
 use sys::Errno;
 
 /// Why a handler did not produce a value.
@@ -46,6 +46,10 @@ pub(crate) enum After {
     Umask,
     /// An exec failed; the address is that of its launch.
     Exec,
+    /// The process's limits may have changed.
+    Limits,
+    /// The call pointed into memory of ours, at the address.
+    Lent,
 }
 
 impl From<Errno> for Stop {
@@ -64,7 +68,24 @@ pub(crate) type Handler = fn(&mut Call) -> Served;
 pub(crate) fn dispatch(call: &mut Call) -> Outcome {
     match handler(call.nr) {
         None => Outcome::Pass,
+        Some(handler) if paths::kernel_refused() => refused(handler, call),
         Some(handler) => outcome(handler(call)),
+    }
+}
+
+/// The kernel has found nothing at a path that looked foreign: only a symbolic link can still make
+/// it ours.
+#[cold]
+fn refused(handler: Handler, call: &mut Call) -> Outcome {
+    let number = call.nr;
+    call.nr = crate::route::look(call);
+    let served = handler(call);
+    match served {
+        Ok(_) | Err(Stop::Fail(_) | Stop::Kernel(_) | Stop::PassThenWith(..)) => outcome(served),
+        Err(Stop::Pass | Stop::PassThen(_) | Stop::PassThenLook | Stop::Ancestor) => {
+            call.nr = number;
+            Outcome::Done(Errno::ENOENT.as_ret())
+        }
     }
 }
 
@@ -93,6 +114,8 @@ pub(crate) fn after(call: &Call, result: isize, token: usize) -> isize {
     const CREDENTIALS: usize = After::Credentials as usize;
     const UMASK: usize = After::Umask as usize;
     const EXEC: usize = After::Exec as usize;
+    const LIMITS: usize = After::Limits as usize;
+    const LENT: usize = After::Lent as usize;
     match token & WHICH {
         LOOK => return crate::route::look_again(call, result),
         CHDIR if result >= 0 => crate::cwd::kernel_changed(),
@@ -102,6 +125,8 @@ pub(crate) fn after(call: &Call, result: isize, token: usize) -> isize {
         PIDFD if result >= 0 => crate::handover::adopt(result as i32),
         CREDENTIALS => crate::cred::changed(),
         UMASK => crate::cred::umask_changed(call, result),
+        LIMITS => crate::limits::learn(),
+        LENT => crate::calls::special::returned(token & !WHICH),
         EXEC => return crate::exec::failed(call, result, token & !WHICH),
         _ => {}
     }
@@ -118,7 +143,7 @@ pub(crate) const CLASSES: ClassTable = {
     let mut table = FILE_CALLS;
     let always = [
         nr::CHDIR, nr::FCHDIR, nr::CLOSE_RANGE, nr::SETUID, nr::SETGID, nr::SETREUID, nr::SETREGID,
-        nr::SETRESUID, nr::SETRESGID, nr::SETGROUPS, nr::SETFSUID, nr::SETFSGID,
+        nr::SETRESUID, nr::SETRESGID, nr::SETGROUPS, nr::SETFSUID, nr::SETFSGID, nr::BIND, nr::CONNECT,
     ];
     let mut i = 0;
     while i < always.len() {
@@ -208,13 +233,17 @@ table! {
     FACCESSAT => attr::faccessat,
     FACCESSAT2 => attr::faccessat2,
     UMASK => attr::umask,
-    SETUID => attr::set_ids,
+    SETUID => attr::set_uids,
     SETGID => attr::set_ids,
-    SETREUID => attr::set_ids,
+    SETREUID => attr::set_uids,
     SETREGID => attr::set_ids,
-    SETRESUID => attr::set_ids,
+    SETRESUID => attr::set_uids,
     SETRESGID => attr::set_ids,
     SETGROUPS => attr::set_ids,
+    BIND => special::bind,
+    CONNECT => special::connect,
+    PRLIMIT64 => process::limits_change,
+    SETRLIMIT => process::limits_change,
     SETFSUID => attr::set_fs_ids,
     SETFSGID => attr::set_fs_ids,
     GETXATTR => xattr::getxattr,

@@ -133,16 +133,16 @@ fn launch(c: &mut Call, arg: Arg, argv: usize, envp: usize, flags: u32) -> Serve
         let held = crate::files::ours(arg.dirfd(c))?;
         let shown = calls::name::path_of_file(&held);
         launch.argv = list(argv)?;
-        launch.run(held.fs, ino, shown, &environment, c)?;
+        let file = Program { fs: held.fs, ino, whole: shown.clone() };
+        launch.run(file, shown, &environment, c)?;
         return Ok(launch.go()?);
     }
     let how = route::follow(flags & AT_SYMLINK_NOFOLLOW == 0);
     match route::resolve(c, arg, how) {
         Ok(Resolved::Ours(spot)) => {
             launch.argv = list(argv)?;
-            let shown = path_shown(&spot, arg, c);
-            let ino = spot.found()?;
-            launch.run(spot.fs, ino, shown, &environment, c)?;
+            let given = path_given(&spot, arg, c);
+            launch.run(Program::at(&spot)?, given, &environment, c)?;
         }
         Ok(Resolved::KernelPath(path)) => {
             c.args[arg.path & 7] = launch.keep_terminated(path);
@@ -151,7 +151,7 @@ fn launch(c: &mut Call, arg: Arg, argv: usize, envp: usize, flags: u32) -> Serve
             }
             launch.point_environment(c, arg);
         }
-        Ok(Resolved::Kernel | Resolved::Ancestor) | Err(Stop::Pass) => {
+        Ok(Resolved::Kernel | Resolved::Ancestor | Resolved::Bad(_)) | Err(Stop::Pass) => {
             launch.kernel_path = c.nr == route::number(c);
             launch.point_environment(c, arg);
         }
@@ -160,22 +160,38 @@ fn launch(c: &mut Call, arg: Arg, argv: usize, envp: usize, flags: u32) -> Serve
     Ok(launch.go()?)
 }
 
-/// Path by which a program in the mount is known to itself and to its interpreter.
-fn path_shown(spot: &Spot, arg: Arg, c: &Call) -> Vec<u8> {
+/// A file to be run.
+struct Program {
+    fs: &'static Dfs,
+    ino: Ino,
+    /// Its absolute path, for `/proc/self/exe`.
+    whole: Vec<u8>,
+}
+
+impl Program {
+    fn at(spot: &Spot) -> Result<Program> {
+        let ino = spot.found()?;
+        Ok(Program { fs: spot.fs, ino, whole: whole_path(spot).unwrap_or_default() })
+    }
+}
+
+fn whole_path(spot: &Spot) -> Result<Vec<u8>> {
+    let mut inside = [0u8; PATH_MAX];
+    let mut path = calls::dir::shown(spot.fs, spot.parent, &mut inside)?;
+    path.push(b'/');
+    path.extend_from_slice(spot.name.as_bytes());
+    Ok(path)
+}
+
+/// The path that an interpreter is given for a script: as the program named it, if that means the
+/// same to another process.
+fn path_given(spot: &Spot, arg: Arg, c: &Call) -> Vec<u8> {
     let mut buffer = user::path_buffer();
     let given = user::path(arg.address(c), &mut buffer).unwrap_or(b"").to_vec();
     if spot.anonymous || arg.dirfd(c) == AT_FDCWD {
         return given;
     }
-    let mut inside = [0u8; PATH_MAX];
-    match calls::dir::shown(spot.fs, spot.parent, &mut inside) {
-        Ok(mut path) => {
-            path.push(b'/');
-            path.extend_from_slice(spot.name.as_bytes());
-            path
-        }
-        Err(_) => given,
-    }
+    whole_path(spot).unwrap_or(given)
 }
 
 /// Reads a NULL-terminated list of pointers; a null list is empty, as Linux has it.
@@ -214,8 +230,8 @@ impl Launch {
         self.keep_terminated(terminated(string))
     }
 
-    /// Fills `envp`: the program's own, and what it must not lose. An empty `LD_PRELOAD=` is a
-    /// wish to run without us and is honoured.
+    /// Fills `envp`: the program's own, and what it must not lose. Whoever keeps us in `LD_PRELOAD`
+    /// but drops one of our variables means it.
     fn set_environment(&mut self, given: &[usize], exe: Option<&[u8]>) {
         let preload = given.iter().copied().find(|&entry| starts_with(entry, PRELOAD));
         let value = preload.map(string_at).unwrap_or_default();
@@ -228,10 +244,8 @@ impl Launch {
             let kept = self.keep(&entry);
             self.envp.push(kept);
         }
-        let opted_out = preload.is_some() && value.is_empty();
         if let Some(carried) = CARRIED.get()
             && !carried.preload.is_empty()
-            && !opted_out
             && !names_us(&value)
         {
             self.carry(carried, preload, &value);
@@ -266,26 +280,25 @@ impl Launch {
     /// Prepares the call for a file in the mount; scripts lead to their interpreters.
     fn run(
         &mut self,
-        fs: &'static Dfs,
-        ino: Ino,
-        path: Vec<u8>,
+        program: Program,
+        given: Vec<u8>,
         environment: &[usize],
         c: &mut Call,
     ) -> Result<()> {
-        let (mut ino, mut path) = (ino, path);
+        let (mut program, mut path) = (program, given);
         for _ in 0..SCRIPTS_MAX {
             let mut head = [0u8; HEAD];
-            let len = read_head(fs, ino, &mut head)?;
+            let len = read_head(program.fs, program.ino, &mut head)?;
             let head = head.get(..len).unwrap_or(&[]);
             if head.starts_with(b"\x7fELF") {
-                return self.run_program(fs, ino, &path, environment, c);
+                return self.run_program(&program, environment, c);
             }
             let (interpreter, argument) = script(head).ok_or(Errno::ENOEXEC)?;
             let interpreter = self.through(interpreter, argument, &path);
             let probe = Call { nr: nr::EXECVE, args: [interpreter, 0, 0, 0, 0, 0] };
             match route::resolve(&probe, Arg::path(0), route::follow(true)) {
                 Ok(Resolved::Ours(spot)) => {
-                    ino = spot.found()?;
+                    program = Program::at(&spot)?;
                     path = string_at(interpreter);
                 }
                 Ok(Resolved::KernelPath(path)) => {
@@ -323,14 +336,12 @@ impl Launch {
     /// Copies the program into a memfd, which the kernel runs.
     fn run_program(
         &mut self,
-        fs: &'static Dfs,
-        ino: Ino,
-        path: &[u8],
+        program: &Program,
         environment: &[usize],
         c: &mut Call,
     ) -> Result<()> {
-        self.memfd = copy_to_memory(fs, ino)?;
-        self.set_environment(environment, Some(path));
+        self.memfd = copy_to_memory(program.fs, program.ino)?;
+        self.set_environment(environment, Some(&program.whole));
         self.argv.push(0);
         let (argv, envp) = (addr(self.argv.as_slice()), addr(self.envp.as_slice()));
         c.nr = nr::EXECVEAT;
@@ -455,7 +466,7 @@ fn script_of_kernel(c: &Call, arg: Arg) -> Option<isize> {
         return None;
     };
     let mut made = *c;
-    let prepared = launch.run(spot.fs, spot.found().ok()?, string_at(at), &environment, &mut made);
+    let prepared = launch.run(Program::at(&spot).ok()?, string_at(at), &environment, &mut made);
     let served = match prepared {
         Ok(()) => launch.go(),
         Err(errno) => Err(errno.into()),

@@ -130,7 +130,10 @@ pub(crate) fn before_clone(kind: CloneKind) {
 pub(crate) fn after_clone(kind: CloneKind, result: isize) {
     match kind {
         CloneKind::Thread => {}
-        CloneKind::Vfork => crate::exec::vfork_is_over(),
+        CloneKind::Vfork => {
+            crate::exec::vfork_is_over();
+            crate::cwd::filter();
+        }
         CloneKind::Fork => {
             crate::calls::map::after_fork();
             if let Some(fs) = mounts::attached()

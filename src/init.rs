@@ -5,8 +5,9 @@
 
 use crate::config::{self, Environment, Wanted};
 use crate::say::{self, Once};
-use crate::{calls, cred, dispatch, exec, files, handover, mounts, report};
+use crate::{calls, cred, cwd, dispatch, exec, files, handover, limits, mounts, report};
 use core::ffi::{c_char, c_int};
+use intercept::paths::{self, Filter};
 use intercept::{Call, CloneKind, Config, Mode, Startup};
 use sys::own_fd;
 
@@ -52,34 +53,50 @@ extern "C" fn init(argc: c_int, argv: *const *const c_char, envp: *const *const 
         Err(complaint) => return complain(complaint),
     };
     match Mode::from_environment(&startup) {
-        Ok(Mode::Off) => return,
-        Ok(_) => {}
-        Err(_) => return complain("D_IL_MODE must be auto, rewrite or off"),
+        Ok(Mode::Off) => {}
+        Ok(mode) => begin(&startup, &environment, wanted, mode),
+        Err(_) => complain("D_IL_MODE must be auto, rewrite, rewrite+sud or off"),
     }
-    begin(&startup, &environment, wanted);
 }
 
 fn complain(text: &'static str) {
     say::once(Once::Config, format_args!("{text}; running without the mount"));
 }
 
-fn begin(startup: &Startup, environment: &Environment, wanted: Wanted) {
+static FILTER: Filter = Filter::new();
+
+/// Lets the front end pass paths on that cannot be ours. What the kernel has at the mount point
+/// could be reached by paths that only the dispatcher understands, so then all paths come here.
+fn filter_paths() {
+    let Some(mount) = mounts::path() else { return };
+    let special =
+        [b"/proc".as_slice(), b"/dev/fd", b"/dev/stdin", b"/dev/stdout", b"/dev/stderr"];
+    if !mounts::shadows() && FILTER.add(mount) && special.iter().all(|path| FILTER.add(path)) {
+        paths::install(&FILTER, true);
+        cwd::filter();
+    }
+}
+
+fn begin(startup: &Startup, environment: &Environment, wanted: Wanted, mode: Mode) {
     if !mounts::configure(wanted, environment.root) {
         return;
-    }
-    if config::report_wanted(environment) {
-        report::enable();
     }
     if environment.io_uring.is_some_and(|v| v != b"0" && !v.is_empty()) {
         calls::misc::allow_rings();
     }
     cred::learn_umask();
+    limits::learn();
     own_fd::watch(files::watch_own);
+    if config::report_wanted(environment) {
+        report::enable();
+        say::keep_stderr();
+    }
     exec::remember(startup.variables().map(|line| line.to_bytes()), environment.exe);
     handover::find_inherited();
+    filter_paths();
     // SAFETY: a constructor of a preloaded library runs before other threads exist and under the
     // dynamic linker's lock; the configured functions keep to the contexts they name.
-    match unsafe { intercept::start(&CONFIG) } {
+    match unsafe { intercept::start_in(&CONFIG, mode) } {
         Ok(_) => {}
         Err(errno) => say::once(
             Once::FrontEnd,

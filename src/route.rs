@@ -52,6 +52,8 @@ pub(crate) enum Resolved {
     KernelPath(Vec<u8>),
     /// A directory above the mount point that the kernel does not have.
     Ancestor,
+    /// The path cannot be read or is too long.
+    Bad(Errno),
 }
 
 /// Position of a path among a call's arguments.
@@ -96,6 +98,8 @@ pub(crate) fn at(c: &Call, arg: Arg, how: How, serve: &mut dyn FnMut(&Spot) -> S
         Resolved::Ours(spot) => serve(&spot),
         Resolved::Kernel => Err(Stop::PassThenLook),
         Resolved::Ancestor => Err(Stop::Ancestor),
+        // The kernel's to refuse, in its own order of checks.
+        Resolved::Bad(_) => Err(Stop::Pass),
         Resolved::KernelPath(path) => {
             let mut args = c.args;
             redirect(&mut args, arg, &path);
@@ -117,6 +121,10 @@ pub(crate) fn pair(
     match (&first, &second) {
         (Resolved::Ours(a), Resolved::Ours(b)) => return serve(a, b),
         (Resolved::Kernel, Resolved::Kernel) => return Err(Stop::PassThenLook),
+        (Resolved::Ours(_), Resolved::Bad(errno)) | (Resolved::Bad(errno), Resolved::Ours(_)) => {
+            return Err((*errno).into());
+        }
+        (Resolved::Bad(_), _) | (_, Resolved::Bad(_)) => return Err(Stop::Pass),
         (Resolved::Ours(_), _) | (_, Resolved::Ours(_)) => return Err(Errno::EXDEV.into()),
         _ => {}
     }
@@ -179,14 +187,18 @@ pub(crate) fn resolve(c: &Call, arg: Arg, how: How) -> Result<Resolved, Stop> {
     let mut joined = Vec::new();
     let look = c.nr & LOOK != 0;
     let mount = mounts::path().ok_or(Stop::Pass)?;
-    // A path that cannot be read or is too long is the kernel's to refuse, with its own errno,
-    // unless it is relative to a directory of ours.
     let path = match user::path(arg.address(c), &mut buffer) {
         Ok(path) => path,
         Err(errno) if is_ours_dir(arg.dirfd(c)) => return Err(errno.into()),
-        Err(_) => return Err(Stop::Pass),
+        Err(errno) => return Ok(Resolved::Bad(errno)),
     };
-    let place = locate(mount, arg.dirfd(c), path, look, how.follow, &mut joined)?;
+    let confined = how.in_root || how.beneath;
+    let place = match confined_base(confined, arg.dirfd(c))? {
+        // RESOLVE_IN_ROOT, RESOLVE_BENEATH: an absolute path starts at the directory, too.
+        Some(_) if how.beneath && path.first() == Some(&b'/') => return Err(Errno::EXDEV.into()),
+        Some(base) if path.first() == Some(&b'/') => relative(base, path)?,
+        _ => locate(mount, arg.dirfd(c), path, look, how.follow, &mut joined)?,
+    };
     let (base, rest, magic) = match place {
         Where::Kernel => return Ok(Resolved::Kernel),
         Where::Ancestor => return Ok(Resolved::Ancestor),
@@ -214,6 +226,19 @@ pub(crate) fn resolve(c: &Call, arg: Arg, how: How) -> Result<Resolved, Stop> {
         Step::Here(spot) => Ok(Resolved::Ours(spot)),
         Step::Left(path) => re_enter(fs, mount, path, how),
     }
+}
+
+fn confined_base(confined: bool, dirfd: i32) -> Result<Option<Ino>, Stop> {
+    if !confined {
+        return Ok(None);
+    }
+    if dirfd == abi::AT_FDCWD {
+        return Ok(cwd::base());
+    }
+    Ok(match files::get(dirfd)? {
+        Some(held) => Some(held.info()?.ino),
+        None => None,
+    })
 }
 
 /// Goes on with an absolute path by which a walk left the mount.

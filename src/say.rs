@@ -1,8 +1,10 @@
 //! Messages to the person who runs the program: one line on stderr, each kind once per process.
 
 use crate::abi::nr;
+use crate::files;
 use crate::kernel::{self, addr};
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use sys::{Errno, own_fd};
 
 /// Things that are said at most once per process.
 #[derive(Clone, Copy)]
@@ -28,10 +30,28 @@ pub(crate) fn once(kind: Once, text: core::fmt::Arguments<'_>) {
     to_stderr(line.bytes());
 }
 
-/// Writes bytes to descriptor 2 whatever it is; a served file counts too.
+/// Copy of descriptor 2 for the summary: many programs close theirs before they exit.
+static KEPT: AtomicI32 = AtomicI32::new(-1);
+
+/// Keeps a copy of descriptor 2, unless it is a file of ours.
+pub(crate) fn keep_stderr() {
+    if files::is_ours(2) {
+        return;
+    }
+    const F_DUPFD_CLOEXEC: usize = 1030;
+    let kept = kernel::call!(nr::FCNTL, 2, F_DUPFD_CLOEXEC, 3).and_then(|fd| own_fd::keep(fd as i32));
+    KEPT.store(kept.unwrap_or(-1), Ordering::Relaxed);
+}
+
+/// Writes bytes to descriptor 2 whatever it is, a served file too; if it is closed, to the copy.
 pub(crate) fn to_stderr(bytes: &[u8]) {
     let mut call = intercept::Call { nr: nr::WRITE, args: [2, addr(bytes), bytes.len(), 0, 0, 0] };
-    if !crate::files::is_ours(2) || crate::calls::data::write(&mut call).is_err() {
+    if files::is_ours(2) && crate::calls::data::write(&mut call).is_ok() {
+        return;
+    }
+    let kept = KEPT.load(Ordering::Relaxed);
+    if kernel::raw(nr::WRITE, call.args) == Errno::EBADF.as_ret() && kept >= 0 {
+        call.args[0] = kept as usize;
         let _lost = kernel::raw(nr::WRITE, call.args);
     }
 }

@@ -4,7 +4,7 @@ use crate::abi::*;
 use crate::calls::stat::{empty_path, is_dir};
 use crate::dispatch::{After, Served, Stop};
 use crate::route::{self, Arg, Spot};
-use crate::{cred, files, mounts, user};
+use crate::{cred, files, limits, mounts, user};
 use dfs::{Dfs, Ino, SetTime};
 use intercept::Call;
 use sys::{Errno, Result};
@@ -188,7 +188,7 @@ pub(crate) fn truncate(c: &mut Call) -> Served {
         let len = u64::try_from(len).map_err(|_| Errno::EINVAL)?;
         match fs.stat(ino)?.mode & S_IFMT {
             S_IFDIR => Err(Errno::EISDIR),
-            S_IFREG => fs.truncate(&cred::current(), ino, len),
+            S_IFREG => limits::check(len).and_then(|()| fs.truncate(&cred::current(), ino, len)),
             _ => Err(Errno::EINVAL),
         }
     })
@@ -233,7 +233,20 @@ pub(crate) fn umask(_c: &mut Call) -> Served {
     Err(Stop::PassThen(After::Umask))
 }
 
-/// `setuid(2)` and its kin: the kernel decides, we ask again afterwards.
+/// `setuid(2)` and its kin. A privileged process may not be able to open the pool's files
+/// afterwards, so it opens them now.
+pub(crate) fn set_uids(c: &mut Call) -> Served {
+    if cred::current().privileged
+        && mounts::path().is_some()
+        && let Ok(fs) = mounts::fs()
+        && let Err(errno) = fs.pool().retain_files()
+    {
+        debug_assert!(errno != Errno::EFAULT);
+    }
+    set_ids(c)
+}
+
+/// `setgid(2)` and its kin: the kernel decides, we ask again afterwards.
 pub(crate) fn set_ids(_c: &mut Call) -> Served {
     Err(Stop::PassThen(After::Credentials))
 }

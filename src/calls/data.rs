@@ -4,9 +4,10 @@ use crate::abi::{self, RW_MAX};
 use crate::dispatch::{Served, Stop};
 use crate::files::{self, Held};
 use crate::report::{Op, count};
-use crate::user;
+use crate::{limits, user};
 use dfs::IoVec;
 use intercept::Call;
+use std::vec::Vec;
 use sys::{Errno, Result};
 
 const RWF_APPEND: u32 = 0x10;
@@ -24,8 +25,16 @@ fn position(value: usize) -> Result<i64> {
     if at < 0 { Err(Errno::EINVAL) } else { Ok(at) }
 }
 
+/// A transfer may not reach beyond the largest offset (`read(2)`, `write(2)`: `EINVAL`).
+fn reachable(pieces: &[IoVec], at: Option<i64>) -> Result<()> {
+    let len: usize = pieces.iter().map(|piece| piece.len).sum();
+    let end = at.unwrap_or(0).checked_add(len as i64);
+    end.map(drop).ok_or(Errno::EINVAL)
+}
+
 fn read_at(held: &Held, pieces: &[IoVec], at: Option<i64>) -> Result<usize> {
     count(Op::Read);
+    reachable(pieces, at)?;
     match at {
         // SAFETY: the program's own addresses; dfs touches them through guarded copies only.
         None => unsafe { held.fs.read(held.ofd, pieces) },
@@ -36,12 +45,48 @@ fn read_at(held: &Held, pieces: &[IoVec], at: Option<i64>) -> Result<usize> {
 
 fn write_at(held: &Held, pieces: &[IoVec], at: Option<i64>, append: bool) -> Result<usize> {
     count(Op::Write);
+    reachable(pieces, at)?;
+    match limits::file_size() {
+        None => write_pieces(held, pieces, at, append),
+        Some(limit) => write_limited(held, pieces, at, append, limit),
+    }
+}
+
+fn write_pieces(held: &Held, pieces: &[IoVec], at: Option<i64>, append: bool) -> Result<usize> {
     match at {
         // SAFETY: the program's own addresses; dfs touches them through guarded copies only.
         None => unsafe { held.fs.write(held.ofd, pieces) },
         // SAFETY: as above.
         Some(at) => unsafe { held.fs.pwrite(held.ofd, pieces, at, append) },
     }
+}
+
+/// A write under `RLIMIT_FSIZE`: cut at the limit, refused beyond it.
+#[cold]
+fn write_limited(
+    held: &Held,
+    pieces: &[IoVec],
+    at: Option<i64>,
+    append: bool,
+    limit: u64,
+) -> Result<usize> {
+    let info = held.info()?;
+    let start = match at {
+        _ if append || info.flags & abi::O_APPEND != 0 => held.fs.stat(info.ino)?.size,
+        Some(at) => at as u64,
+        None => info.offset,
+    };
+    let mut room = usize::try_from(limit.saturating_sub(start)).unwrap_or(usize::MAX);
+    if room == 0 && pieces.iter().any(|piece| piece.len > 0) {
+        return Err(limits::exceeded());
+    }
+    let mut cut = Vec::with_capacity(pieces.len());
+    for piece in pieces {
+        let len = piece.len.min(room);
+        room -= len;
+        cut.push(IoVec { base: piece.base, len });
+    }
+    write_pieces(held, &cut, at, append)
 }
 
 pub(crate) fn read(c: &mut Call) -> Served {
@@ -125,7 +170,9 @@ pub(crate) fn lseek(c: &mut Call) -> Served {
 
 pub(crate) fn ftruncate(c: &mut Call) -> Served {
     let held = files::ours(c.args[0] as i32)?;
-    held.fs.ftruncate(held.ofd, position(c.args[1])? as u64)?;
+    let len = position(c.args[1])? as u64;
+    limits::check(len)?;
+    held.fs.ftruncate(held.ofd, len)?;
     Ok(0)
 }
 
@@ -135,6 +182,7 @@ pub(crate) fn fallocate(c: &mut Call) -> Served {
     if len == 0 {
         return Err(Errno::EINVAL.into());
     }
+    limits::check((at as u64).saturating_add(len as u64))?;
     held.fs.fallocate(held.ofd, c.args[1] as u32, at, len)?;
     Ok(0)
 }

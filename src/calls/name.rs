@@ -77,7 +77,11 @@ fn remove_file(spot: &Spot) -> Served {
     if spot.trailing_slash {
         return Err(Errno::ENOTDIR.into());
     }
+    let before = spot.fs.stat(ino)?;
     spot.fs.unlink(&cred::current(), spot.parent, spot.name.as_bytes())?;
+    if matches!(before.mode & S_IFMT, S_IFIFO | S_IFSOCK) && before.nlink == 1 {
+        crate::calls::special::removed(ino);
+    }
     Ok(0)
 }
 

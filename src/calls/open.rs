@@ -2,6 +2,7 @@
 
 use crate::abi::*;
 use crate::dispatch::{Served, Stop};
+use crate::calls::special;
 use crate::report::{Op, count};
 use crate::route::{self, Arg, Spot};
 use crate::{cred, files, user};
@@ -56,7 +57,7 @@ pub(crate) fn openat2(c: &mut Call) -> Served {
     serve(c, Arg::at(0, 1), how.flags as u32, how.mode as u32, how.resolve)
 }
 
-fn serve(c: &Call, arg: Arg, flags: u32, mode: u32, resolve: u64) -> Served {
+fn serve(c: &mut Call, arg: Arg, flags: u32, mode: u32, resolve: u64) -> Served {
     let wish = Wish { flags, mode: mode & 0o7777 };
     let new_only = flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL;
     let how = How {
@@ -77,8 +78,22 @@ fn serve(c: &Call, arg: Arg, flags: u32, mode: u32, resolve: u64) -> Served {
     if resolve & RESOLVE_CACHED != 0 && route::is_inside(c, arg) {
         return Err(Errno::EAGAIN.into());
     }
-    route::at(c, arg, how, &mut |spot| open_spot(spot, wish))
+    let mut fifo = None;
+    let served = route::at(c, arg, how, &mut |spot| {
+        let served = open_spot(spot, wish);
+        if served == Err(Stop::Fail(IS_FIFO)) {
+            fifo = spot.target.map(|ino| (spot.fs, ino));
+        }
+        served
+    });
+    match fifo {
+        Some((fs, ino)) => special::open_fifo(c, fs, ino, flags),
+        None => served,
+    }
 }
+
+/// Inside this file: the file is a fifo, which the kernel serves.
+const IS_FIFO: Errno = Errno::ESPIPE;
 
 fn starts_in_mount(c: &Call, arg: Arg) -> bool {
     let dirfd = arg.dirfd(c);
@@ -109,7 +124,12 @@ fn nameless(spot: &Spot, wish: Wish) -> Served {
     }
     let dir = spot.found()?;
     let ino = spot.fs.tmpfile(&cred::current(), dir, wish.mode)?;
-    give(spot, ino, wish, true)
+    let given = give(spot, ino, wish, true)?;
+    if wish.flags & O_EXCL != 0 {
+        // It never gets a name (open(2)).
+        spot.fs.never_named(ino)?;
+    }
+    Ok(given)
 }
 
 fn make_or_open(spot: &Spot, wish: Wish) -> Served {
@@ -138,7 +158,8 @@ fn existing(spot: &Spot, ino: Ino, wish: Wish) -> Served {
         match kind {
             S_IFLNK => return Err(Errno::ELOOP.into()),
             // Entries only: no data path behind them (open(2): ENXIO).
-            S_IFSOCK | S_IFIFO | S_IFCHR | S_IFBLK => return Err(Errno::ENXIO.into()),
+            S_IFIFO => return Err(IS_FIFO.into()),
+            S_IFSOCK | S_IFCHR | S_IFBLK => return Err(Errno::ENXIO.into()),
             _ => {}
         }
     }

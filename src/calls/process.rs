@@ -1,6 +1,6 @@
 //! Processes: exec, exit, and calls that change what a path or a descriptor number means.
 
-use crate::dispatch::{Served, Stop};
+use crate::dispatch::{After, Served, Stop};
 use crate::{calls, cwd, exec, mounts, report};
 use intercept::Call;
 
@@ -25,6 +25,11 @@ pub(crate) fn exit_group(_c: &mut Call) -> Served {
         }
     }
     Err(Stop::Pass)
+}
+
+/// `setrlimit(2)`, `prlimit64(2)`: looked at again afterwards.
+pub(crate) fn limits_change(_c: &mut Call) -> Served {
+    Err(Stop::PassThen(After::Limits))
 }
 
 /// `unshare(2)`: with `CLONE_FS` the thread's working directory is its own from now on.

@@ -5,6 +5,7 @@ cat > s.c <<'END'
 int main(int argc, char **argv) {
     FILE *f = fopen(argv[1], "r");
     puts(f ? "opened" : "not there");
+    fflush(stdout);
     if (argc > 2) execv(argv[2], argv + 2);
     return 0;
 }

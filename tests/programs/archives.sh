@@ -14,7 +14,7 @@ diff -r --no-dereference x/src/d y/src/d && diff -r --no-dereference y/src/d z/s
 stat -c '%a %h %s' x/src/d x/src/d/e/hard x/src/sparse | sed '1s/ .*//'
 readlink x/src/l; test -p x/src/fifo && echo fifo
 tar -rf a.tar -C / etc/hostname; tar -tf a.tar | tail -n 1
-tar -uf a.tar src; tar --delete -f a.tar etc/hostname; tar -tf a.tar | wc -l
+tar $T -uf a.tar src; tar --delete -f a.tar etc/hostname; tar -tf a.tar | wc -l
 tar -df y.none src 2>/dev/null || echo no archive
 tar -df a.tar && echo no differences
 tar -cf - src/d | (cd z && tar -xf -) && echo piped

@@ -1,5 +1,6 @@
 //! `daos container`: listing, querying, changing and destroying containers.
 
+use crate::container_check::{CheckArgs, check};
 use crate::container_create::{CreateArgs, create};
 use crate::names::{ContArgs, PoolArg};
 use crate::output::{Failure, Reply, Tool};
@@ -25,6 +26,8 @@ pub(crate) enum ContainerCommand {
     Query(ContArgs),
     /// destroy a container
     Destroy(DestroyArgs),
+    /// check the namespace of a container
+    Check(CheckArgs),
     /// get container properties
     #[command(visible_alias = "getprop")]
     GetProp(GetPropArgs),
@@ -362,6 +365,7 @@ pub(crate) fn run(tool: Tool, command: ContainerCommand) -> Result<Reply, Failur
         ContainerCommand::List(pool) => list(tool, pool),
         ContainerCommand::Query(cont) => query(tool, cont),
         ContainerCommand::Destroy(args) => destroy(tool, args),
+        ContainerCommand::Check(args) => check(tool, args),
         ContainerCommand::GetProp(args) => get_prop(tool, args),
         ContainerCommand::SetProp(args) => set_prop(tool, args),
         other => attributes(tool, other),

@@ -16,7 +16,7 @@ use engine::system::PoolDescriptor;
 const CHUNK_DEFAULT: u64 = 1 << 20;
 
 /// Arguments of `container create`.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(crate) struct CreateArgs {
     /// Pool label or UUID (default: $DAOS_POOL), container label
     #[arg(value_name = "pool label")]
@@ -355,9 +355,30 @@ fn classes(
     ))
 }
 
+/// Makes a POSIX container with nothing chosen, as `fs copy` does for one that is missing.
+pub(crate) fn create_plain(
+    pool: &PoolDescriptor,
+    label: Option<String>,
+) -> Result<Opened, Failure> {
+    let args = CreateArgs {
+        positions: std::iter::once(pool.uuid.to_string())
+            .chain(label)
+            .collect(),
+        kind: Some(ContainerType::Posix.name().to_owned()),
+        ..CreateArgs::default()
+    };
+    make(args.request()?)
+}
+
 /// `container create`.
 pub(crate) fn create(tool: Tool, args: CreateArgs) -> Result<Reply, Failure> {
-    let request = args.request()?;
+    let opened = make(args.request()?)?;
+    let json = ContainerJson::new(&opened.pool.uuid.to_string(), &opened.info, &opened.meta);
+    let done = format!("Successfully created container {}\n", opened.info.uuid);
+    tool.reply(done + &json.short_text(), &json)
+}
+
+fn make(request: Request) -> Result<Opened, Failure> {
     check_served(&request)?;
     let (pool, attached) = open_pool(&request.pool, "")?;
     let (file_class, dir_class) = classes(&request, &pool)?;
@@ -412,7 +433,5 @@ pub(crate) fn create(tool: Tool, args: CreateArgs) -> Result<Reply, Failure> {
     if opened.meta.kind == ContainerType::Posix {
         opened.ensure_root("failed to create container")?;
     }
-    let json = ContainerJson::new(&opened.pool.uuid.to_string(), &opened.info, &opened.meta);
-    let done = format!("Successfully created container {}\n", opened.info.uuid);
-    tool.reply(done + &json.short_text(), &json)
+    Ok(opened)
 }

@@ -49,8 +49,20 @@ enum DmgCommand {
         #[command(subcommand)]
         command: PoolCommand,
     },
+    /// Perform tasks related to the whole system
+    #[command(visible_alias = "sys")]
+    System {
+        #[command(subcommand)]
+        command: SystemCommand,
+    },
     /// Print dmg version
     Version,
+}
+
+#[derive(Subcommand, Debug)]
+enum SystemCommand {
+    /// Free the shared memory of all pools that nobody uses; the next use brings them up again
+    Stop,
 }
 
 #[derive(Subcommand, Debug)]
@@ -236,10 +248,48 @@ fn destroy(tool: Tool, args: DestroyArgs) -> Result<Reply, Failure> {
     }
 }
 
+#[derive(Serialize)]
+struct StoppedJson {
+    pool: String,
+    freed_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<String>,
+}
+
+/// `system stop`: pools in use are kept, and said to be.
+fn stop(tool: Tool) -> Result<Reply, Failure> {
+    let mut text = String::new();
+    let mut stopped = Vec::new();
+    for pool in system_root()?.list_pools()? {
+        let pool = pool?;
+        let (freed_bytes, kept) = match pool.release() {
+            Ok(bytes) => (bytes, None),
+            Err(error) => (0, Some(error.to_string())),
+        };
+        match &kept {
+            Some(why) => text.push_str(&format!("{}: kept: {why}\n", pool.label)),
+            None => text.push_str(&format!(
+                "{}: {} of shared memory freed\n",
+                pool.label,
+                format_base10(freed_bytes)
+            )),
+        }
+        stopped.push(StoppedJson {
+            pool: pool.label.to_string(),
+            freed_bytes,
+            kept,
+        });
+    }
+    tool.reply(text, &stopped)
+}
+
 /// Runs a `dmg` command.
 pub(crate) fn run(tool: Tool, command: Dmg) -> Result<Reply, Failure> {
     match command.command {
         DmgCommand::Version => tool.done(format!("dmg version {}\n", env!("CARGO_PKG_VERSION"))),
+        DmgCommand::System {
+            command: SystemCommand::Stop,
+        } => stop(tool),
         DmgCommand::Pool { command } => match command {
             PoolCommand::Create(args) => create(tool, args),
             PoolCommand::List(args) => crate::pool::list(tool, &args),

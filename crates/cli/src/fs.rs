@@ -1,5 +1,6 @@
 //! `daos fs`: looking at and changing the files of a container without mounting it.
 
+use crate::copy::{CopyArgs, copy};
 use crate::names::{ContArgs, ContNames};
 use crate::output::{Failure, Reply, Tool};
 use crate::session::open_container;
@@ -7,7 +8,7 @@ use crate::table::base64;
 use crate::transfer::{Counts, Mode, get, put};
 use crate::view::{Entry, S_IFDIR, S_IFMT, View};
 use clap::{Args, Subcommand};
-use daos_types::Hlc;
+use daos_types::format_utc;
 use dfs::{Ino, Stat};
 use serde::Serialize;
 use std::io::Write;
@@ -29,6 +30,8 @@ pub(crate) enum FsCommand {
     Put(ContArgs),
     /// copy a file or tree out of the container: POOL CONT PATH LOCAL
     Get(ContArgs),
+    /// copy between a local path and daos://pool/container/path
+    Copy(CopyArgs),
 }
 
 /// Arguments of `fs ls`.
@@ -170,7 +173,7 @@ fn name_text(name: &[u8]) -> String {
 
 fn long_line(stat: &Stat, name: &str, target: Option<&str>) -> String {
     let arrow = target.map_or_else(String::new, |target| format!(" -> {target}"));
-    let time = Hlc::from_unix_ns(stat.mtime).to_string();
+    let time = format_utc(stat.mtime.into());
     let time: String = time.chars().take(19).collect();
     format!(
         "{} {:>3} {:>5} {:>5} {:>12} {time} {name}{arrow}\n",
@@ -263,7 +266,7 @@ fn cat(tool: Tool, cont: ContArgs) -> Result<Reply, Failure> {
 }
 
 /// Removes a directory's contents, deepest first, without recursion.
-pub(crate) fn remove_contents(view: &View, dir: Ino) -> Result<(), Errno> {
+fn remove_contents(view: &View, dir: Ino) -> Result<(), Errno> {
     // A directory whose entries are being removed, and how its parent names it.
     let mut open = vec![(dir, None::<(Ino, Vec<u8>)>)];
     while let Some((at, named)) = open.pop() {
@@ -306,10 +309,10 @@ fn rm(tool: Tool, args: RmArgs) -> Result<Reply, Failure> {
             return Err(fail(Errno::EBUSY).because("to remove everything: daos container destroy"));
         }
         if view.stat(ino).map_err(fail)?.mode & S_IFMT != S_IFDIR {
-            let refused = target.slash.then(|| Err(Errno::ENOTDIR));
-            refused
-                .unwrap_or_else(|| view.unlink(target.parent, &target.name))
-                .map_err(fail)?;
+            if target.slash {
+                return Err(fail(Errno::ENOTDIR));
+            }
+            view.unlink(target.parent, &target.name).map_err(fail)?;
         } else if args.recursive {
             remove_contents(&view, ino).map_err(fail)?;
             view.rmdir(target.parent, &target.name).map_err(fail)?;
@@ -383,7 +386,7 @@ struct CopyJson {
     copy_stats: CopyStats,
 }
 
-fn copied(
+pub(crate) fn copied(
     tool: Tool,
     names: ContNames,
     mode: Mode,
@@ -449,6 +452,7 @@ pub(crate) fn run(tool: Tool, command: FsCommand) -> Result<Reply, Failure> {
         FsCommand::Mkdir(args) => mkdir(tool, args),
         FsCommand::Put(cont) => transfer(tool, cont, Mode::Put),
         FsCommand::Get(cont) => transfer(tool, cont, Mode::Get),
+        FsCommand::Copy(args) => copy(tool, &args),
     }
 }
 

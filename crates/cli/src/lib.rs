@@ -13,7 +13,9 @@
 #![deny(unsafe_code)]
 
 mod container;
+mod container_check;
 mod container_create;
+mod copy;
 mod dmg;
 mod fabric;
 mod fs;

@@ -24,6 +24,21 @@ impl Bar {
         }
     }
 
+    /// A counter of things of which nobody knows how many there are.
+    pub(crate) fn count(what: &'static str) -> Bar {
+        let seen = std::io::stderr().is_terminal();
+        Bar {
+            bar: seen.then(|| ProgressBar::new_spinner().with_message(what)),
+        }
+    }
+
+    /// Shows a count.
+    pub(crate) fn at(&self, count: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(count);
+        }
+    }
+
     /// Shows how much of all is done.
     pub(crate) fn set(&mut self, done: u64, total: u64) {
         if let Some(bar) = &self.bar {

@@ -1,9 +1,10 @@
 //! From the names a user types to open pools and containers.
 
-use crate::fs::remove_contents;
 use crate::names::ContNames;
 use crate::output::Failure;
-use daos_types::{ContainerMeta, ContainerType, Der, Ident};
+use crate::progress::Bar;
+use daos_types::{ContainerMeta, Der, Ident};
+use dfs::Dfs;
 use engine::system::{PoolDescriptor, SystemError, SystemRoot};
 use engine::{ContainerInfo, EngineError, Pool};
 use std::os::unix::ffi::OsStrExt;
@@ -144,22 +145,23 @@ impl Opened {
 
     /// Removes everything in the container, then the container.
     ///
-    /// Without `force`, `DER_BUSY` while another process has the pool attached: it may have the
-    /// container open.
-    pub(crate) fn destroy(mut self, force: bool) -> Result<(), Failure> {
-        if let Some(process) = self.pool.other_user()?
-            && !force
-        {
+    /// Without `force`, `DER_BUSY` while a process has the container mounted.
+    pub(crate) fn destroy(self, force: bool) -> Result<(), Failure> {
+        if !force && self.pool.container_is_open(&self.info)? {
             return Err(Failure::der("", Der::Busy).because(format!(
-                "process {process} uses pool {}; end it, or use --force",
-                self.pool.label
+                "programs use the container; end them, or use --force: daos container destroy -f \
+                 {} {}",
+                self.pool.label, self.info.uuid
             )));
         }
-        if self.meta.kind == ContainerType::Posix && self.info.root.0 != 0 {
-            let view = self.view("")?.with_all_rights();
-            remove_contents(&view, view.root())
+        let bar = Bar::count("Removing");
+        // Without a namespace there is nothing to empty: another type of container, or a
+        // destruction that was cut behind the removal of its root.
+        if let Ok(dfs) = Dfs::mount(self.attached, &self.info) {
+            dfs.destroy(&mut |removed| bar.at(removed))
                 .map_err(|e| Failure::errno("removing the files of the container", e))?;
         }
+        bar.finish();
         self.attached
             .remove_container(self.info.uuid)
             .map_err(|e| Failure::engine("", &e))

@@ -373,7 +373,7 @@ impl Get<'_> {
         let known = to.symlink_metadata().ok();
         if stat.mode & S_IFMT == S_IFDIR {
             // An existing local directory may be reached through a link; anything else is in the way.
-            if !known.is_some() {
+            if known.is_none() {
                 std::fs::create_dir(&to).map_err(local(&to))?;
             } else if !to.is_dir() {
                 return Err(local(&to)(std::io::Error::from_raw_os_error(20)));

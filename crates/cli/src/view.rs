@@ -48,8 +48,6 @@ pub(crate) struct View {
     uid: u32,
     gid: u32,
     groups: Vec<u32>,
-    /// Ignores permissions: destroying a container.
-    all_rights: bool,
 }
 
 impl Opened {
@@ -72,7 +70,6 @@ impl Opened {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
             groups: groups.iter().map(|group| group.as_raw()).collect(),
-            all_rights: false,
         })
     }
 
@@ -92,17 +89,9 @@ impl Opened {
 }
 
 impl View {
-    /// The same container with all rights.
-    pub(crate) fn with_all_rights(self) -> View {
-        View {
-            all_rights: true,
-            ..self
-        }
-    }
-
     /// Whether ownership can be given away.
     pub(crate) fn privileged(&self) -> bool {
-        self.uid == 0 || self.all_rights
+        self.uid == 0
     }
 
     /// Who asks. The mask of the process has been applied where it counts: copies keep modes.
@@ -114,6 +103,11 @@ impl View {
             privileged: self.privileged(),
             umask: 0,
         }
+    }
+
+    /// Checks the whole namespace.
+    pub(crate) fn check(&self) -> Result<dfs::Checked> {
+        self.dfs.check()
     }
 
     /// The root directory.

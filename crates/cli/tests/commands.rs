@@ -3,7 +3,7 @@
 mod common;
 
 use common::{System, run, write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 #[test]
 fn the_life_of_a_pool_and_a_container() {
@@ -409,128 +409,6 @@ impl Running {
 }
 
 #[test]
-fn trees_go_in_and_come_out_unchanged() {
-    let system = System::with_tank(3);
-    system
-        .daos(&[
-            "container",
-            "create",
-            "--type=POSIX",
-            "--oclass=RP_3GX",
-            "tank",
-            "c1",
-        ])
-        .ok();
-    let tree = system.scratch("tree");
-    write(&tree.join("a/file"), b"hello\n");
-    write(&tree.join("a/odd \n name"), &[0, 255, 10]);
-    write(&tree.join("empty"), b"");
-    let big: Vec<u8> = (0..3_000_000_u32)
-        .map(|n| (n.wrapping_mul(7919) >> 5) as u8)
-        .collect();
-    write(&tree.join("b/c/big"), &big);
-    std::fs::hard_link(tree.join("a/file"), tree.join("b/linked")).expect("link");
-    symlink("../a/file", tree.join("b/sym")).expect("symlink");
-    symlink("/nowhere", tree.join("dangling")).expect("symlink");
-    let sparse = std::fs::File::create(tree.join("sparse")).expect("file");
-    sparse.set_len(3 << 30).expect("length");
-    std::os::unix::fs::FileExt::write_all_at(&sparse, b"x", 2 << 30).expect("written");
-    std::fs::set_permissions(tree.join("a"), PermissionsExt::from_mode(0o2711)).expect("chmod");
-    std::fs::set_permissions(tree.join("empty"), PermissionsExt::from_mode(0o4500)).expect("chmod");
-    let then = std::time::UNIX_EPOCH + std::time::Duration::new(981_173_106, 123_456_789);
-    let file = std::fs::File::options()
-        .write(true)
-        .open(tree.join("a/file"))
-        .expect("file");
-    file.set_modified(then).expect("time");
-    let from = tree.to_str().expect("path");
-    let said = system
-        .daos(&["fs", "put", "tank", "c1", from, "/copy"])
-        .ok();
-    let counts = "    Directories: 4\n    Files:       6\n    Links:       2\n";
-    assert_eq!(
-        said,
-        format!("Successfully copied to DAOS: /copy\n{counts}")
-    );
-    assert_eq!(
-        system
-            .daos(&["fs", "cat", "tank", "c1", "/copy/b/sym"])
-            .ok(),
-        "hello\n"
-    );
-    let back = system.scratch("back");
-    let to = back.to_str().expect("path");
-    let said = system.daos(&["fs", "get", "tank", "c1", "/copy", to]).ok();
-    assert_eq!(
-        said,
-        format!("Successfully copied to POSIX: {to}\n{counts}")
-    );
-    assert_eq!(describe(&back), describe(&tree));
-    assert_eq!(std::fs::read(back.join("b/c/big")).expect("big"), big);
-    let kept = std::fs::metadata(back.join("sparse")).expect("sparse");
-    assert!(
-        kept.blocks() * 512 < 1 << 20,
-        "holes stay holes: {}",
-        kept.blocks()
-    );
-    assert_eq!(linked(&back), linked(&tree));
-
-    // Into an existing directory: below it, under its own name; again: replaced.
-    system
-        .daos(&["fs", "put", "tank", "c1", &format!("{from}/a"), "/copy/b"])
-        .ok();
-    system
-        .daos(&["fs", "put", "tank", "c1", from, "/copy/"])
-        .ok();
-    assert_eq!(
-        system
-            .daos(&["fs", "ls", "tank", "c1", "/copy/b/a"])
-            .ok()
-            .lines()
-            .count(),
-        2
-    );
-    system
-        .daos(&["fs", "rm", "tank", "c1", "/copy"])
-        .fails(&["rm -r"]);
-    system.daos(&["fs", "rm", "-r", "tank", "c1", "/copy"]).ok();
-    assert_eq!(system.daos(&["fs", "ls", "tank", "c1"]).ok(), "");
-    system.daos(&["container", "destroy", "tank", "c1"]).ok();
-}
-
-fn linked(tree: &std::path::Path) -> bool {
-    let ino = |name: &str| std::fs::metadata(tree.join(name)).expect("metadata").ino();
-    ino("a/file") == ino("b/linked")
-}
-
-/// Path, mode, links, size, time and target of everything in a tree.
-fn describe(tree: &std::path::Path) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut queue = vec![tree.to_owned()];
-    while let Some(dir) = queue.pop() {
-        for entry in std::fs::read_dir(&dir).expect("directory").flatten() {
-            let (path, data) = (entry.path(), entry.path().symlink_metadata().expect("data"));
-            let name = path.strip_prefix(tree).expect("below").to_owned();
-            let (links, size) = if data.is_dir() {
-                (0, 0)
-            } else {
-                (data.nlink(), data.len())
-            };
-            let target = std::fs::read_link(&path).unwrap_or_default();
-            let (mode, time, part) = (data.mode(), data.mtime(), data.mtime_nsec());
-            found.push(format!(
-                "{name:?} {mode:o} {links} {size} {time}.{part} {target:?}"
-            ));
-            if data.is_dir() {
-                queue.push(path);
-            }
-        }
-    }
-    found.sort();
-    found
-}
-
-#[test]
 fn ranks_may_be_lost_as_far_as_the_majority_goes() {
     let system = System::with_tank(3);
     let paths = || {
@@ -578,4 +456,157 @@ fn help_and_version_succeed() {
         .daos(&["frobnicate"])
         .fails(&["Unknown command `frobnicate'. Please specify one"]);
     assert!(!system.root().exists(), "nothing is made by asking");
+}
+
+#[test]
+fn a_sound_container_checks_clean() {
+    let system = System::with_tank(3);
+    system
+        .daos(&[
+            "container",
+            "create",
+            "--type=POSIX",
+            "--oclass=RP_3GX",
+            "tank",
+            "c1",
+        ])
+        .ok();
+    system
+        .daos(&["fs", "mkdir", "-p", "tank", "c1", "/a/b", "/c"])
+        .ok();
+    let said = system
+        .daos(&["container", "check", "--pool=tank", "--cont=c1"])
+        .ok();
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(
+        lines[0].starts_with("check container c1 started at: "),
+        "{said}"
+    );
+    assert!(
+        lines[2].starts_with("check container c1 completed at: "),
+        "{said}"
+    );
+    assert_eq!(lines[4..7], ["checked: 4", "skipped: 0", "inconsistent: 0"]);
+    let ran = system
+        .daos(&["container", "check", "tank", "c1", "--json"])
+        .json();
+    assert_eq!(ran["status"].as_i64(), Some(0));
+}
+
+#[test]
+fn a_destroyed_container_gives_its_space_back() {
+    let system = System::with_tank(3);
+    let free = || {
+        let json = system.daos(&["pool", "query", "tank", "--json"]).json();
+        json["response"]["tier_stats"][0]["free"]
+            .as_u64()
+            .expect("number")
+    };
+    let before = free();
+    let big = system.scratch("big");
+    write(&big, &vec![7; 4 << 20]);
+    let from = big.to_str().expect("path");
+    for round in 0..4 {
+        let label = format!("c{round}");
+        let create = [
+            "container",
+            "create",
+            "--type=POSIX",
+            "--oclass=RP_3GX",
+            "tank",
+            &label,
+        ];
+        system.daos(&create).ok();
+        system
+            .daos(&["fs", "put", "tank", &label, from, "/big"])
+            .ok();
+        assert!(free() + (12 << 20) <= before);
+        system.daos(&["container", "destroy", "tank", &label]).ok();
+        assert_eq!(free(), before);
+    }
+}
+
+#[test]
+fn a_stopped_system_comes_up_with_everything() {
+    let system = System::with_tank(3);
+    system
+        .daos(&[
+            "container",
+            "create",
+            "--type=POSIX",
+            "--oclass=RP_3GX",
+            "tank",
+            "c1",
+        ])
+        .ok();
+    let file = system.scratch("file");
+    let bytes: Vec<u8> = (0..200_000_u32)
+        .map(|n| (n.wrapping_mul(31) >> 3) as u8)
+        .collect();
+    write(&file, &bytes);
+    let from = file.to_str().expect("path");
+    system
+        .daos(&["fs", "put", "tank", "c1", from, "/file"])
+        .ok();
+    system
+        .daos(&["container", "set-attr", "tank", "c1", "k:v"])
+        .ok();
+    let said = system.dmg(&["system", "stop"]).ok();
+    assert!(
+        said.starts_with("tank: ") && said.ends_with(" of shared memory freed\n"),
+        "{said}"
+    );
+    assert_eq!(
+        system.dmg(&["system", "stop"]).ok(),
+        "tank: 0 B of shared memory freed\n"
+    );
+    let to = system.scratch("back");
+    system
+        .daos(&[
+            "fs",
+            "get",
+            "tank",
+            "c1",
+            "/file",
+            to.to_str().expect("path"),
+        ])
+        .ok();
+    assert_eq!(std::fs::read(&to).expect("back"), bytes);
+    assert!(
+        system
+            .daos(&["container", "get-attr", "tank", "c1"])
+            .ok()
+            .contains("k")
+    );
+}
+
+#[test]
+fn a_container_in_use_is_not_destroyed_without_force() {
+    let system = System::with_tank(1);
+    for label in ["c1", "c2"] {
+        system
+            .daos(&["container", "create", "--type=POSIX", "tank", label])
+            .ok();
+    }
+    let root =
+        engine::system::SystemRoot::locate(Some(system.root().as_os_str().as_encoded_bytes()));
+    let pool = "tank".parse().expect("label");
+    root.expect("root")
+        .open_container(&pool, "c1")
+        .expect("open, for the life of this test");
+    let refused = ["container", "destroy", "tank", "c1"];
+    system
+        .daos(&refused)
+        .fails(&["DER_BUSY(-1012): Device or resource busy", "--force"]);
+    system
+        .dmg(&["pool", "destroy", "tank"])
+        .fails(&["in use by process"]);
+    system.daos(&["container", "destroy", "tank", "c2"]).ok();
+    system
+        .daos(&["container", "destroy", "-f", "tank", "c1"])
+        .ok();
+    assert_eq!(
+        system.daos(&["container", "list", "tank"]).ok(),
+        "No containers.\n"
+    );
 }

@@ -74,11 +74,11 @@ impl Backend {
         let shown_pool = text(pool);
         let shown_container = text(container);
         let system = SystemRoot::locate(root).map_err(MountError::System)?;
-        let found = system.find_pool(&pool_name).map_err(MountError::System)?;
-        let pool = found.attach().map_err(MountError::System)?;
-        let info = pool
-            .find_container(&shown_container)
-            .map_err(|error| MountError::Container { pool: shown_pool, error })?;
+        let (_, pool, info) =
+            system.open_container(&pool_name, &shown_container).map_err(|error| match error {
+                SystemError::Engine(error) => MountError::Container { pool: shown_pool, error },
+                other => MountError::System(other),
+            })?;
         Dfs::mount(pool, &info).map(Backend::Embedded).map_err(|errno| MountError::Namespace {
             container: shown_container,
             errno,

@@ -43,24 +43,21 @@ fn civil(day: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
+/// `2026-11-22 12:04:42.973847552 +0000 UTC` for a time in nanoseconds since the Unix epoch,
+/// trailing zeros of the fraction cut.
+pub fn format_utc(ns: i128) -> String {
+    let seconds = (ns.div_euclid(1_000_000_000)) as i64;
+    let (year, month, day) = civil(seconds.div_euclid(86_400));
+    let clock = seconds.rem_euclid(86_400);
+    let (hour, minute, second) = (clock / 3600, clock / 60 % 60, clock % 60);
+    let fraction = format!(".{:09}", ns.rem_euclid(1_000_000_000));
+    let fraction = fraction.trim_end_matches('0').trim_end_matches('.');
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}{fraction} +0000 UTC")
+}
+
 impl fmt::Display for Hlc {
-    /// `2026-11-22 12:04:42.973847552 +0000 UTC`, trailing zeros of the fraction cut.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ns = self.unix_ns();
-        let seconds = (ns.div_euclid(1_000_000_000)) as i64;
-        let (year, month, day) = civil(seconds.div_euclid(86_400));
-        let clock = seconds.rem_euclid(86_400);
-        let (hour, minute, second) = (clock / 3600, clock / 60 % 60, clock % 60);
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}"
-        )?;
-        let fraction = format!("{:09}", ns.rem_euclid(1_000_000_000));
-        match fraction.trim_end_matches('0') {
-            "" => {}
-            digits => write!(f, ".{digits}")?,
-        }
-        f.write_str(" +0000 UTC")
+        f.write_str(&format_utc(self.unix_ns()))
     }
 }
 
@@ -80,6 +77,11 @@ mod tests {
             "2026-11-22 12:04:43.03343616 +0000 UTC"
         );
         assert_eq!(text(0), "2021-01-01 00:00:00 +0000 UTC");
+        assert_eq!(format_utc(-1), "1969-12-31 23:59:59.999999999 +0000 UTC");
+        assert_eq!(
+            format_utc(981_173_106_120_000_000),
+            "2001-02-03 04:05:06.12 +0000 UTC"
+        );
         assert_eq!(
             Hlc::from_unix_ns(1_709_164_800_000_000_000)
                 .to_string()

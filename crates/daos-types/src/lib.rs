@@ -15,7 +15,7 @@ mod size;
 
 pub use container::{BadRecord, ContainerMeta, ContainerType, RECORD_BYTES_MAX};
 pub use der::Der;
-pub use hlc::Hlc;
+pub use hlc::{Hlc, format_utc};
 pub use id::{BadLabel, ContId, Ident, LABEL_BYTES_MAX, Label, PoolId};
 pub use oclass::{BadClass, GROUPS_MAX, ObjectClass, Redundancy};
 pub use props::{

@@ -279,8 +279,8 @@ fn compare(file: &File<'_>, cache: BorrowedFd<'_>, from: u64, to: u64) -> Result
 fn store(file: &File<'_>, from: *mut u8, len: usize, pos: u64) -> Result<()> {
     let rules = Rules {
         keep_size: true,
-        drop_suid: false,
         write_back: true,
+        ..Rules::PLAIN
     };
     let iov = [IoVec { base: from, len }];
     let source = Source::User(Cursor::new(&iov)?);
@@ -407,10 +407,9 @@ impl Dfs {
     /// Ends one shared mapping of the calling process: all pieces of it are unmapped.
     pub fn map_end(&self, ino: Ino) -> Result<()> {
         let slot = process::slot(self.pool)?;
-        let forking = self.pool.word(word_at(slot, proc::FORKING))?;
         // A child on its way counts on what its parent has registered.
         for _ in 0..1000 {
-            if forking.load(core::sync::atomic::Ordering::Acquire) >> 48 == 0 {
+            if !self.forks(slot)? {
                 break;
             }
             rustix::thread::sched_yield();

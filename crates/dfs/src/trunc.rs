@@ -13,9 +13,11 @@ use crate::{Cred, Dfs, Ino, Ofd, mapfile, perm};
 use engine::{BlockPtr, Tx, place};
 use sys::{Errno, Result};
 
-/// Durable inode word of a file: first block + 1 still to be freed after a truncation; 0 = none.
-/// (Directories keep their entry counts there.)
+/// Durable inode word of a file: in the low bits first block + 1 still to be freed after a
+/// truncation, 0 = none; above them a count of truncations. (Directories keep their entry counts
+/// there.)
 const TRIM: u64 = word::COUNTS;
+const TRIM_NOTE: u64 = (1 << 52) - 1;
 
 /// `FALLOC_FL_KEEP_SIZE` (`fallocate(2)`).
 pub const FALLOC_KEEP_SIZE: u32 = 1;
@@ -29,7 +31,12 @@ const ALLOCATE_MAX: u64 = 1024;
 
 /// Whether blocks beyond the end are still to be freed.
 pub(crate) fn is_trimming(file: &File<'_>) -> Result<bool> {
-    Ok(file.load(TRIM)? != 0)
+    Ok(file.load(TRIM)? & TRIM_NOTE != 0)
+}
+
+/// Number of truncations, modulo 4096.
+pub(crate) fn cuts(file: &File<'_>) -> Result<u64> {
+    Ok(file.load(TRIM)? >> 52)
 }
 
 /// Frees what an earlier truncation left beyond the end.
@@ -44,12 +51,15 @@ pub(crate) fn finish_trim(file: &File<'_>) -> Result<()> {
 
 /// Frees a transaction's worth of blocks from the trim note on.
 fn trim_step(tx: &mut Tx<'_>, file: &File<'_>) -> Result<()> {
-    let note = tx.load(file.at(TRIM))?;
-    if note == 0 {
+    let word = tx.load(file.at(TRIM))?;
+    let Some(first) = (word & TRIM_NOTE).checked_sub(1) else {
         return Ok(());
-    }
-    let next = free_range(tx, file, note - 1, u64::MAX)?;
-    tx.set(file.at(TRIM), next.map_or(0, |block| block + 1))
+    };
+    let next = free_range(tx, file, first, u64::MAX)?;
+    tx.set(
+        file.at(TRIM),
+        word & !TRIM_NOTE | next.map_or(0, |block| block + 1),
+    )
 }
 
 /// Sets the size of a file (`truncate(2)`). `EFBIG` beyond 8 EiB - 1.
@@ -61,7 +71,9 @@ pub(crate) fn set_size(file: &File<'_>, len: u64, drop_suid: bool) -> Result<()>
         let size = file.size()?;
         if len > size {
             finish_trim(file)?;
-            clean_tail(file, size)?;
+            if !clean_tail(file, size)? {
+                continue;
+            }
         }
         let mut tx = file.tx()?;
         if file.size()? != size || (len > size && is_trimming(file)?) {
@@ -74,11 +86,12 @@ pub(crate) fn set_size(file: &File<'_>, len: u64, drop_suid: bool) -> Result<()>
         }
         if len < size || (len == size && file.load(word::DATA)? != 0) {
             let first = len.div_ceil(BLOCK);
-            let note = match file.load(TRIM)? {
+            let word = file.load(TRIM)?;
+            let note = match word & TRIM_NOTE {
                 0 => first + 1,
                 older => older.min(first + 1),
             };
-            tx.set(file.at(TRIM), note)?;
+            tx.set(file.at(TRIM), ((word >> 52) + 1) << 52 | note)?;
             trim_step(&mut tx, file)?;
         }
         bump(file)?;
@@ -259,7 +272,9 @@ fn extend(file: &File<'_>, end: u64, drop_suid: bool) -> Result<()> {
     while file.size()? < end {
         let size = file.size()?;
         finish_trim(file)?;
-        clean_tail(file, size)?;
+        if !clean_tail(file, size)? {
+            continue;
+        }
         let mut tx = file.tx()?;
         if file.size()? != size || is_trimming(file)? {
             continue;

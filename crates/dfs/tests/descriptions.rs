@@ -4,9 +4,10 @@ mod support;
 
 use daos_types::ObjectClass;
 use dfs::Ofd;
-use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Child;
-use support::{Container, File, O_APPEND, O_RDONLY, O_RDWR, O_WRONLY, ROOT, role};
+use support::{
+    Container, File, O_APPEND, O_RDONLY, O_RDWR, O_WRONLY, ROOT, go, heard, role, say, wait_for_go,
+};
 use sys::Errno;
 
 const RECORDS: usize = 3000;
@@ -17,42 +18,6 @@ fn record(who: u32, number: usize) -> [u8; RECORD] {
     let text = format!("{who:04} {number:08} ........\n");
     bytes[RECORD - text.len()..].copy_from_slice(text.as_bytes());
     bytes
-}
-
-fn say(text: &str) {
-    println!("SAY {text}");
-    std::io::stdout().flush().expect("flush");
-}
-
-/// Waits until the child says something.
-fn heard(child: &mut Child) -> String {
-    let mut out = BufReader::new(child.stdout.as_mut().expect("piped"));
-    let mut line = String::new();
-    loop {
-        line.clear();
-        assert_ne!(
-            out.read_line(&mut line).expect("read"),
-            0,
-            "the child ended silently"
-        );
-        if let Some(said) = line.trim_end().split("SAY ").nth(1) {
-            return said.to_string();
-        }
-    }
-}
-
-fn wait_for_go() {
-    let mut byte = [0];
-    std::io::stdin().read_exact(&mut byte).expect("go");
-}
-
-fn go(child: &mut Child) {
-    child
-        .stdin
-        .as_mut()
-        .expect("piped")
-        .write_all(b"g")
-        .expect("go");
 }
 
 /// All records of all writers are there, whole, each writer's in order.

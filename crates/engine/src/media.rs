@@ -3,10 +3,11 @@
 use crate::limits::{BLOCK, RANK_BLOCKS_MAX, RANKS_MAX};
 use crate::pool::Pool;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use rustix::fd::OwnedFd;
+use rustix::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::path::PathBuf;
+use sys::set_once::SetOnce;
 use sys::{Errno, Result, uaccess};
 
 /// Bytes of a mapped window of a rank's data file.
@@ -24,6 +25,8 @@ pub(crate) const DATA_FILE: &str = "data";
 /// Addresses of the windows this process has mapped; filled on first touch, never cleared.
 pub(crate) struct Media {
     windows: *const AtomicUsize,
+    /// Descriptors of the ranks' data files and of the arena, once the process has kept them.
+    kept: SetOnce<(Vec<Option<OwnedFd>>, Option<OwnedFd>)>,
 }
 
 // SAFETY: the table is made of atomics and lives as long as the process.
@@ -49,6 +52,7 @@ impl Media {
         };
         Ok(Media {
             windows: table.map_err(errno)?.cast::<AtomicUsize>(),
+            kept: SetOnce::new(),
         })
     }
 
@@ -68,7 +72,38 @@ impl Pool {
         Ok(dir.join(DATA_FILE))
     }
 
+    /// Opens everything the pool needs later, for a process that is about to lose the right to.
+    pub fn retain_files(&self) -> Result<()> {
+        let keep = |file: Result<OwnedFd>| {
+            let kept = sys::own_fd::keep(file.ok()?.into_raw_fd()).ok()?;
+            // SAFETY: the descriptor was just given to us.
+            Some(unsafe { OwnedFd::from_raw_fd(kept) })
+        };
+        let kept = self.media.kept.init(|| {
+            let data = (0..self.rank_count()).map(|rank| keep(self.open_data(rank))).collect();
+            Some((data, keep(self.open_arena())))
+        });
+        kept.map(drop).ok_or(Errno::EIO)
+    }
+
+    fn again(file: &OwnedFd) -> Result<OwnedFd> {
+        rustix::io::fcntl_dupfd_cloexec(file, 0).map_err(errno)
+    }
+
+    pub(crate) fn open_arena(&self) -> Result<OwnedFd> {
+        if let Some(file) = self.media.kept.get().and_then(|kept| kept.1.as_ref()) {
+            return Pool::again(file);
+        }
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        rustix::fs::open(&self.arena_path, flags, Mode::empty()).map_err(errno)
+    }
+
     fn open_data(&self, rank: u16) -> Result<OwnedFd> {
+        if let Some(Some(file)) =
+            self.media.kept.get().and_then(|kept| kept.0.get(usize::from(rank)))
+        {
+            return Pool::again(file);
+        }
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         rustix::fs::open(self.data_path(rank)?, flags, Mode::empty()).map_err(errno)
     }

@@ -81,13 +81,8 @@ impl Pool {
     }
 
     fn back_arena(&self, off: u64, len: u64) -> Result<()> {
-        use rustix::fs::{FallocateFlags, Mode, OFlags};
-        let file = rustix::fs::open(
-            &self.arena_path,
-            OFlags::RDWR | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(|e| Errno::new(e.raw_os_error()))?;
+        use rustix::fs::FallocateFlags;
+        let file = self.open_arena()?;
         rustix::fs::fallocate(&file, FallocateFlags::empty(), off, len)
             .map_err(|e| Errno::new(e.raw_os_error()))
     }

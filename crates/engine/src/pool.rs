@@ -158,6 +158,20 @@ impl Pool {
         Ok(())
     }
 
+    /// Stores consecutive words, in order, as [`Pool::store`] does.
+    #[inline]
+    pub(crate) fn store_words(&self, off: u64, values: &[u64]) -> Result<()> {
+        let Some(last) = (values.len() as u64).checked_sub(1) else { return Ok(()) };
+        self.word(off + last * 8)?;
+        let first: *const AtomicU64 = self.word(off)?;
+        for (i, value) in values.iter().enumerate() {
+            // SAFETY: the first and the last word are backed, and so is what lies between: the
+            // arena is backed from its start as far as `word` allows.
+            unsafe { &*first.add(i) }.store(*value, Ordering::Release);
+        }
+        Ok(())
+    }
+
     /// Descriptor of a page.
     pub fn page_state(&self, page: u32) -> Result<PageState> {
         let word = self.load(layout::descriptor_at(page) + layout::descriptor::STATE)?;

@@ -53,19 +53,18 @@ impl Stage<'_> {
     pub fn grab(&mut self, rank: u16, blocks: u32) -> Result<Run> {
         let blocks = blocks.clamp(1, RUN_LEN_MAX);
         let list = owner_at(self.me) + owner::RUNS;
+        // A rank's blocks are kept in the place of its number if that is free.
+        let home = list + u64::from(rank) % owner::RUNS_LEN * 8;
         let mut empty = None;
-        for at in (0..owner::RUNS_LEN).map(|i| list + i * 8) {
-            let staged = self.entries[..self.used]
-                .iter()
-                .find(|(entry, _)| *entry == at);
-            let value = match staged {
-                Some((_, value)) => *value,
-                None => self.pool.load(at)?,
-            };
-            if value == 0 && staged.is_none() {
-                empty = Some(at);
-            } else if value != 0 && Run::unpack(value).rank == rank {
-                return self.cut(at, value, blocks);
+        for at in core::iter::once(home).chain((0..owner::RUNS_LEN).map(|i| list + i * 8)) {
+            match self.current(at)? {
+                (0, false) => empty = empty.or(Some(at)),
+                (0, true) => {}
+                (value, _) if Run::unpack(value).rank == rank => return self.cut(at, value, blocks),
+                _ => {}
+            }
+            if empty == Some(home) {
+                break;
             }
         }
         let at = match empty {
@@ -75,6 +74,14 @@ impl Stage<'_> {
         self.pool.refill(self.block, self.me, at, rank, blocks)?;
         let value = self.pool.load(at)?;
         self.cut(at, value, blocks)
+    }
+
+    /// What is left in an entry, and whether this operation has taken from it.
+    fn current(&self, at: u64) -> Result<(u64, bool)> {
+        match self.entries[..self.used].iter().find(|(entry, _)| *entry == at) {
+            Some((_, value)) => Ok((*value, true)),
+            None => Ok((self.pool.load(at)?, false)),
+        }
     }
 
     /// Takes the front of an entry.

@@ -46,9 +46,20 @@ pub struct Tx<'p> {
     me: u16,
     len: usize,
     locks: [Option<LockId>; TX_LOCKS_MAX],
+    held: usize,
     durable: bool,
+    /// One bit for each word set so far, by its offset: most words asked for were never set.
+    touched: u64,
     freed_runs: usize,
     freed_pages: usize,
+}
+
+/// Bits of [`Tx::touched`] for `count` words from `off`.
+fn touch(off: u64, count: usize) -> u64 {
+    if count >= 64 {
+        return u64::MAX;
+    }
+    ((1u64 << count) - 1).rotate_left((off / 8 % 64) as u32)
 }
 
 impl Pool {
@@ -68,30 +79,41 @@ impl Pool {
             me,
             len: RECORD_HEADER,
             locks: [None; TX_LOCKS_MAX],
+            held: 0,
             durable: false,
+            touched: 0,
             freed_runs: 0,
             freed_pages: 0,
         };
-        let mut sorted = [None; TX_LOCKS_MAX];
-        sorted
-            .get_mut(..locks.len())
-            .ok_or(Errno::EINVAL)?
-            .iter_mut()
-            .zip(locks)
-            .for_each(|(slot, id)| *slot = Some(*id));
-        sorted.sort_unstable_by_key(|id| id.map_or(u64::MAX, order));
-        let mut last = None;
-        let mut held = 0;
-        for id in sorted.into_iter().flatten() {
-            if last != Some(id) {
-                self.acquire(block, me, id)?;
-                tx.locks[held] = Some(id);
-                held += 1;
-                last = Some(id);
-            }
+        for id in in_order(locks)?.into_iter().flatten() {
+            self.acquire(block, me, id)?;
+            tx.locks[tx.held] = Some(id);
+            tx.held += 1;
         }
         Ok(tx)
     }
+}
+
+/// The locks without repetitions, in lock order: few, so each is put in its place as it comes.
+fn in_order(locks: &[LockId]) -> Result<[Option<LockId>; TX_LOCKS_MAX]> {
+    let mut sorted = [None; TX_LOCKS_MAX];
+    let mut count = 0;
+    for id in locks {
+        let mut at = count;
+        while at > 0 && sorted[at - 1].is_some_and(|other| order(other) > order(*id)) {
+            at -= 1;
+        }
+        if at > 0 && sorted[at - 1] == Some(*id) {
+            continue;
+        }
+        if count == TX_LOCKS_MAX {
+            return Err(Errno::EINVAL);
+        }
+        sorted.copy_within(at..count, at + 1);
+        sorted[at] = Some(*id);
+        count += 1;
+    }
+    Ok(sorted)
 }
 
 /// Lock order: renames before targets, everything internal to the engine after them.
@@ -131,6 +153,9 @@ impl<'p> Tx<'p> {
     /// The word at `off` as this transaction will leave it, as far as single words and blocks of
     /// this transaction go; else as it is.
     pub fn load(&self, off: u64) -> Result<u64> {
+        if self.touched & touch(off, 1) == 0 {
+            return self.pool.load(off);
+        }
         let words = self.scratch();
         let mut at = RECORD_HEADER;
         let mut found = None;
@@ -166,6 +191,7 @@ impl<'p> Tx<'p> {
         words[at] = entry(off, values.len(), flags);
         words[at + 1..at + 1 + values.len()].copy_from_slice(values);
         self.len += 1 + values.len();
+        self.touched |= touch(off, values.len());
         self.durable |= flags & ENTRY_DURABLE != 0;
         Ok(())
     }
@@ -199,6 +225,7 @@ impl<'p> Tx<'p> {
         let flags = ENTRY_ZERO | if durable { ENTRY_DURABLE } else { 0 };
         let at = self.len;
         self.scratch()[at] = entry(off, count, flags);
+        self.touched |= touch(off, count);
         self.len += 1;
         self.durable |= durable;
         Ok(())
@@ -309,7 +336,8 @@ impl<'p> Tx<'p> {
         self.link_page(page, kind, target, replicas, zeroed)
     }
 
-    /// Allocates `count` contiguous volatile zeroed pages.
+    /// Allocates `count` contiguous volatile zeroed pages. Only the first has a descriptor that says
+    /// so, lest a big table fill the record: what is linked by page number is the first.
     pub fn alloc_pages(&mut self, kind: u8, target: u16, count: u32) -> Result<PageLink> {
         let (slot, first) = self.pool.reserve_pages(self.block, self.me, count, true)?;
         // The pages are nobody's yet: zeroing them needs no record.
@@ -318,16 +346,6 @@ impl<'p> Tx<'p> {
                 .store(PageLink::new(first, 0, 0).offset() + word * 8, 0)?;
         }
         self.set_volatile(slot, 0)?;
-        for page in first + 1..first + count {
-            let state = PageState {
-                kind,
-                class: 0,
-                replicas: 0,
-                target,
-                version: 0,
-            };
-            self.start_page(page, state, false)?;
-        }
         self.link_page(first, kind, target, 0, false)
     }
 
@@ -535,14 +553,13 @@ pub(crate) fn apply(
     while at < record.len() {
         let (off, count, flags) = entry_parts(record[at]);
         at += 1;
-        for i in 0..count {
-            let value = if flags & ENTRY_ZERO != 0 {
-                0
-            } else {
-                *record.get(at + i).ok_or(Errno::EIO)?
-            };
-            step(off);
-            pool.store(off + i as u64 * 8, value)?;
+        step(off);
+        if flags & ENTRY_ZERO != 0 {
+            for i in 0..count {
+                pool.store(off + i as u64 * 8, 0)?;
+            }
+        } else {
+            pool.store_words(off, record.get(at..at + count).ok_or(Errno::EIO)?)?;
         }
         if flags & ENTRY_DURABLE != 0 {
             mark_dirty(pool, off, lsn)?;

@@ -196,7 +196,8 @@ const CONFIG: Config = Config {
 extern "C" fn init(argc: i32, argv: *const *const c_char, envp: *const *const c_char) {
     // SAFETY: these are the arguments of an .init_array function.
     let startup = unsafe { Startup::new(argc, argv, envp) };
-    if Mode::from_environment(&startup) == Ok(Mode::Off) {
+    let mode = Mode::from_environment(&startup).unwrap_or(Mode::Auto);
+    if mode == Mode::Off {
         return;
     }
     if let Some(dir) = startup.get(b"PFS_DEMO_DIR") {
@@ -216,7 +217,7 @@ extern "C" fn init(argc: i32, argv: *const *const c_char, envp: *const *const c_
     let config = Box::leak(Box::new(CONFIG));
     config.cache_dir = startup.get(b"PFS_DEMO_CACHE");
     // SAFETY: constructors run before the program has threads.
-    let started = unsafe { intercept::start(config) };
+    let started = unsafe { intercept::start_in(config, mode) };
     if startup.get(b"PFS_DEMO_VERBOSE").is_some() {
         let text = format!("{started:?}\n");
         // SAFETY: the text is valid for its length.

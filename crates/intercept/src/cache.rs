@@ -5,7 +5,7 @@
 //! executable, the same bytes come from a memory file; where that is forbidden too, the text is
 //! changed in place.
 
-use crate::image::{self, Layout};
+use crate::image::{self, Layout, Plan};
 use crate::modules::Module;
 use crate::os::{self, Fd, PAGE};
 use core::ffi::CStr;
@@ -119,28 +119,34 @@ pub(crate) fn directory(named: Option<&CStr>) -> Result<Fd> {
     Err(last)
 }
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+fn hex(value: u64) -> [u8; 16] {
+    core::array::from_fn(|i| HEX[(value >> (60 - 4 * i)) as usize & 15])
+}
+
 /// Name of the cache file of `module` at the given entry of `image::DISTANCES`.
 pub(crate) fn file_name(module: &Module, config: u64, distance_index: usize) -> Option<Name> {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut id = [0; 2 * crate::modules::BUILD_ID_MAX];
     let build_id = module.build_id.get(..module.build_id_len)?;
     for (pair, byte) in id.chunks_exact_mut(2).zip(build_id) {
         pair[0] = HEX[usize::from(byte >> 4)];
         pair[1] = HEX[usize::from(byte & 15)];
     }
-    let mut sum = [0; 16];
-    for (i, digit) in sum.iter_mut().enumerate() {
-        *digit = HEX[(config >> (60 - 4 * i)) as usize & 15];
-    }
     let which = [b'0' + distance_index as u8];
     Name::new(&[
         b"text-",
         &id[..2 * module.build_id_len],
         b"-",
-        &sum,
+        &hex(config),
         b"-",
         &which,
     ])
+}
+
+/// Name of the file that says whether the objects of identity `key` make raw system calls.
+pub(crate) fn verdict_name(key: u64, verdict: &[u8]) -> Option<Name> {
+    Name::new(&[b"raw-", &hex(key), b"-", verdict])
 }
 
 /// An open image file whose header and table are mapped for good, read-only.
@@ -151,13 +157,7 @@ pub(crate) struct Opened {
 }
 
 /// Maps head and table of `file` and checks them.
-fn open_image(
-    file: Fd,
-    len: u64,
-    module: &Module,
-    config: &crate::Config,
-    distance: isize,
-) -> Result<Opened> {
+fn open_image(file: Fd, len: u64, module: &Module, plan: &Plan, distance: isize) -> Result<Opened> {
     // The table of any module we know fits; a longer one is mapped by its real length.
     let head_len = (len.min(64 * PAGE as u64)) as usize;
     // SAFETY: a fresh private mapping.
@@ -172,7 +172,7 @@ fn open_image(
     };
     // SAFETY: just mapped, and kept; the file is only ever replaced as a whole, never changed.
     let head = unsafe { core::slice::from_raw_parts(at as *const u8, head_len) };
-    match image::check(head, len, module, &config.classes, distance) {
+    match image::check(head, len, module, plan, distance) {
         Some(layout) => Ok(Opened { file, head, layout }),
         None => {
             // SAFETY: the slice is not used any more.
@@ -187,7 +187,7 @@ pub(crate) fn open(
     dir: &Fd,
     name: &Name,
     module: &Module,
-    config: &crate::Config,
+    plan: &Plan,
     distance: isize,
 ) -> Result<Opened> {
     let file = Fd::open(Some(dir), name.as_cstr(), os::O_NOFOLLOW, 0)?;
@@ -196,7 +196,7 @@ pub(crate) fn open(
     if !regular || stat.uid != os::geteuid() || stat.mode & 0o022 != 0 {
         return Err(Errno::EACCES);
     }
-    open_image(file, stat.size, module, config, distance)
+    open_image(file, stat.size, module, plan, distance)
 }
 
 /// Writes `image` under a name of its own, then renames it to `name`.
@@ -224,11 +224,7 @@ pub(crate) fn store(dir: &Fd, name: &Name, image: &[u8]) -> Result<()> {
 }
 
 /// Puts the bytes of an image file, which cannot be mapped executable, into a memory file.
-pub(crate) fn copy_to_memory(
-    opened: &Opened,
-    module: &Module,
-    config: &crate::Config,
-) -> Result<Opened> {
+pub(crate) fn copy_to_memory(opened: &Opened, module: &Module, plan: &Plan) -> Result<Opened> {
     let layout = &opened.layout;
     let len = layout.stubs_at + layout.stubs_len;
     // SAFETY: a fresh private mapping.
@@ -243,7 +239,7 @@ pub(crate) fn copy_to_memory(
     };
     // SAFETY: the file has that length, as checked when it was opened.
     let image = unsafe { core::slice::from_raw_parts(at as *const u8, len) };
-    let copied = memory(image, module, config, layout.distance);
+    let copied = memory(image, module, plan, layout.distance);
     // SAFETY: the slice is not used any more.
     unsafe { os::unmap(at, len) };
     copied
@@ -253,10 +249,10 @@ pub(crate) fn copy_to_memory(
 pub(crate) fn memory(
     image: &[u8],
     module: &Module,
-    config: &crate::Config,
+    plan: &Plan,
     distance: isize,
 ) -> Result<Opened> {
     let file = Fd::memory(c"pil4dfs-text")?;
     file.write_all(image)?;
-    open_image(file, image.len() as u64, module, config, distance)
+    open_image(file, image.len() as u64, module, plan, distance)
 }

@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 const CHILD: u64 = 8;
 const VFORK_CHILDREN: u64 = 0x8888_8888_8888_8888;
 const CLONE_VM: usize = 0x100;
-const CLONE_SETTLS: usize = 0x8_0000;
+const CLONE_VFORK: usize = 0x4000;
 
 /// What a clone call makes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,9 +19,9 @@ const CLONE_SETTLS: usize = 0x8_0000;
 pub enum CloneKind {
     /// A process with a copy of the memory.
     Fork = 1,
-    /// A process that shares memory and thread block until it calls exec or exits.
+    /// A process that shares memory and thread block while the parent thread waits.
     Vfork = 2,
-    /// A thread, or what else has shared memory and a thread block of its own.
+    /// A thread, or what else shares memory with a parent that goes on.
     Thread = 3,
 }
 
@@ -37,13 +37,13 @@ fn kind_of(call: usize, args: &[usize; 6]) -> CloneKind {
         nr::CLONE => args[0],
         // The flags are the first word of the structure. A wild pointer is the kernel's to refuse.
         nr::CLONE3 => sys::uaccess::load::<u64>(args[0]).unwrap_or(0) as usize,
-        nr::VFORK => CLONE_VM,
+        nr::VFORK => CLONE_VM | CLONE_VFORK,
         _ => 0,
     };
-    match (flags & CLONE_VM != 0, flags & CLONE_SETTLS != 0) {
+    match (flags & CLONE_VM != 0, flags & CLONE_VFORK != 0) {
         (false, _) => CloneKind::Fork,
-        (true, false) => CloneKind::Vfork,
-        (true, true) => CloneKind::Thread,
+        (true, true) => CloneKind::Vfork,
+        (true, false) => CloneKind::Thread,
     }
 }
 
@@ -89,6 +89,7 @@ pub(crate) fn after(frame: &Frame) {
             CHILDREN.store(0, Ordering::Relaxed);
             crate::set_filter(false);
             crate::hookstack::after_fork();
+            crate::sud::arm();
             if let Some(config) = config {
                 (config.child_after_fork)();
             }
@@ -99,6 +100,6 @@ pub(crate) fn after(frame: &Frame) {
                 (config.child_of_vfork)();
             }
         }
-        CloneKind::Thread => {}
+        CloneKind::Thread => crate::sud::arm(),
     }
 }

@@ -60,7 +60,6 @@ fn handle(frame: &mut Frame) -> usize {
                 nr: frame.nr,
                 args: frame.args,
             };
-            signals::protect_alternate_stack(frame);
             if let Some(result) = own(&call) {
                 frame.result = result;
                 return ACTION_DONE;

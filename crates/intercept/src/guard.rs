@@ -54,14 +54,17 @@ pub fn with_hook<R>(body: impl FnOnce() -> R) -> R {
     impl Drop for Leave {
         fn drop(&mut self) {
             if self.0 {
-                tls::block().depth.store(0, Ordering::Relaxed);
+                let block = tls::block();
+                block.depth.store(0, Ordering::Relaxed);
                 crate::signals::flush();
+                block.selector.store(1, Ordering::Relaxed);
             }
         }
     }
     let block = tls::block();
     let outer = block.depth.load(Ordering::Relaxed) == 0;
     block.depth.store(1, Ordering::Relaxed);
+    block.selector.store(0, Ordering::Relaxed);
     let _leave = Leave(outer);
     body()
 }

@@ -9,7 +9,7 @@ use crate::classes::{Class, ClassTable};
 use crate::modules::{BUILD_ID_MAX, Module};
 use crate::os::PAGE;
 
-/// Raised whenever an image of before would no longer do.
+/// Layout of header and table.
 pub(crate) const IMAGE_VERSION: u32 = 1;
 const MAGIC: [u8; 8] = *b"PIL4TEXT";
 /// Distances from the text's start to the stubs, tried in this order. Far from where libraries
@@ -23,7 +23,7 @@ pub(crate) struct Header {
     magic: [u8; 8],
     version: u32,
     header_len: u32,
-    /// FNV of the class table and of this crate's version.
+    /// [`Plan::sum`].
     config: u64,
     build_id: [u8; BUILD_ID_MAX],
     build_id_len: u64,
@@ -72,19 +72,33 @@ pub(crate) struct Layout {
     pub(crate) refused_count: usize,
 }
 
-pub(crate) fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    })
-}
-
-/// Identifies the class table and the code that made an image.
-pub(crate) fn config_sum(classes: &ClassTable) -> u64 {
-    let mut hash = fnv(env!("CARGO_PKG_VERSION").as_bytes());
-    for class in classes {
-        hash = (hash ^ *class as u64).wrapping_mul(0x100_0000_01b3);
+pub(crate) const fn fnv(bytes: &[u8]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325;
+    let mut i = 0;
+    while i < bytes.len() {
+        hash = (hash ^ bytes[i] as u64).wrapping_mul(0x100_0000_01b3);
+        i += 1;
     }
     hash
+}
+
+/// What an image is made for.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) classes: &'static ClassTable,
+    /// Rewrite every system call, for Syscall User Dispatch.
+    pub(crate) every: bool,
+}
+
+impl Plan {
+    /// Identifies the plan and the code that made an image.
+    pub(crate) fn sum(&self) -> u64 {
+        let mut hash = arch::SOURCE_SUM ^ u64::from(self.every);
+        for class in self.classes {
+            hash = (hash ^ *class as u64).wrapping_mul(0x100_0000_01b3);
+        }
+        hash
+    }
 }
 
 fn bytes_of<T: Copy>(value: &T) -> &[u8] {
@@ -101,19 +115,35 @@ pub(crate) fn build(
     module: &Module,
     text: &[u8],
     data: &[(u64, &[u8])],
-    classes: &ClassTable,
+    plan: &Plan,
     distance: isize,
 ) -> Option<Vec<u8>> {
     let va = module.text as u64;
-    let found = arch::analyse(text, va, data, classes);
+    let found = arch::analyse(text, va, data, plan.classes, plan.every);
     let stubs_va = va.wrapping_add_signed(distance as i64);
     let mut patched = text.to_vec();
     // The cells follow the stubs, whose length is not known before they are written: two rounds.
-    let emitted = arch::emit(&mut patched, va, &found.sites, classes, stubs_va, stubs_va)?;
+    let emitted = arch::emit(
+        &mut patched,
+        va,
+        &found.sites,
+        plan.classes,
+        stubs_va,
+        stubs_va,
+        plan.every,
+    )?;
     let stubs_len = emitted.code.len().next_multiple_of(PAGE).max(PAGE);
     patched.copy_from_slice(text);
     let cells_va = stubs_va + stubs_len as u64;
-    let emitted = arch::emit(&mut patched, va, &found.sites, classes, stubs_va, cells_va)?;
+    let emitted = arch::emit(
+        &mut patched,
+        va,
+        &found.sites,
+        plan.classes,
+        stubs_va,
+        cells_va,
+        plan.every,
+    )?;
     let mut table = Vec::with_capacity(found.sites.len() * RECORD);
     for (site, placed) in found.sites.iter().zip(&emitted.placed) {
         let mut record = SiteRecord {
@@ -139,14 +169,14 @@ pub(crate) fn build(
         magic: MAGIC,
         version: IMAGE_VERSION,
         header_len: size_of::<Header>() as u32,
-        config: config_sum(classes),
+        config: plan.sum(),
         build_id: module.build_id,
         build_id_len: module.build_id_len as u64,
         text_len: text.len() as u64,
         distance: distance as i64,
         stubs_len: stubs_len as u64,
         site_count: found.sites.len() as u64,
-        refused_count: refused_files(&found.refused, classes),
+        refused_count: refused_files(&found.refused, plan.classes),
         total_len: total as u64,
         table_sum: fnv(&table),
         header_sum: 0,
@@ -176,7 +206,7 @@ pub(crate) fn check(
     image: &[u8],
     file_len: u64,
     module: &Module,
-    classes: &ClassTable,
+    plan: &Plan,
     distance: isize,
 ) -> Option<Layout> {
     let raw = image.get(..size_of::<Header>())?;
@@ -190,7 +220,7 @@ pub(crate) fn check(
         && header.version == IMAGE_VERSION
         && header.header_len as usize == size_of::<Header>()
         && header.header_sum == fnv(bytes_of(&unsigned))
-        && header.config == config_sum(classes)
+        && header.config == plan.sum()
         && header.build_id == module.build_id
         && header.build_id_len == module.build_id_len as u64
         && header.text_len == module.text_len as u64

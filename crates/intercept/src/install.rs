@@ -2,10 +2,10 @@
 
 use crate::arch::{self, Cells};
 use crate::cache::{self, Opened, Source};
-use crate::image;
+use crate::image::{self, Plan};
 use crate::modules::{self, Module};
 use crate::os::{self, Fd, PAGE};
-use crate::{Config, Report, fdtab};
+use crate::{Report, fdtab};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use sys::{Errno, Result};
 
@@ -64,12 +64,11 @@ pub(crate) fn set_filter(open: bool) {
 ///
 /// # Safety
 /// As for [`crate::start`].
-pub(crate) unsafe fn all(config: &'static Config, report: &mut Report) {
-    let dir = cache::directory(config.cache_dir);
+pub(crate) unsafe fn all(dir: Option<&Fd>, plan: &Plan, report: &mut Report) {
     // SAFETY: passed on.
     unsafe {
         modules::for_each(|found| {
-            match one(found, config, dir.as_ref().ok()) {
+            match one(found, plan, dir) {
                 Ok((source, sites, refused)) => report.add(found, source, sites, refused),
                 Err(errno) => report.fail(found, errno),
             };
@@ -79,11 +78,7 @@ pub(crate) unsafe fn all(config: &'static Config, report: &mut Report) {
 
 /// # Safety
 /// As for [`crate::start`].
-unsafe fn one(
-    module: &Module,
-    config: &'static Config,
-    dir: Option<&Fd>,
-) -> Result<(Source, usize, usize)> {
+unsafe fn one(module: &Module, plan: &Plan, dir: Option<&Fd>) -> Result<(Source, usize, usize)> {
     let Some((index, entry)) = INSTALLED
         .iter()
         .enumerate()
@@ -95,7 +90,7 @@ unsafe fn one(
     let mut last = Errno::ENOMEM;
     for which in 0..image::DISTANCES.len() {
         // SAFETY: passed on.
-        match unsafe { at_distance(module, config, dir, which, entry) } {
+        match unsafe { at_distance(module, plan, dir, which, entry) } {
             Ok(done) => return Ok(done),
             // The place for the stubs is taken: the next distance.
             Err(Errno::EEXIST) => last = Errno::EEXIST,
@@ -109,7 +104,7 @@ unsafe fn one(
 /// As for [`crate::start`].
 unsafe fn at_distance(
     module: &Module,
-    config: &'static Config,
+    plan: &Plan,
     dir: Option<&Fd>,
     which: usize,
     entry: &Installed,
@@ -117,17 +112,20 @@ unsafe fn at_distance(
     let distance = image::DISTANCES[which];
     // SAFETY: the text of a loaded module is mapped and readable.
     let text = unsafe { core::slice::from_raw_parts(module.text as *const u8, module.text_len) };
-    let name = cache::file_name(module, image::config_sum(&config.classes), which);
+    let name = cache::file_name(module, plan.sum(), which);
     if let (Some(dir), Some(name)) = (dir, &name)
-        && let Ok(opened) = cache::open(dir, name, module, config, distance)
+        && let Ok(opened) = cache::open(dir, name, module, plan, distance)
         && image::matches(opened.head, &opened.layout, text)
     {
+        if opened.layout.site_count == 0 {
+            return Ok(done(Source::CacheFile, &opened));
+        }
         // SAFETY: passed on.
         match unsafe { place(module, &opened, entry) } {
             Ok(()) => return Ok(done(Source::CacheFile, &opened)),
             // Not to be mapped executable (noexec): the same bytes from memory.
             Err(Errno::EPERM | Errno::EACCES) => {
-                if let Ok(copied) = cache::copy_to_memory(&opened, module, config)
+                if let Ok(copied) = cache::copy_to_memory(&opened, module, plan)
                     // SAFETY: passed on.
                     && unsafe { place(module, &copied, entry) }.is_ok()
                 {
@@ -139,12 +137,11 @@ unsafe fn at_distance(
     }
     // SAFETY: passed on.
     let data = unsafe { modules::data(module) };
-    let image =
-        image::build(module, text, &data, &config.classes, distance).ok_or(Errno::ENOEXEC)?;
+    let image = image::build(module, text, &data, plan, distance).ok_or(Errno::ENOEXEC)?;
     if pristine(module, text)
         && let (Some(dir), Some(name)) = (dir, &name)
         && cache::store(dir, name, &image).is_ok()
-        && let Ok(opened) = cache::open(dir, name, module, config, distance)
+        && let Ok(opened) = cache::open(dir, name, module, plan, distance)
     {
         // SAFETY: passed on.
         match unsafe { place(module, &opened, entry) } {
@@ -153,7 +150,7 @@ unsafe fn at_distance(
             Err(errno) => return Err(errno),
         }
     }
-    if let Ok(opened) = cache::memory(&image, module, config, distance) {
+    if let Ok(opened) = cache::memory(&image, module, plan, distance) {
         // SAFETY: passed on.
         match unsafe { place(module, &opened, entry) } {
             Ok(()) => return Ok(done(Source::MemoryFile, &opened)),
@@ -162,7 +159,7 @@ unsafe fn at_distance(
         }
     }
     // SAFETY: passed on.
-    unsafe { in_place(module, config, image, distance, entry) }
+    unsafe { in_place(module, plan, image, distance, entry) }
 }
 
 fn done(source: Source, opened: &Opened) -> (Source, usize, usize) {
@@ -199,14 +196,17 @@ fn pristine(module: &Module, text: &[u8]) -> bool {
 }
 
 fn cells() -> Cells {
-    let block = arch::thread_block();
+    let block = arch::thread_block().wrapping_sub(arch::thread_pointer());
+    let offset = |field: usize| block.wrapping_add(field);
     Cells {
         filter: fdtab::filter(),
         gate: arch::gate(),
         clone_pre: arch::gate_clone_pre(),
         clone_post: arch::gate_clone_post(),
-        clone_mode: (block + crate::tls::CLONE_MODE).wrapping_sub(arch::thread_pointer()),
+        clone_mode: offset(crate::tls::CLONE_MODE),
         classes: crate::config().map_or(0, |config| config.classes.as_ptr() as usize),
+        selector: offset(crate::tls::SELECTOR),
+        native: arch::native(),
         maps: MAPS_ACTIVE.as_ptr() as usize,
         gate_path: arch::gate_path(),
         gate_path_at: arch::gate_path_at(),
@@ -303,14 +303,14 @@ fn publish(
 /// As for [`crate::start`].
 unsafe fn in_place(
     module: &Module,
-    config: &'static Config,
+    plan: &Plan,
     image: Vec<u8>,
     distance: isize,
     entry: &Installed,
 ) -> Result<(Source, usize, usize)> {
     let image: &'static [u8] = image.leak();
-    let layout = image::check(image, image.len() as u64, module, &config.classes, distance)
-        .ok_or(Errno::ENOEXEC)?;
+    let layout =
+        image::check(image, image.len() as u64, module, plan, distance).ok_or(Errno::ENOEXEC)?;
     let stubs = module.text.wrapping_add_signed(distance);
     let (read, write, exec) = (os::PROT_READ, os::PROT_WRITE, os::PROT_EXEC);
     let flags = os::MAP_PRIVATE | os::MAP_ANONYMOUS | os::MAP_FIXED_NOREPLACE;

@@ -41,8 +41,10 @@ mod install;
 mod modules;
 mod os;
 pub mod paths;
+mod raw;
 mod report;
 mod signals;
+mod sud;
 mod tls;
 
 pub use alloc::HostAlloc;
@@ -90,6 +92,8 @@ pub enum Mode {
     Auto,
     /// Rewriting only.
     Rewrite,
+    /// Rewriting, and Syscall User Dispatch for whatever else makes system calls.
+    RewriteSud,
     /// Not at all.
     Off,
 }
@@ -103,6 +107,7 @@ impl Mode {
         match value.to_bytes() {
             b"" | b"auto" => Ok(Mode::Auto),
             b"rewrite" => Ok(Mode::Rewrite),
+            b"rewrite+sud" => Ok(Mode::RewriteSud),
             b"off" => Ok(Mode::Off),
             _ => Err(value),
         }
@@ -124,16 +129,33 @@ pub fn set_maps_active(on: bool) {
     install::set_maps_active(on);
 }
 
+/// Begins interception in [`Mode::Auto`]; see [`start_in`].
+///
+/// # Errors
+/// As for [`start_in`].
+///
+/// # Safety
+/// As for [`start_in`].
+pub unsafe fn start(config: &'static Config) -> Result<Report, Errno> {
+    // SAFETY: passed on.
+    unsafe { start_in(config, Mode::Auto) }
+}
+
 /// Begins interception. To be called once, from an `.init_array` function of the preloaded library.
 ///
 /// # Errors
-/// `EALREADY` (as `EBUSY`) on a second call, `ENOENT` if no libc was found in the process. Objects
-/// that could not be rewritten are in the [`Report`]; the program then runs on with what is left.
+/// `EBUSY` on a second call, `ENOENT` if no libc was found in the process, the reason of the first
+/// object if none could be rewritten. Objects that could not be rewritten are in the [`Report`];
+/// the program then runs on with what is left.
 ///
 /// # Safety
 /// No other thread may run, and nobody may load or unload objects meanwhile. `config`'s functions
 /// must be safe to call from any thread, also in the child of a fork or vfork, at any system call.
-pub unsafe fn start(config: &'static Config) -> Result<Report, Errno> {
+pub unsafe fn start_in(config: &'static Config, mode: Mode) -> Result<Report, Errno> {
+    let mut report = Report::default();
+    if mode == Mode::Off {
+        return Ok(report);
+    }
     let fresh = core::ptr::from_ref(config).cast_mut();
     let null = core::ptr::null_mut();
     if CONFIG
@@ -145,15 +167,27 @@ pub unsafe fn start(config: &'static Config) -> Result<Report, Errno> {
     arch::prepare();
     std::panic::set_hook(Box::new(|_| ()));
     signals::start();
-    let mut report = Report::default();
+    let dir = cache::directory(config.cache_dir).ok();
+    let wants_sud = match mode {
+        Mode::RewriteSud => true,
+        // SAFETY: passed on.
+        Mode::Auto => unsafe { raw::is_present(dir.as_ref(), &config.classes) },
+        Mode::Rewrite | Mode::Off => false,
+    };
+    let plan = image::Plan {
+        classes: &config.classes,
+        every: wants_sud && sud::is_supported(),
+    };
     // SAFETY: passed on.
-    unsafe { install::all(config, &mut report) };
-    if report.modules().any(|module| module.result.is_ok()) {
-        Ok(report)
-    } else {
-        Err(report
+    unsafe { install::all(dir.as_ref(), &plan, &mut report) };
+    if !report.modules().any(|module| module.result.is_ok()) {
+        return Err(report
             .modules()
             .find_map(|module| module.result.err())
-            .unwrap_or(Errno::ENOENT))
+            .unwrap_or(Errno::ENOENT));
     }
+    if plan.every {
+        report.set_dispatch(sud::start());
+    }
+    Ok(report)
 }

@@ -53,6 +53,7 @@ const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
 const PF_X: u32 = 1;
 const PF_W: u32 = 2;
+const PF_R: u32 = 4;
 const NT_GNU_BUILD_ID: u32 = 3;
 const SEGMENTS_MAX: usize = 32;
 
@@ -76,8 +77,26 @@ pub(crate) struct Module {
 /// Calls `visit` for each object worth rewriting, at most once each.
 ///
 /// # Safety
-/// No other thread may load or unload objects meanwhile; so early in start-up only.
+/// As for [`for_each_object`].
 pub(crate) unsafe fn for_each(mut visit: impl FnMut(&Module)) {
+    // SAFETY: passed on; the object is mapped at its address.
+    unsafe {
+        for_each_object(|base, path| {
+            if is_wanted(path)
+                && let Some(module) = describe(base, path)
+            {
+                visit(&module);
+            }
+        });
+    }
+}
+
+/// Calls `visit` with load address and path of each object, the program itself first, with an empty
+/// path. The address is what the object's own addresses are relative to.
+///
+/// # Safety
+/// No other thread may load or unload objects meanwhile; so early in start-up only.
+pub(crate) unsafe fn for_each_object(mut visit: impl FnMut(usize, &'static CStr)) {
     let debug: *const usize;
     // SAFETY: reads the global offset table; a missing weak symbol reads as null.
     unsafe {
@@ -98,22 +117,17 @@ pub(crate) unsafe fn for_each(mut visit: impl FnMut(&Module)) {
         }
         // SAFETY: names are terminated and live as long as the object, which is never unloaded.
         let path: &'static CStr = unsafe { CStr::from_ptr(map.name) };
-        let name = path
-            .to_bytes()
-            .rsplit(|&b| b == b'/')
-            .next()
-            .unwrap_or_default();
-        if !is_wanted(name) {
-            continue;
-        }
-        // SAFETY: the object is mapped at its address.
-        if let Some(module) = unsafe { describe(map.address, path) } {
-            visit(&module);
-        }
+        visit(map.address, path);
     }
 }
 
-fn is_wanted(name: &[u8]) -> bool {
+/// Is this one of the objects that are rewritten?
+pub(crate) fn is_wanted(path: &CStr) -> bool {
+    let name = path
+        .to_bytes()
+        .rsplit(|&b| b == b'/')
+        .next()
+        .unwrap_or_default();
     const EXACT: [&[u8]; 4] = [
         b"libc.so.6",
         b"ld-linux-x86-64.so.2",
@@ -170,20 +184,50 @@ pub(crate) unsafe fn describe(base: usize, path: &'static CStr) -> Option<Module
         text_len: (text.memory_len as usize + slack).next_multiple_of(PAGE),
         text_offset: text.offset - slack as u64,
     };
-    for note in segments.iter().filter(|s| s.kind == PT_NOTE) {
-        // SAFETY: notes of a loaded object lie in its readable segments.
-        let bytes = unsafe {
-            let start = (base + note.va as usize) as *const u8;
-            core::slice::from_raw_parts(start, note.memory_len as usize)
-        };
-        if let Some(id) = build_id(bytes, note.align.max(4) as usize) {
-            module.build_id_len = id.len().min(BUILD_ID_MAX);
-            let len = module.build_id_len;
-            module.build_id[..len].copy_from_slice(&id[..len]);
-            return Some(module);
-        }
-    }
-    None
+    // SAFETY: passed on.
+    let id = unsafe { build_id_of(base, segments) }?;
+    module.build_id_len = id.len().min(BUILD_ID_MAX);
+    let len = module.build_id_len;
+    module.build_id[..len].copy_from_slice(&id[..len]);
+    Some(module)
+}
+
+/// The build-id of the object whose addresses are relative to `base`.
+///
+/// # Safety
+/// `segments` must be those of that object.
+pub(crate) unsafe fn build_id_of(base: usize, segments: &[Segment]) -> Option<&'static [u8]> {
+    segments
+        .iter()
+        .filter(|s| s.kind == PT_NOTE)
+        .find_map(|note| {
+            // SAFETY: notes of a loaded object lie in its readable segments.
+            let bytes = unsafe {
+                let start = (base + note.va as usize) as *const u8;
+                core::slice::from_raw_parts(start, note.memory_len as usize)
+            };
+            build_id(bytes, note.align.max(4) as usize)
+        })
+}
+
+/// The executable parts of the object whose addresses are relative to `base`.
+///
+/// # Safety
+/// `segments` must be those of that object, which must stay loaded while the slices are used.
+pub(crate) unsafe fn executable(
+    base: usize,
+    segments: &[Segment],
+) -> impl Iterator<Item = &'static [u8]> {
+    segments
+        .iter()
+        .filter(|s| s.kind == PT_LOAD && s.flags & (PF_X | PF_R) == PF_X | PF_R)
+        .map(move |s| {
+            // SAFETY: an executable segment is mapped, and readable, for its file length.
+            unsafe {
+                let start = (base + s.va as usize) as *const u8;
+                core::slice::from_raw_parts(start, s.file_len as usize)
+            }
+        })
 }
 
 fn build_id(mut notes: &[u8], align: usize) -> Option<&[u8]> {

@@ -79,6 +79,21 @@ impl Fd {
         })
     }
 
+    /// Device, inode, size and time of last change, in nanoseconds.
+    pub(crate) fn identity(&self) -> Result<[u64; 4]> {
+        let mut raw = [0u64; 18];
+        // SAFETY: as in `stat`.
+        unsafe { syscall!(nr::FSTAT, self.0, raw.as_mut_ptr())? };
+        let changed = raw[13].wrapping_mul(1_000_000_000).wrapping_add(raw[14]);
+        Ok([raw[0], raw[1], raw[6], changed])
+    }
+
+    /// Is there a file `name` in this directory?
+    pub(crate) fn has(&self, name: &CStr) -> bool {
+        // SAFETY: the name is terminated and outlives the call.
+        unsafe { syscall!(nr::FACCESSAT, self.0, name.as_ptr(), 0) }.is_ok()
+    }
+
     pub(crate) fn write_all(&self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             // SAFETY: the buffer is valid for its length.
@@ -143,6 +158,25 @@ pub(crate) fn anonymous(len: usize) -> Result<usize> {
             None,
         )
     }
+}
+
+/// An entry of the kernel's auxiliary vector (`getauxval(3)`).
+pub(crate) fn auxiliary(kind: usize) -> Option<usize> {
+    const PR_GET_AUXV: usize = 0x4155_5856;
+    let mut words = [0usize; 128];
+    let len = size_of_val(&words);
+    // SAFETY: the buffer is valid for its length.
+    let got = unsafe {
+        syscall!(nr::PRCTL, PR_GET_AUXV, words.as_mut_ptr(), len, 0, 0).or_else(|_| {
+            let file = Fd::open(None, c"/proc/self/auxv", 0, 0)?;
+            syscall!(nr::READ, file.0, words.as_mut_ptr(), len)
+        })
+    };
+    got.ok()?;
+    words
+        .chunks_exact(2)
+        .find(|pair| pair[0] == kind)
+        .map(|pair| pair[1])
 }
 
 pub(crate) fn getpid() -> u32 {

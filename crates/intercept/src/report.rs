@@ -21,6 +21,7 @@ pub struct ModuleReport {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Report {
     modules: [Option<ModuleReport>; crate::install::MODULES_MAX],
+    dispatch: Option<Result<(), Errno>>,
 }
 
 impl Report {
@@ -35,6 +36,15 @@ impl Report {
             && self
                 .modules()
                 .all(|module| module.result.is_ok() && module.refused == 0)
+    }
+
+    /// Syscall User Dispatch: `None` if it was not wanted or the kernel lacks it.
+    pub fn user_dispatch(&self) -> Option<Result<(), Errno>> {
+        self.dispatch
+    }
+
+    pub(crate) fn set_dispatch(&mut self, result: Result<(), Errno>) {
+        self.dispatch = Some(result);
     }
 
     pub(crate) fn add(

@@ -8,8 +8,8 @@
 
 use crate::arch::context::Context;
 use crate::arch::frame::Frame;
-use crate::{Call, arch, guard, hookstack, nr, os, tls};
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::{Call, arch, guard, hookstack, nr, os, sud, tls};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use sys::{Errno, syscall, uaccess};
 
 const SIGNALS: usize = 64;
@@ -42,6 +42,15 @@ const fn bit(signal: usize) -> u64 {
 const FAULTS: u64 = bit(SIGSEGV) | bit(SIGBUS);
 /// Signals an instruction raises; they are never deferred.
 const SYNCHRONOUS: u64 = FAULTS | bit(SIGILL) | bit(SIGTRAP) | bit(SIGFPE) | bit(SIGSYS);
+
+/// Signals that always have the wrapper and are never really blocked.
+fn always_ours() -> u64 {
+    if sud::is_active() {
+        FAULTS | bit(SIGSYS)
+    } else {
+        FAULTS
+    }
+}
 
 /// `struct kernel_sigaction` on x86-64.
 type RawAction = [usize; 4];
@@ -103,9 +112,9 @@ fn set_kernel_action(signal: usize, new: Option<&RawAction>) -> sys::Result<RawA
 
 /// The action the kernel gets when the program wants `wanted`.
 fn kernel_action(signal: usize, wanted: &RawAction) -> RawAction {
-    let fault = FAULTS & bit(signal) != 0;
+    let fault = always_ours() & bit(signal) != 0;
     let mut action = *wanted;
-    action[MASK] &= !(FAULTS as usize);
+    action[MASK] &= !(always_ours() as usize);
     if wanted[HANDLER] > SIG_IGN {
         action[HANDLER] = wrapper_address();
         action[FLAGS] = (wanted[FLAGS] | SA_SIGINFO) & !SA_RESETHAND;
@@ -118,7 +127,8 @@ fn kernel_action(signal: usize, wanted: &RawAction) -> RawAction {
     } else {
         return action;
     }
-    if action[FLAGS] & SA_RESTORER == 0 {
+    // Under Syscall User Dispatch only our own restorer may make its call.
+    if action[FLAGS] & SA_RESTORER == 0 || sud::is_active() {
         action[FLAGS] |= SA_RESTORER;
         action[RESTORER] = arch::restorer();
     }
@@ -150,8 +160,37 @@ pub(crate) fn start() {
     debug_assert!(done.is_ok());
 }
 
+/// Takes over SIGSYS, for `sud`. The handlers the program has set so far get our restorer.
+pub(crate) fn take_sigsys() -> sys::Result<()> {
+    let old = set_kernel_action(SIGSYS, None)?;
+    if let Some(entry) = ACTIONS.get(SIGSYS) {
+        entry.write(&old);
+    }
+    let action = [
+        wrapper_address(),
+        SA_SIGINFO | SA_ONSTACK | SA_NODEFER | SA_RESTORER,
+        arch::restorer(),
+        // Nothing may come between the trap and the change of course.
+        DEFER_SET as usize,
+    ];
+    set_kernel_action(SIGSYS, Some(&action))?;
+    // SAFETY: unblocks a signal; the set is a live constant.
+    unsafe {
+        syscall!(
+            nr::RT_SIGPROCMASK,
+            SIG_UNBLOCK,
+            &raw const SIGSYS_SET,
+            0,
+            SET_BYTES
+        )
+    }
+    .map(drop)
+}
+
+static SIGSYS_SET: u64 = bit(SIGSYS);
 static FAULT_SET: u64 = FAULTS;
-static DEFER_SET: u64 = !SYNCHRONOUS;
+/// Blocked while signals are deferred. The gate uses it too.
+pub(crate) static DEFER_SET: u64 = !SYNCHRONOUS;
 
 fn tell(result: Result<(), Errno>) -> isize {
     result.map_or_else(Errno::as_ret, |()| 0)
@@ -244,11 +283,11 @@ unsafe fn change_mask(how: usize, new: usize, old: usize) -> Result<(), Errno> {
     if block.deferred.load(Ordering::Relaxed) != 0 {
         former = block.saved_mask.load(Ordering::Relaxed);
         if let Some(set) = set {
-            let mask = combined(how, former, set & !FAULTS).ok_or(Errno::EINVAL)?;
+            let mask = combined(how, former, set & !always_ours()).ok_or(Errno::EINVAL)?;
             block.saved_mask.store(mask, Ordering::Relaxed);
         }
     } else {
-        let visible = set.map(|set| set & !FAULTS);
+        let visible = set.map(|set| set & !always_ours());
         let at = visible
             .as_ref()
             .map_or(0, |set| core::ptr::from_ref(set) as usize);
@@ -257,12 +296,12 @@ unsafe fn change_mask(how: usize, new: usize, old: usize) -> Result<(), Errno> {
     }
     // A vfork child has a mask of its own, but this word is its parent's.
     if let Some(set) = set.filter(|_| !guard::in_vfork_child()) {
-        let hidden = combined(how, hidden, set & FAULTS).ok_or(Errno::EINVAL)?;
+        let hidden = combined(how, hidden, set & always_ours()).ok_or(Errno::EINVAL)?;
         block.hidden_mask.store(hidden, Ordering::Relaxed);
     }
     if old != 0 {
         // SAFETY: the program asked for the old mask there.
-        unsafe { uaccess::store(old, former & !FAULTS | hidden)? };
+        unsafe { uaccess::store(old, former & !always_ours() | hidden)? };
     }
     Ok(())
 }
@@ -303,9 +342,13 @@ unsafe extern "C-unwind" fn wrapper(signal: i32, info: *mut u8, context: *mut u8
         if fault && unsafe { repaired(context, in_hook) } {
             return;
         }
+        // SAFETY: as above.
+        if number == SIGSYS && unsafe { sud::redirect(info, context) } {
+            return;
+        }
     } else if in_hook {
         // SAFETY: as above.
-        unsafe { defer(number, info, Context::new(context)) };
+        sud::allowed(|| unsafe { defer(number, info, Context::new(context)) });
         return;
     }
     // SAFETY: as above.
@@ -391,22 +434,23 @@ unsafe fn deliver(signal: i32, info: *mut u8, context: *mut u8) {
     let from_kernel = unsafe { info.add(8).cast::<i32>().read() } > 0;
     match action[HANDLER] {
         SIG_IGN if !from_kernel => {}
-        SIG_DFL | SIG_IGN => take_default(number, info, from_kernel),
+        SIG_DFL | SIG_IGN => sud::allowed(|| take_default(number, info, from_kernel)),
         handler => {
             if action[FLAGS] & SA_RESETHAND != 0 {
                 let default = [SIG_DFL, 0, 0, 0];
                 entry.write(&default);
-                let done = set_kernel_action(number, Some(&kernel_action(number, &default)));
+                let action = kernel_action(number, &default);
+                let done = sud::allowed(|| set_kernel_action(number, Some(&action)));
                 debug_assert!(done.is_ok());
             }
             // SAFETY: the context of the running handler.
             let moved = unsafe { Context::new(context).show_original() };
             // SAFETY: the program gave this address as a handler for these arguments.
-            unsafe {
+            sud::program(|| unsafe {
                 let call: unsafe extern "C-unwind" fn(i32, *mut u8, *mut u8) =
                     core::mem::transmute(handler);
                 call(signal, info, context);
-            }
+            });
             if let Some(moved) = moved {
                 // SAFETY: the same context as before.
                 unsafe { Context::new(context).undo(&moved) };
@@ -457,34 +501,4 @@ pub(crate) unsafe fn hook_sigaltstack(call: &Call) -> isize {
             .store(if off { 0 } else { len as u64 }, Ordering::Relaxed);
     }
     done
-}
-
-/// When the program's stack is its alternate signal stack, a signal in the hook would overwrite
-/// it, because the kernel sees the hook stack: blocks signals for the hook.
-#[inline]
-pub(crate) fn protect_alternate_stack(frame: &Frame) {
-    let block = tls::block();
-    let len = block.alternate_len.load(Ordering::Relaxed);
-    let start = block.alternate_start.load(Ordering::Relaxed);
-    if (frame.sp as u64).wrapping_sub(start) >= len || block.deferred.load(Ordering::Relaxed) != 0 {
-        return;
-    }
-    let former = AtomicU64::new(0);
-    // SAFETY: both sets are live.
-    let done = unsafe {
-        let set = &raw const DEFER_SET;
-        syscall!(
-            nr::RT_SIGPROCMASK,
-            SIG_BLOCK,
-            set,
-            former.as_ptr(),
-            SET_BYTES
-        )
-    };
-    if done.is_ok() {
-        block
-            .saved_mask
-            .store(former.load(Ordering::Relaxed), Ordering::Relaxed);
-        block.deferred.store(1, Ordering::Relaxed);
-    }
 }

@@ -31,7 +31,9 @@ pub(crate) struct Block {
     pub(crate) alternate_len: AtomicU64,
     /// 1 in a hook whose call the kernel has already refused with `ENOENT`.
     pub(crate) refused: AtomicU64,
-    pad: [u64; 6],
+    /// Byte 0 is the thread's selector for Syscall User Dispatch: 0 in hooks, 1 outside.
+    pub(crate) selector: AtomicU64,
+    pad: [u64; 5],
     words: [AtomicU64; WORD_COUNT],
 }
 
@@ -40,7 +42,10 @@ pub(crate) const STACK_TOP: usize = core::mem::offset_of!(Block, stack_top);
 pub(crate) const CLONE_MODE: usize = core::mem::offset_of!(Block, clone_mode);
 pub(crate) const DEFERRED: usize = core::mem::offset_of!(Block, deferred);
 pub(crate) const SAVED_MASK: usize = core::mem::offset_of!(Block, saved_mask);
+pub(crate) const ALTERNATE_START: usize = core::mem::offset_of!(Block, alternate_start);
+pub(crate) const ALTERNATE_LEN: usize = core::mem::offset_of!(Block, alternate_len);
 pub(crate) const REFUSED: usize = core::mem::offset_of!(Block, refused);
+pub(crate) const SELECTOR: usize = core::mem::offset_of!(Block, selector);
 pub(crate) const SIZE: usize = size_of::<Block>();
 
 /// The calling thread's block.

@@ -15,6 +15,7 @@ struct Demo {
     backing: tempfile::TempDir,
     /// Let the gate judge paths.
     filter: bool,
+    mode: &'static str,
 }
 
 impl Demo {
@@ -24,6 +25,14 @@ impl Demo {
         Demo {
             backing,
             filter: false,
+            mode: "auto",
+        }
+    }
+
+    fn dispatched() -> Demo {
+        Demo {
+            mode: "rewrite+sud",
+            ..Demo::new()
         }
     }
 
@@ -41,6 +50,7 @@ impl Demo {
             .args(arguments)
             .env("LD_PRELOAD", examples().join("libdemo_preload.so"))
             .env("PFS_DEMO_DIR", self.backing.path())
+            .env("D_IL_MODE", self.mode)
             .envs(self.filter.then_some(("PFS_DEMO_FILTER", "1")))
             .output()
             .unwrap()
@@ -78,6 +88,7 @@ macro_rules! victims {
         fn $name() {
             Demo::new().victim($what);
             Demo::filtered().victim($what);
+            Demo::dispatched().victim($what);
         }
     )*};
 }
@@ -189,6 +200,31 @@ fn library_needs_libc_and_the_linker_only() {
     }
 }
 
+/// System calls that are not libc's are found and served where the kernel has user dispatch.
+#[test]
+fn raw_calls_are_served() {
+    let demo = Demo::new();
+    let victim = examples().join("raw_victim");
+    for mode in ["rewrite+sud", "auto"] {
+        let out = Command::new("timeout")
+            .arg("60")
+            .arg(&victim)
+            .env("LD_PRELOAD", examples().join("libdemo_preload.so"))
+            .env("PFS_DEMO_DIR", demo.backing.path())
+            .env("PFS_DEMO_VERBOSE", "1")
+            .env("D_IL_MODE", mode)
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&out.stderr);
+        if !stderr.contains("dispatch: Some(Ok") {
+            assert!(stderr.contains("dispatch: None"), "{stderr}");
+            continue;
+        }
+        assert!(out.status.success(), "{mode}: {stderr}");
+        assert_eq!(out.stdout, b"ok\n");
+    }
+}
+
 /// An image that is damaged, foreign or readable by others is not used; the program runs on.
 #[test]
 fn cache_is_trusted_only_when_private() {
@@ -215,18 +251,20 @@ fn cache_is_trusted_only_when_private() {
     source(&run(), "result: Ok(CacheFile)");
     let mode = std::fs::metadata(&cache).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
-    for entry in std::fs::read_dir(&cache).unwrap() {
-        let path = entry.unwrap().path();
+    let images = || {
+        let entries = std::fs::read_dir(&cache)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.to_str().unwrap().contains("/text-"))
+    };
+    for path in images() {
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[100] ^= 1;
         std::fs::write(&path, &bytes).unwrap();
     }
     source(&run(), "result: Ok(NewCacheFile)");
-    for entry in std::fs::read_dir(&cache).unwrap() {
-        let file = std::fs::File::options()
-            .write(true)
-            .open(entry.unwrap().path())
-            .unwrap();
+    for path in images() {
+        let file = std::fs::File::options().write(true).open(path).unwrap();
         file.set_len(8192).unwrap();
     }
     source(&run(), "result: Ok(NewCacheFile)");

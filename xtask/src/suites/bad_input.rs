@@ -120,9 +120,9 @@ pub(crate) fn bad_input(context: &Context) -> Result<Suite, Failure> {
     Ok(suite)
 }
 
-/// Exit code 1 and one line, which is not a panic.
+/// Exit code 1 and one line on stderr, which is not a panic. The original's commands say on stdout what they attempt.
 fn refused(done: &Done) -> Result<(), String> {
-    let text = format!("{}{}", done.stdout, done.stderr);
+    let text = &done.stderr;
     if done.code != 1 {
         return Err(format!("{}: {}", done.ending(), text.trim()));
     }

@@ -8,6 +8,7 @@ use super::cursor::{Cursor, zero_out};
 use crate::inode::word;
 use crate::map::file::File;
 use crate::map::{BLOCK, Spot};
+use core::sync::atomic::Ordering;
 use engine::BlockPtr;
 use sys::{Errno, Result};
 
@@ -252,18 +253,11 @@ pub(crate) fn touch_atime(file: &File<'_>) {
         let changed = (file.load(word::MTIME)? as i64).max(file.load(word::CTIME)? as i64);
         Ok(atime <= changed || file.pool.now_ns().saturating_sub(atime) >= ATIME_AGE_NS)
     };
-    if stale() == Ok(true) {
-        set_atime(file);
+    if stale() == Ok(true)
+        && let Ok(atime) = file.pool.word(file.at(word::ATIME))
+    {
+        // A plain store: a reader must not wait for the inode's lock, and an access time that is
+        // lost with the arena is of no consequence.
+        atime.store(file.pool.now_ns() as u64, Ordering::Release);
     }
-}
-
-#[cold]
-fn set_atime(file: &File<'_>) {
-    let set = || -> Result<u64> {
-        let mut tx = file.tx()?;
-        tx.set(file.at(word::ATIME), file.pool.now_ns() as u64)?;
-        tx.commit()
-    };
-    // The reader has its data: the time stays as it was.
-    set().unwrap_or_default();
 }

@@ -42,6 +42,8 @@ pub(crate) struct Rules {
     /// What is stored comes out of the file of a shared mapping: it is not copied back there, is
     /// not a new change, and never goes beyond the end.
     pub(crate) write_back: bool,
+    /// Nothing is stored once the file has another size.
+    pub(crate) only_at_size: Option<u64>,
 }
 
 impl Rules {
@@ -50,6 +52,7 @@ impl Rules {
         keep_size: false,
         drop_suid: false,
         write_back: false,
+        only_at_size: None,
     };
 }
 
@@ -60,8 +63,8 @@ struct Round<'a, 'p> {
     start: Start,
     left: usize,
     rules: Rules,
-    /// Size of the file whose last block is known to be zero behind it.
-    clean: Option<u64>,
+    /// Size of the file whose last block is known to be zero behind it, and truncations before.
+    clean: Option<(u64, u64)>,
 }
 
 /// A try's result: `None` when the file changed under it.
@@ -149,7 +152,8 @@ impl<'p> Round<'_, 'p> {
         }
         let spot = self.file.find(start / BLOCK)?;
         let first = BlockPtr(spot.at.map_or(Ok(0), |at| self.file.pool.load(at))?);
-        let tried = if in_place(self.file, first) {
+        let crosses = start / BLOCK != (start + len as u64 - 1) / BLOCK;
+        let tried = if in_place(self.file, first) && !(self.start == Start::End && crosses) {
             let tx = match held {
                 Some(tx) => tx,
                 None => self.file.tx()?,
@@ -176,6 +180,13 @@ impl<'p> Round<'_, 'p> {
         } else {
             SIZE_MAX
         };
+        if self
+            .rules
+            .only_at_size
+            .is_some_and(|expected| expected != size)
+        {
+            return Ok((start, 0));
+        }
         if start >= limit {
             return if self.rules.write_back {
                 Ok((start, 0))
@@ -197,14 +208,17 @@ impl<'p> Round<'_, 'p> {
             return Ok(true);
         }
         let gap = start > size && !size.is_multiple_of(BLOCK) && !self.rules.keep_size;
-        Ok(!trunc::is_trimming(self.file)? && (!gap || self.clean == Some(size)))
+        let cuts = trunc::cuts(self.file)?;
+        Ok(!trunc::is_trimming(self.file)? && (!gap || self.clean == Some((size, cuts))))
     }
 
     fn prepare(&mut self, size: u64, start: u64) -> Result<()> {
         trunc::finish_trim(self.file)?;
         if start > size {
-            clean_tail(self.file, size)?;
-            self.clean = Some(size);
+            let cuts = trunc::cuts(self.file)?;
+            if clean_tail(self.file, size)? {
+                self.clean = Some((size, cuts));
+            }
         }
         Ok(())
     }
@@ -274,30 +288,33 @@ pub(crate) fn touch(tx: &mut Tx<'_>, file: &File<'_>, drop_suid: bool) -> Result
     Ok(())
 }
 
-/// Zeroes what the last block of a file of `size` bytes holds beyond the end.
-pub(crate) fn clean_tail(file: &File<'_>, size: u64) -> Result<()> {
+/// Zeroes what the last block of a file of `size` bytes holds beyond the end; false if the file
+/// has another size meanwhile.
+pub(crate) fn clean_tail(file: &File<'_>, size: u64) -> Result<bool> {
     let off = size % BLOCK;
     if off == 0 {
-        return Ok(());
+        return Ok(true);
     }
-    zero_within(file, size, (BLOCK - off) as usize)
+    zero_block(file, size, (BLOCK - off) as usize, Some(size))
 }
 
 /// Zeroes bytes of one block if it holds data; the size stays.
 pub(crate) fn zero_within(file: &File<'_>, pos: u64, len: usize) -> Result<()> {
+    zero_block(file, pos, len, None).map(|_| ())
+}
+
+fn zero_block(file: &File<'_>, pos: u64, len: usize, only_at_size: Option<u64>) -> Result<bool> {
     let spot = file.find(pos / BLOCK)?;
     let pointer = BlockPtr(spot.at.map_or(Ok(0), |at| file.pool.load(at))?);
     if pointer.is_hole() || pointer.is_unwritten() {
-        return Ok(());
+        // What is stored there later is zero around it.
+        return Ok(spot.chain.holds(file.pool));
     }
     let rules = Rules {
         keep_size: true,
+        only_at_size,
         ..Rules::PLAIN
     };
     let (zeroed, _) = write_at(file, Source::Zero, Start::At(pos), len, rules)?;
-    if zeroed == len {
-        Ok(())
-    } else {
-        Err(Errno::ENOSPC)
-    }
+    Ok(zeroed == len)
 }

@@ -49,7 +49,7 @@ pub(super) fn acquire(
             return Ok(());
         };
         // A dead holder is no holder: found out before anything is refused.
-        if !buried && bury(dfs, holder)? {
+        if !buried && bury(dfs, target, holder)? {
             continue;
         }
         buried = true;
@@ -71,8 +71,13 @@ pub(super) fn acquire(
 }
 
 /// Puts the affairs of dead processes in order that may be the holder; true if there were any.
-fn bury(dfs: &Dfs, holder: Owner) -> Result<bool> {
+fn bury(dfs: &Dfs, target: &Target<'_>, holder: Owner) -> Result<bool> {
     match holder {
+        Owner::Process(slot) if process::pid(dfs.pool, slot)? == 0 => {
+            // Settled already, without this lock: its process had closed the file.
+            super::drop_of_process(dfs, target.ino, slot)?;
+            Ok(true)
+        }
         Owner::Process(slot) if !process::is_dead(dfs.pool, slot)? => Ok(false),
         Owner::Process(_) | Owner::Description(_) => Ok(dfs.reap(usize::MAX)? > 0),
     }

@@ -163,6 +163,15 @@ impl Dfs {
         Ok(ino)
     }
 
+    /// A file made by [`Dfs::tmpfile`] shall never get a name (`O_TMPFILE | O_EXCL`). It must be open.
+    pub fn never_named(&self, ino: Ino) -> Result<()> {
+        let mut tx = self.pool.tx(&[inode::lock(self.pool, ino)?])?;
+        let offset = inode::locate(self.pool, ino)?;
+        let open = tx.load(at(offset, word::OPEN))?;
+        tx.set_volatile(at(offset, word::OPEN), open & !LINKABLE)?;
+        tx.commit().map(|_| ())
+    }
+
     /// [`Dfs::make`] where the name must be new.
     fn make_only(&self, cred: &Cred<'_>, dir: Ino, name: &[u8], node: &Node<'_>) -> Result<Ino> {
         if is_dots(name) {

@@ -23,6 +23,11 @@ impl Dfs {
     /// [`Dfs::ofd_adopt_after_fork`], or to [`Dfs::fork_failed`].
     pub fn fork_prepare(&self) -> Result<ForkToken> {
         let slot = process::slot(self.pool)?;
+        let forgotten = self.pool.load(word_at(slot, proc::FORKING))? >> 48 != 0
+            && !self.forks(slot)?;
+        if forgotten {
+            self.release_deferred(slot)?;
+        }
         self.count_forks(slot, 1)?;
         Ok(ForkToken { slot })
     }
@@ -63,11 +68,15 @@ impl Dfs {
         if self.count_forks(token.slot, -1)? > 0 {
             return Ok(());
         }
-        for_each(self.pool, token.slot, |ofd, deferred| {
+        self.release_deferred(token.slot)
+    }
+
+    fn release_deferred(&self, slot: u32) -> Result<()> {
+        for_each(self.pool, slot, |ofd, deferred| {
             if !deferred {
                 return Ok(());
             }
-            match self.release_in(token.slot, ofd, false) {
+            match self.release_in(slot, ofd, false) {
                 Err(Errno::EBADF) | Ok(()) => Ok(()),
                 Err(errno) => Err(errno),
             }

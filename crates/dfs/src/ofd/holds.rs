@@ -31,7 +31,8 @@ const GONE: u64 = u64::MAX;
 const DEFERRED: u64 = 1 << 32;
 /// log2 of the slots of the first table: one page.
 const FIRST_LOG2: u16 = 9;
-/// Seconds a fork may be under way before its parent, found dead, is settled in any case.
+/// Seconds a fork may be under way: a child that was killed before it came for its parent's holds
+/// must not keep them for ever.
 const FORK_GRACE_S: u64 = 10;
 
 /// Arena offset of a word of a process.
@@ -258,9 +259,11 @@ impl Dfs {
     }
 
     /// Notes that the calling process has closed its last descriptor of a description. The last
-    /// one to let go closes it, and frees a file that has no name any more.
+    /// one to let go closes it, and frees a file that has no name any more. The process's record
+    /// locks on the file go, as with any close (`fcntl(2)`).
     pub fn ofd_release(&self, ofd: Ofd) -> Result<()> {
         let slot = process::slot(self.pool)?;
+        locks::drop_of_process(self, self.description(ofd)?.ino, slot)?;
         self.release_in(slot, ofd, true)
     }
 
@@ -283,7 +286,7 @@ impl Dfs {
         if self.description(open.ofd)?.ino != open.ino {
             return Err(Errno::EBADF);
         }
-        if own && tx.load(word_at(slot, proc::FORKING))? >> 48 != 0 {
+        if own && self.forks(slot)? {
             return self.defer(tx, slot, open.ofd);
         }
         if !remove(&mut tx, slot, open.ofd)? {
@@ -365,11 +368,14 @@ impl Dfs {
     }
 
     /// Whether a child of the process in `slot` may still be on its way to take over its holds.
-    fn forks(&self, slot: u32) -> Result<bool> {
+    #[inline]
+    pub(crate) fn forks(&self, slot: u32) -> Result<bool> {
         let forking = self.pool.load(word_at(slot, proc::FORKING))?;
-        let since = (self.pool.now_ns() / 1_000_000_000) as u64 & 0xffff_ffff_ffff;
-        let age = since.saturating_sub(forking & 0xffff_ffff_ffff);
-        Ok(forking >> 48 != 0 && age < FORK_GRACE_S)
+        if forking >> 48 == 0 {
+            return Ok(false);
+        }
+        let now = (self.pool.now_ns() / 1_000_000_000) as u64 & 0xffff_ffff_ffff;
+        Ok(now.saturating_sub(forking & 0xffff_ffff_ffff) < FORK_GRACE_S)
     }
 
     /// Lets go of everything the process in `slot` held, and of its table.

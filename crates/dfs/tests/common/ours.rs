@@ -10,6 +10,11 @@ const S_IFDIR: u32 = 0o040000;
 
 /// Makes a call; the root confines it.
 pub(crate) fn run(dfs: &Dfs, user: User, op: &Op) -> Answer {
+    run_in(dfs, dfs.root(), user, op)
+}
+
+/// Makes a call in the tree below a directory, which confines it.
+pub(crate) fn run_in(dfs: &Dfs, top: Ino, user: User, op: &Op) -> Answer {
     let cred = Cred {
         uid: user.uid,
         gid: user.uid,
@@ -17,11 +22,12 @@ pub(crate) fn run(dfs: &Dfs, user: User, op: &Op) -> Answer {
         privileged: user.uid == 0,
         umask: UMASK,
     };
-    Caller { dfs, cred }.run(op).into()
+    Caller { dfs, top, cred }.run(op).into()
 }
 
 struct Caller<'a> {
     dfs: &'a Dfs,
+    top: Ino,
     cred: Cred<'a>,
 }
 
@@ -39,7 +45,7 @@ impl Caller<'_> {
         let mut scratch = [0; 32_768];
         match self.dfs.walk(
             &self.cred,
-            self.dfs.root(),
+            self.top,
             path.as_bytes(),
             how,
             &mut scratch,

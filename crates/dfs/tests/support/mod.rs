@@ -5,6 +5,7 @@ use daos_types::{GROUPS_MAX, ObjectClass, Redundancy};
 use dfs::{Cred, Dfs, Ino, IoVec, Ofd};
 use engine::ContainerInfo;
 use engine::testing::{TempPool, attach_from};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use sys::Result;
@@ -190,4 +191,43 @@ fn iov(bytes: &[u8]) -> IoVec {
         base: bytes.as_ptr().cast_mut(),
         len: bytes.len(),
     }
+}
+
+/// Tells the parent something.
+pub(crate) fn say(text: &str) {
+    println!("SAY {text}");
+    std::io::stdout().flush().expect("flush");
+}
+
+/// Waits until the child says something.
+pub(crate) fn heard(child: &mut Child) -> String {
+    let mut out = BufReader::new(child.stdout.as_mut().expect("piped"));
+    let mut line = String::new();
+    loop {
+        line.clear();
+        assert_ne!(
+            out.read_line(&mut line).expect("read"),
+            0,
+            "the child ended silently"
+        );
+        if let Some(said) = line.trim_end().split("SAY ").nth(1) {
+            return said.to_string();
+        }
+    }
+}
+
+/// Waits for [`go`].
+pub(crate) fn wait_for_go() {
+    let mut byte = [0];
+    std::io::stdin().read_exact(&mut byte).expect("go");
+}
+
+/// Lets a child go on that waits.
+pub(crate) fn go(child: &mut Child) {
+    child
+        .stdin
+        .as_mut()
+        .expect("piped")
+        .write_all(b"g")
+        .expect("go");
 }

@@ -21,6 +21,8 @@ const BYTES_MAX: usize = 16 << 10;
 const PROCESS_BYTES: i64 = 1 << 20;
 /// More process numbers than Linux hands out.
 const PROCESSES: i64 = 1 << 23;
+/// Offset of container 0's lock byte.
+const CONTAINER_BYTES: i64 = 1 << 32;
 
 const F_OFD_GETLK: usize = 36;
 const F_OFD_SETLK: usize = 37;
@@ -228,29 +230,31 @@ impl AttachFile {
 
     /// A process that holds the pool through another open file, as numbered where it runs.
     pub fn holder(&self) -> core::result::Result<Option<u32>, SystemError> {
-        self.holder_in(0, PROCESSES)
-    }
-
-    /// As [`AttachFile::holder`], but never the calling process.
-    pub fn other_holder(&self) -> core::result::Result<Option<u32>, SystemError> {
-        let process = i64::from(rustix::process::getpid().as_raw_nonzero().get());
-        match self.holder_in(0, process)? {
-            None => self.holder_in(process + 1, PROCESSES - process - 1),
-            found => Ok(found),
-        }
-    }
-
-    fn holder_in(&self, first: i64, count: i64) -> core::result::Result<Option<u32>, SystemError> {
-        let found = fcntl_lock(
-            &self.file,
-            F_OFD_GETLK,
-            F_WRLCK,
-            PROCESS_BYTES + first,
-            count,
-        )
-        .map_err(|e| self.io("query attach file of", e))?;
+        let found = fcntl_lock(&self.file, F_OFD_GETLK, F_WRLCK, PROCESS_BYTES, PROCESSES)
+            .map_err(|e| self.io("query attach file of", e))?;
         let process = u32::try_from((found.start - PROCESS_BYTES).max(0)).unwrap_or(0);
         Ok((found.kind != F_UNLCK).then_some(process))
+    }
+
+    /// Marks a container as open in this process for as long as the file stays open.
+    pub(crate) fn hold_container(&self, index: u32) -> core::result::Result<(), SystemError> {
+        fcntl_lock(
+            &self.file,
+            F_OFD_SETLK,
+            F_RDLCK,
+            CONTAINER_BYTES + i64::from(index),
+            1,
+        )
+        .map(|_| ())
+        .map_err(|e| self.io("lock attach file of", e))
+    }
+
+    /// Whether a container is marked as open through another open file.
+    pub(crate) fn container_held(&self, index: u32) -> core::result::Result<bool, SystemError> {
+        let at = CONTAINER_BYTES + i64::from(index);
+        fcntl_lock(&self.file, F_OFD_GETLK, F_WRLCK, at, 1)
+            .map(|found| found.kind != F_UNLCK)
+            .map_err(|e| self.io("query attach file of", e))
     }
 
     /// Decides how to attach; only while holding the lock.

@@ -2,7 +2,7 @@
 
 use crate::system::create::flock;
 use crate::system::find::{known_rank_paths, list_dir};
-use crate::system::join::remove_arena_file;
+use crate::system::join::remove_arena_files;
 use crate::system::{AttachFile, SystemError, SystemRoot};
 use daos_types::{Ident, PoolId};
 use std::path::Path;
@@ -67,7 +67,7 @@ impl SystemRoot {
         self.remove_labels(uuid)?;
         std::fs::remove_dir_all(&doomed).map_err(|e| SystemError::std("remove", &doomed, &e))?;
         ranks?;
-        arena.map_or(Ok(()), |arena| remove_arena_file(&arena))
+        arena.map_or(Ok(()), |arena| remove_arena_files(&arena))
     }
 
     /// Removes the label links of a pool.

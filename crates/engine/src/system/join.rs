@@ -2,12 +2,13 @@
 
 use crate::attach::attached;
 use crate::layout::{MAGIC, header};
-use crate::system::fd::{Fd, errno, open};
-use crate::system::find::registry_only;
+use crate::system::fd::{errno, open};
+use crate::system::find::{list_dir, registry_only};
 use crate::system::{AttachFile, Authority, PoolDescriptor, Standing, SystemError, SystemRoot};
-use crate::{Pool, PoolSpec};
+use crate::{ContainerInfo, EngineError, Pool, PoolSpec};
 use daos_types::Ident;
 use rustix::fs::{Mode, OFlags};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use sys::Errno;
 
@@ -38,12 +39,21 @@ fn alive(authority: &Authority) -> bool {
     instance_of(&authority.arena) == Some(authority.instance)
 }
 
-/// Moves a descriptor that stays open out of the way of the program's own.
-fn keep_high(file: &Fd) {
+/// Keeps the file, and so its locks, for the life of the process, out of the way of the
+/// program's own descriptors where their limit allows it.
+fn keep_open(file: AttachFile) {
     // SAFETY: duplicates a descriptor of ours; the copy is meant to stay open for good.
-    let copy = unsafe { sys::syscall!(SYS_FCNTL, file.raw(), F_DUPFD_CLOEXEC, DESCRIPTOR_FLOOR) };
-    // Without a copy the lock ends with the file: others are then not warned, nothing breaks.
-    debug_assert!(copy.is_ok());
+    let copy = unsafe {
+        sys::syscall!(
+            SYS_FCNTL,
+            file.descriptor().raw(),
+            F_DUPFD_CLOEXEC,
+            DESCRIPTOR_FLOOR
+        )
+    };
+    if copy.is_err() {
+        core::mem::forget(file);
+    }
 }
 
 impl SystemRoot {
@@ -69,6 +79,23 @@ impl SystemRoot {
         };
         let attached = pool.attach()?;
         Ok((pool, attached))
+    }
+
+    /// Finds and attaches a pool, finds a container in it, and marks the container as open in
+    /// this process for good: what a mount does.
+    ///
+    /// Errors: as [`SystemRoot::open_pool`]; `Engine(NotFound)` for an unknown container.
+    pub fn open_container(
+        &self,
+        pool: &Ident,
+        container: &str,
+    ) -> Result<(PoolDescriptor, &'static Pool, ContainerInfo), SystemError> {
+        let (descriptor, attached) = self.open_pool(pool)?;
+        let info = attached.find_container(container)?;
+        let file = AttachFile::open(&descriptor.dir)?;
+        file.hold_container(info.index)?;
+        keep_open(file);
+        Ok((descriptor, attached, info))
     }
 }
 
@@ -125,53 +152,76 @@ impl PoolDescriptor {
             }
         };
         file.hold()?;
-        keep_high(file.descriptor());
+        drop(lock);
+        keep_open(file);
         Ok(pool)
     }
 
-    /// A process other than the caller that has the pool attached, as numbered where it runs.
-    pub fn other_user(&self) -> Result<Option<u32>, SystemError> {
-        AttachFile::open(&self.dir)?.other_holder()
+    /// Whether any process has opened a container through [`SystemRoot::open_container`].
+    pub fn container_is_open(&self, info: &ContainerInfo) -> Result<bool, SystemError> {
+        AttachFile::open(&self.dir)?.container_held(info.index)
     }
 
     /// Frees the shared memory of a pool that nobody uses; it is rebuilt at the next use.
     ///
-    /// Everything completed is flushed to the rank files first. Errors: `Attached`.
-    pub fn release(&self) -> Result<(), SystemError> {
+    /// Everything completed is flushed to the rank files first. Returns the bytes freed, 0 if the
+    /// pool had none. For the command line: the calling process must not use the pool any more.
+    /// Errors: `Attached`.
+    pub fn release(&self) -> Result<u64, SystemError> {
         let file = AttachFile::open(&self.dir)?;
-        let lock = file.lock()?;
+        let _lock = file.lock()?;
         if let Some(process) = file.holder()? {
             return Err(SystemError::Attached {
                 pool: self.label.to_string(),
                 process,
             });
         }
-        match file.read() {
-            Some(authority) if alive(&authority) => {
-                let dir = authority
-                    .arena
-                    .parent()
-                    .unwrap_or(Path::new(SHARED_MEMORY))
-                    .to_owned();
-                let spec = self.spec(dir);
-                Pool::attach(&spec)?
-                    .sync()
-                    .map_err(|e| SystemError::io("sync", &self.dir, e))?;
-                drop(lock);
-                Ok(Pool::remove_arena(&spec)?)
-            }
-            _ => Ok(()),
+        let Some(authority) = file.read().filter(alive) else {
+            return Ok(0);
+        };
+        let arena = &authority.arena;
+        if !beside(arena)?.is_empty() {
+            return Err(SystemError::Engine(EngineError::Busy(format!(
+                "pool {}: files that programs had mapped are not written back yet; they are when \
+                 they are next used (mount the container and read them)",
+                self.label
+            ))));
         }
+        let bytes = rustix::fs::stat(arena).map_or(0, |stat| stat.st_blocks as u64 * 512);
+        let dir = arena.parent().unwrap_or(Path::new(SHARED_MEMORY));
+        let pool = Pool::attach(&self.spec(dir.to_owned()))?;
+        pool.sync()
+            .map_err(|e| SystemError::io("sync", &self.dir, e))?;
+        remove_arena_files(arena)?;
+        Ok(bytes)
     }
 }
 
-/// Removes the shared memory of a pool that is being destroyed; only a file that is an arena.
-pub(crate) fn remove_arena_file(arena: &Path) -> Result<(), SystemError> {
+/// Files of mapped files: beside an arena, under its name and a dot.
+fn beside(arena: &Path) -> Result<Vec<PathBuf>, SystemError> {
+    let (Some(dir), Some(name)) = (arena.parent(), arena.file_name()) else {
+        return Ok(Vec::new());
+    };
+    let mut prefix = name.as_bytes().to_vec();
+    prefix.push(b'.');
+    let names = list_dir(dir)?.into_iter();
+    Ok(names
+        .filter(|name| name.as_bytes().starts_with(&prefix))
+        .map(|name| dir.join(name))
+        .collect())
+}
+
+/// Removes the shared memory of a pool that goes or that nobody uses; only a file that is an
+/// arena, and what programs had mapped.
+pub(crate) fn remove_arena_files(arena: &Path) -> Result<(), SystemError> {
     if instance_of(arena).is_none() {
         return Ok(());
     }
-    match rustix::fs::unlink(arena).map_err(errno) {
-        Ok(()) | Err(Errno::ENOENT) => Ok(()),
-        Err(error) => Err(SystemError::io("remove shared memory", arena, error)),
+    for path in beside(arena)?.iter().map(PathBuf::as_path).chain([arena]) {
+        match rustix::fs::unlink(path).map_err(errno) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(error) => return Err(SystemError::io("remove shared memory", path, error)),
+        }
     }
+    Ok(())
 }

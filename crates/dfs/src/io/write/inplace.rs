@@ -1,6 +1,6 @@
 //! Storing into blocks that are there already, under the file's lock.
 
-use super::{Round, Try, in_place};
+use super::{Round, Start, Try, in_place};
 use crate::io::cursor::Source;
 use crate::map::{BLOCK, Spot};
 use engine::{BlockPtr, Run, Tx};
@@ -10,13 +10,13 @@ use sys::{Errno, Result};
 const BLOCKS_MAX: usize = 256;
 
 /// What the part of a round that is stored in place covers.
-struct Extent {
+pub(super) struct InPlace {
     /// Byte in the first block.
-    head: usize,
-    bytes: usize,
-    blocks: usize,
+    pub(super) head: usize,
+    pub(super) bytes: usize,
+    pub(super) blocks: usize,
     /// Offset of the first block's pointers.
-    at: u64,
+    pub(super) at: u64,
 }
 
 impl<'p> Round<'_, 'p> {
@@ -36,6 +36,10 @@ impl<'p> Round<'_, 'p> {
         let Some(extent) = self.in_place_extent(&spot, head, len, wanted)? else {
             return Ok(None);
         };
+        if self.start == Start::End && extent.bytes < len {
+            // The end has moved to where the rest needs new blocks: all of it or nothing.
+            return Ok(None);
+        }
         for copy in 0..self.file.geo.copies {
             let mut source = self.source;
             self.store_copy(&extent, copy, &mut source)?;
@@ -53,14 +57,14 @@ impl<'p> Round<'_, 'p> {
         head: usize,
         len: usize,
         wanted: usize,
-    ) -> Result<Option<Extent>> {
+    ) -> Result<Option<InPlace>> {
         let Some(at) = spot.at else { return Ok(None) };
         let mut blocks = 0;
         while blocks < wanted && in_place(self.file, self.pointer(at, blocks, 0)?) {
             blocks += 1;
         }
         let bytes = len.min((blocks * BLOCK as usize).saturating_sub(head));
-        Ok((blocks > 0).then_some(Extent {
+        Ok((blocks > 0).then_some(InPlace {
             head,
             bytes,
             blocks,
@@ -77,7 +81,12 @@ impl<'p> Round<'_, 'p> {
     }
 
     /// Stores one copy, run by run.
-    fn store_copy(&self, extent: &Extent, copy: usize, source: &mut Source<'_>) -> Result<()> {
+    pub(super) fn store_copy(
+        &self,
+        extent: &InPlace,
+        copy: usize,
+        source: &mut Source<'_>,
+    ) -> Result<()> {
         let (mut index, mut off, mut left) = (0, extent.head, extent.bytes);
         while left > 0 {
             let first = self.pointer(extent.at, index, copy)?;
@@ -121,7 +130,7 @@ impl<'p> Round<'_, 'p> {
     }
 
     /// Lists the pointers of blocks that hold data from now on.
-    fn mark_written(&self, tx: &mut Tx<'p>, extent: &Extent) -> Result<()> {
+    fn mark_written(&self, tx: &mut Tx<'p>, extent: &InPlace) -> Result<()> {
         for index in 0..extent.blocks {
             if !self.pointer(extent.at, index, 0)?.is_unwritten() {
                 continue;

@@ -1,6 +1,7 @@
 //! Filling new blocks with no lock held and publishing them in one transaction.
 
-use super::{Round, Try, in_place};
+use super::inplace::InPlace;
+use super::{Round, Start, Try, in_place};
 use crate::io::read::read_block;
 use crate::map::change::{Change, Freed, Leaf};
 use crate::map::file::{COPIES_MAX, File};
@@ -39,6 +40,7 @@ struct Extent {
     len: usize,
     first: u64,
     end: u64,
+    kept: Kept,
 }
 
 impl Extent {
@@ -49,6 +51,7 @@ impl Extent {
             len,
             first: start / BLOCK,
             end,
+            kept: Kept::default(),
         }
     }
 
@@ -76,6 +79,51 @@ impl Extent {
     }
 }
 
+/// Ranges of blocks of a round that are stored in place when it is published.
+const KEPT_MAX: usize = 4;
+
+/// Blocks of an append that are there already: what one call appends is published at once, so
+/// they are stored in place by the transaction that publishes the new ones.
+#[derive(Clone, Copy, Default)]
+struct Kept {
+    ranges: [(u64, u64); KEPT_MAX],
+    len: usize,
+}
+
+impl Kept {
+    fn ranges(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.ranges.iter().take(self.len).copied()
+    }
+
+    fn contains(&self, block: u64) -> bool {
+        self.ranges().any(|(from, to)| from <= block && block < to)
+    }
+
+    /// Where the range that holds `block`, or else the room before the next one, ends.
+    fn border(&self, block: u64) -> u64 {
+        let ends = self.ranges().flat_map(|(from, to)| [from, to]);
+        ends.filter(|end| *end > block).min().unwrap_or(u64::MAX)
+    }
+
+    /// Adds a block behind those added before; false if there are too many ranges.
+    fn add(&mut self, block: u64) -> bool {
+        if let Some(last) = self.len.checked_sub(1).and_then(|i| self.ranges.get_mut(i))
+            && last.1 == block
+        {
+            last.1 += 1;
+            return true;
+        }
+        match self.ranges.get_mut(self.len) {
+            Some(slot) => {
+                *slot = (block, block + 1);
+                self.len += 1;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
 /// What a partly overwritten block held when its new version was made.
 #[derive(Clone, Copy)]
 struct Seen {
@@ -93,8 +141,9 @@ impl<'p> Round<'_, 'p> {
     ) -> Try<(usize, u64)> {
         let file = self.file;
         let blocks_max = (WORDS_MAX / file.geo.stride()) as u64;
-        let end = self.fillable(start / BLOCK, Extent::new(start, len).end, blocks_max)?;
-        let extent = Extent::new(start, len).cut(end);
+        let mut extent = Extent::new(start, len);
+        let end = self.fillable(&mut extent, blocks_max)?;
+        let extent = extent.cut(end);
         if extent.len == 0 {
             return Ok(None);
         }
@@ -120,11 +169,11 @@ impl<'p> Round<'_, 'p> {
 
     /// The block up to which, from `first` on, new blocks are what a write needs, and the old ones
     /// can be freed by one transaction.
-    fn fillable(&self, first: u64, end: u64, max: u64) -> Result<u64> {
+    fn fillable(&self, extent: &mut Extent, max: u64) -> Result<u64> {
         let file = self.file;
-        let end = end.min(first.saturating_add(max));
+        let end = extent.end.min(extent.first.saturating_add(max));
         let mut freed = Freed::new();
-        let mut block = first;
+        let mut block = extent.first;
         while block < end {
             let spot: Spot = file.find(block)?;
             let run = spot.run.min(end - block);
@@ -136,7 +185,11 @@ impl<'p> Round<'_, 'p> {
                 let old = file.pointers(file.nth(at, index))?;
                 let old = old.get(..file.geo.copies).ok_or(Errno::EIO)?;
                 let first_copy = old.first().copied().unwrap_or_default();
-                if in_place(file, first_copy) || !freed.add(old) {
+                let fits = match in_place(file, first_copy) {
+                    true => self.start == Start::End && extent.kept.add(block + index),
+                    false => freed.add(old),
+                };
+                if !fits {
                     return Ok(block + index);
                 }
             }
@@ -154,7 +207,8 @@ impl<'p> Round<'_, 'p> {
         let last = extent.end - 1;
         let edges = [Some(extent.first), (last != extent.first).then_some(last)];
         for (slot, block) in seen.iter_mut().zip(edges) {
-            if let Some(block) = block.filter(|block| extent.is_partial(*block)) {
+            let staged = |block: &u64| extent.is_partial(*block) && !extent.kept.contains(*block);
+            if let Some(block) = block.filter(staged) {
                 *slot = Some(self.fill_edge(plan, extent, block, size)?);
             }
         }
@@ -238,10 +292,38 @@ impl<'p> Round<'_, 'p> {
             return Ok(None);
         };
         tx.consume(stage)?;
+        for (from, to) in extent.kept.ranges() {
+            self.store_kept(extent, from, to.min(extent.end))?;
+        }
         self.mirror(start, extent.len, size)?;
         let end = start + extent.len as u64;
         self.finish(tx, size, end, new_blocks)?;
         Ok(Some((extent.len, end)))
+    }
+
+    /// Stores the bytes that belong into blocks that are there already.
+    fn store_kept(&self, extent: &Extent, from: u64, to: u64) -> Result<()> {
+        let mut block = from;
+        while block < to {
+            let spot = self.file.find(block)?;
+            let at = spot.at.ok_or(Errno::EIO)?;
+            let blocks = spot.run.min(to - block);
+            let (head, _) = extent.within(block);
+            let (_, tail) = extent.within(block + blocks - 1);
+            let part = InPlace {
+                head,
+                bytes: (blocks - 1) as usize * BLOCK as usize + tail - head,
+                blocks: blocks as usize,
+                at,
+            };
+            for copy in 0..self.file.geo.copies {
+                let mut source = self.source;
+                source.skip((block * BLOCK + head as u64 - extent.start) as usize);
+                self.store_copy(&part, copy, &mut source)?;
+            }
+            block += blocks;
+        }
+        Ok(())
     }
 
     /// Lists the pointers to the new blocks and frees the old ones; the number of blocks that
@@ -260,12 +342,34 @@ impl<'p> Round<'_, 'p> {
                 let old = pointers(&change, file, &leaf, index)?;
                 let old = old.get(..file.geo.copies).ok_or(Errno::EIO)?;
                 let first = old.first().copied().unwrap_or_default();
+                if extent.kept.contains(block + index) {
+                    if !in_place(file, first) {
+                        return Ok(None);
+                    }
+                    if first.is_unwritten() {
+                        let mut words = [0u64; COPIES_MAX as usize];
+                        words
+                            .iter_mut()
+                            .zip(old)
+                            .for_each(|(word, old)| *word = old.written().0);
+                        let words = words.get(..file.geo.stride()).ok_or(Errno::EIO)?;
+                        change.put(&leaf, index, words)?;
+                    }
+                    continue;
+                }
                 if in_place(file, first) || !freed.add(old) {
                     return Ok(None);
                 }
                 new_blocks += u64::from(first.is_hole());
             }
-            put_leaf(&mut change, file, plan, &leaf, block, run, version)?;
+            let (mut from, end) = (block, block + run);
+            while from < end {
+                let to = extent.kept.border(from).min(end);
+                if !extent.kept.contains(from) {
+                    put_leaf(&mut change, file, plan, &leaf, block, (from, to), version)?;
+                }
+                from = to;
+            }
             block += run;
         }
         freed.flush(tx)?;
@@ -287,23 +391,22 @@ pub(super) fn pointers(
     Ok(out)
 }
 
-/// Lists the pointers of `run` blocks from `block` on, the first of `leaf`.
+/// Lists the pointers of the blocks `from..to` of `leaf`, which starts with `block`.
 fn put_leaf(
     change: &mut Change<'_, '_>,
     file: &File<'_>,
     plan: &Plan,
     leaf: &Leaf,
     block: u64,
-    run: u64,
+    (first, end): (u64, u64),
     version: u32,
 ) -> Result<()> {
     let stride = file.geo.stride();
     let at_once = (PUT_WORDS / stride) as u64;
-    let mut done = 0;
-    while done < run {
-        let count = at_once.min(run - done);
+    let mut from = first;
+    while from < end {
+        let count = at_once.min(end - from);
         let mut words = [0u64; PUT_WORDS];
-        let from = block + done;
         for piece in plan.pieces.iter().take(plan.len).flatten() {
             let first = from.max(piece.block);
             let last = (from + count).min(piece.block + u64::from(piece.run.len));
@@ -315,8 +418,8 @@ fn put_leaf(
             }
         }
         let words = words.get(..count as usize * stride).ok_or(Errno::EIO)?;
-        change.put(leaf, done, words)?;
-        done += count;
+        change.put(leaf, from - block, words)?;
+        from += count;
     }
     Ok(())
 }
@@ -329,8 +432,15 @@ fn grab<'p>(file: &File<'p>, stage: &mut Stage<'p>, extent: &Extent) -> Result<P
         end: extent.first,
     };
     while plan.end < extent.end {
+        let border = extent.kept.border(plan.end);
+        if extent.kept.contains(plan.end) {
+            plan.end = border.min(extent.end);
+            continue;
+        }
         let chunk = plan.end / file.chunk_blocks;
-        let to = ((chunk + 1) * file.chunk_blocks).min(extent.end);
+        let to = ((chunk + 1) * file.chunk_blocks)
+            .min(extent.end)
+            .min(border);
         match grab_chunk(file, stage, &mut plan, chunk, to) {
             Ok(()) => plan.end = to,
             Err(Errno::ENOSPC | Errno::EOVERFLOW) if plan.end > extent.first => {
@@ -357,6 +467,10 @@ fn grab_less<'p>(file: &File<'p>, stage: &mut Stage<'p>, extent: &Extent) -> Res
         end: extent.first,
     };
     while plan.end < extent.end {
+        if extent.kept.contains(plan.end) {
+            plan.end += 1;
+            continue;
+        }
         let chunk = plan.end / file.chunk_blocks;
         let to = plan.end + 1;
         match grab_chunk(file, stage, &mut plan, chunk, to) {
@@ -384,6 +498,10 @@ fn regrab<'p>(file: &File<'p>, stage: &mut Stage<'p>, extent: &Extent, end: u64)
     };
     while plan.end < end {
         let (chunk, to) = (plan.end / file.chunk_blocks, plan.end + 1);
+        if extent.kept.contains(plan.end) {
+            plan.end = to;
+            continue;
+        }
         grab_chunk(file, stage, &mut plan, chunk, to)?;
         plan.end = to;
     }

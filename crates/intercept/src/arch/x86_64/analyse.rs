@@ -68,12 +68,13 @@ struct Sweep<'a> {
 }
 
 /// Analyses `text`, loaded or to be loaded at `va`; `data` are the other readable segments, in
-/// which jump tables lie.
+/// which jump tables lie. With `every`, uninteresting calls are sites too.
 pub(crate) fn analyse(
     text: &[u8],
     va: u64,
     data: &[(u64, &[u8])],
     classes: &ClassTable,
+    every: bool,
 ) -> Analysis {
     let mut sweep = Sweep {
         text,
@@ -91,7 +92,8 @@ pub(crate) fn analyse(
         let at = sweep.syscalls[i] as usize;
         let before = sweep.before(at, free_from);
         let nr = sweep.number(at, &before);
-        if class_of(nr, classes) == Class::Native || nr as usize == crate::nr::RT_SIGRETURN {
+        let left = class_of(nr, classes) == Class::Native && !every;
+        if left || nr as usize == crate::nr::RT_SIGRETURN {
             continue;
         }
         let limit = sweep
@@ -221,36 +223,7 @@ impl Sweep<'_> {
     }
 
     fn number(&self, at: usize, before: &[Instruction]) -> u32 {
-        let mut info = InstructionInfoFactory::new();
-        let mut later = at;
-        for insn in before {
-            if self.targets.get(later) {
-                return NR_UNKNOWN;
-            }
-            later = (insn.ip() - self.va) as usize;
-            match insn.flow_control() {
-                FlowControl::Next | FlowControl::ConditionalBranch => {}
-                _ => return NR_UNKNOWN,
-            }
-            let writes_rax = info.info(insn).used_registers().iter().any(|used| {
-                used.register().full_register() == Register::RAX
-                    && !matches!(used.access(), OpAccess::Read | OpAccess::CondRead)
-            });
-            if !writes_rax {
-                continue;
-            }
-            return match insn.code() {
-                Code::Mov_r32_imm32 | Code::Mov_rm32_imm32 => insn.immediate32(),
-                Code::Mov_rm64_imm32 => insn.immediate32to64() as u32,
-                Code::Xor_r32_rm32 | Code::Xor_rm32_r32
-                    if insn.op0_register() == insn.op1_register() =>
-                {
-                    0
-                }
-                _ => NR_UNKNOWN,
-            };
-        }
-        NR_UNKNOWN
+        number_set_by(before, at, |offset| self.targets.get(offset), self.va)
     }
 
     /// The range to replace: the instruction with followers if possible, else with predecessors,
@@ -306,4 +279,146 @@ fn movable(insn: &Instruction, after: bool) -> bool {
         FlowControl::ConditionalBranch => after && insn.is_jcc_short_or_near(),
         _ => false,
     }
+}
+
+/// The number that the instructions directly before `at`, nearest first, leave in rax.
+fn number_set_by(
+    before: &[Instruction],
+    at: usize,
+    is_target: impl Fn(usize) -> bool,
+    va: u64,
+) -> u32 {
+    let mut info = InstructionInfoFactory::new();
+    let mut later = at;
+    for insn in before {
+        if is_target(later) {
+            return NR_UNKNOWN;
+        }
+        later = (insn.ip() - va) as usize;
+        match insn.flow_control() {
+            FlowControl::Next | FlowControl::ConditionalBranch => {}
+            _ => return NR_UNKNOWN,
+        }
+        let writes_rax = info.info(insn).used_registers().iter().any(|used| {
+            used.register().full_register() == Register::RAX
+                && !matches!(used.access(), OpAccess::Read | OpAccess::CondRead)
+        });
+        if !writes_rax {
+            continue;
+        }
+        return match insn.code() {
+            Code::Mov_r32_imm32 | Code::Mov_rm32_imm32 => insn.immediate32(),
+            Code::Mov_rm64_imm32 => insn.immediate32to64() as u32,
+            Code::Xor_r32_rm32 | Code::Xor_rm32_r32
+                if insn.op0_register() == insn.op1_register() =>
+            {
+                0
+            }
+            _ => NR_UNKNOWN,
+        };
+    }
+    NR_UNKNOWN
+}
+
+/// How far before a candidate decoding begins, and from how many offsets.
+const SYNC_DISTANCE: usize = 64;
+const SYNC_STARTS: usize = 32;
+
+/// Does `text` hold a `syscall` instruction that may make a call of interest? Looks at each place
+/// where the two bytes are, and takes it for an instruction if decoding from most offsets
+/// before it arrives there. Meant for objects too big for a sweep.
+pub(crate) fn has_raw_calls(text: &[u8], classes: &ClassTable) -> bool {
+    let mut from = 0;
+    while let Some(found) = text.get(from..).and_then(find_pair) {
+        let at = from + found;
+        from = at + 1;
+        let first = at.saturating_sub(SYNC_DISTANCE);
+        let mut chain: Vec<Instruction> = Vec::new();
+        let (mut hits, mut tried) = (0, 0);
+        for start in first..at.min(first + SYNC_STARTS) {
+            tried += 1;
+            let mut decoder =
+                Decoder::with_ip(64, &text[start..at + 2], start as u64, DecoderOptions::NONE);
+            let mut seen = Vec::new();
+            while start + decoder.position() < at {
+                seen.push(decoder.decode());
+            }
+            if start + decoder.position() == at {
+                hits += 1;
+                chain = seen;
+            }
+        }
+        if hits * 4 < tried * 3 {
+            continue;
+        }
+        chain.reverse();
+        let valid = chain.iter().take_while(|insn| !insn.is_invalid()).count();
+        chain.truncate(valid.min(LOOK_BACK));
+        let nr = number_set_by(&chain, at, |_| false, 0);
+        let next = decode_at(text, at + 2);
+        if class_of(nr, classes) != Class::Native
+            && (nr != NR_UNKNOWN || looks_deliberate(&chain, &next))
+        {
+            return true;
+        }
+    }
+    false
+}
+
+fn decode_at(text: &[u8], at: usize) -> Instruction {
+    let bytes = text.get(at..).unwrap_or_default();
+    Decoder::with_ip(64, bytes, at as u64, DecoderOptions::NONE).decode()
+}
+
+/// Tables in a text decode to something too. Around a real call, arguments are moved before and
+/// the result is looked at behind.
+fn looks_deliberate(before: &[Instruction], next: &Instruction) -> bool {
+    use Mnemonic::{
+        Add, And, Call, Cmp, Endbr64, Jmp, Lea, Mov, Movsxd, Movzx, Neg, Nop, Or, Pop, Push, Ret,
+        Sub, Test, Xor,
+    };
+    let high_byte = |insn: &Instruction| {
+        (0..insn.op_count()).any(|i| {
+            insn.op_kind(i) == OpKind::Register
+                && matches!(
+                    insn.op_register(i),
+                    Register::AH | Register::BH | Register::CH | Register::DH
+                )
+        })
+    };
+    let ordinary = |insn: &Instruction| {
+        let known = matches!(
+            insn.mnemonic(),
+            Mov | Movsxd
+                | Movzx
+                | Lea
+                | Xor
+                | And
+                | Or
+                | Add
+                | Sub
+                | Cmp
+                | Test
+                | Push
+                | Pop
+                | Nop
+                | Endbr64
+                | Call
+                | Ret
+                | Jmp
+        ) || insn.is_jcc_short_or_near();
+        known && !high_byte(insn)
+    };
+    let nearest = before
+        .first()
+        .is_some_and(|insn| matches!(insn.mnemonic(), Mov | Movsxd | Lea | Xor | Pop | Nop));
+    let looked_at = matches!(
+        next.mnemonic(),
+        Cmp | Test | Mov | Movsxd | Neg | Ret | Pop | Push | Nop | Xor | Lea | Jmp | Add
+    ) || next.is_jcc_short_or_near();
+    nearest && looked_at && !high_byte(next) && before.iter().take(4).all(ordinary)
+}
+
+fn find_pair(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(2).position(|pair| pair == [0x0f, 0x05])
 }

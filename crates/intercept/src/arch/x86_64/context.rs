@@ -1,8 +1,15 @@
 //! The saved state of an interrupted thread (`struct ucontext`), as a signal handler sees it.
 
-use crate::{image, install};
+use crate::{Call, image, install};
 use core::sync::atomic::Ordering;
 
+const R8: usize = 40;
+const R9: usize = 48;
+const R10: usize = 56;
+const RDI: usize = 104;
+const RSI: usize = 112;
+const RDX: usize = 136;
+const RAX: usize = 144;
 const RSP: usize = 160;
 const RIP: usize = 168;
 const SIGMASK: usize = 296;
@@ -57,6 +64,47 @@ impl Context {
     pub(crate) unsafe fn go_on_at(&self, address: usize, stack_pointer: usize) {
         self.set(RIP, address);
         self.set(RSP, stack_pointer);
+    }
+
+    /// The system call at which the thread trapped.
+    pub(crate) fn call(&self) -> Call {
+        let args = [RDI, RSI, RDX, R10, R8, R9].map(|at| self.get(at));
+        Call {
+            nr: self.get(RAX),
+            args,
+        }
+    }
+
+    pub(crate) fn instruction_pointer(&self) -> usize {
+        self.get(RIP)
+    }
+
+    pub(crate) fn set_number(&self, number: usize) {
+        self.set(RAX, number);
+    }
+
+    pub(crate) fn set_result(&self, result: isize) {
+        self.set(RAX, result as usize);
+    }
+
+    pub(crate) fn set_first_argument(&self, value: usize) {
+        self.set(RDI, value);
+    }
+
+    pub(crate) fn set_second_argument(&self, value: usize) {
+        self.set(RSI, value);
+    }
+
+    /// Makes the thread call `address` as a stub would, and then go on where it trapped.
+    ///
+    /// # Safety
+    /// `address` is one of `Trapped`.
+    pub(crate) unsafe fn call_in_gate(&self, address: usize) {
+        let sp = self.get(RSP) - STUB_BYTES;
+        // SAFETY: below the red zone of the interrupted thread.
+        unsafe { (sp as *mut usize).write(self.get(RIP)) };
+        self.set(RSP, sp);
+        self.set(RIP, address);
     }
 
     /// If the thread faulted where the gate reads a path: lets the dispatcher see the call, and

@@ -25,6 +25,10 @@ pub(crate) struct Cells {
     pub(crate) classes: usize,
     /// A u32 that is not 0 while mappings are to be watched.
     pub(crate) maps: usize,
+    /// Offset of the thread's selector byte from the thread pointer.
+    pub(crate) selector: usize,
+    /// `pil4dfs_native`.
+    pub(crate) native: usize,
     /// `pil4dfs_gate_path`.
     pub(crate) gate_path: usize,
     /// `pil4dfs_gate_path_at`.
@@ -37,6 +41,8 @@ const CELL_CLONE_PRE: usize = core::mem::offset_of!(Cells, clone_pre);
 const CELL_CLONE_POST: usize = core::mem::offset_of!(Cells, clone_post);
 const CELL_CLONE_MODE: usize = core::mem::offset_of!(Cells, clone_mode);
 const CELL_CLASSES: usize = core::mem::offset_of!(Cells, classes);
+const CELL_SELECTOR: usize = core::mem::offset_of!(Cells, selector);
+const CELL_NATIVE: usize = core::mem::offset_of!(Cells, native);
 const CELL_MAPS: usize = core::mem::offset_of!(Cells, maps);
 const CELL_GATE_PATH: usize = core::mem::offset_of!(Cells, gate_path);
 const CELL_GATE_PATH_AT: usize = core::mem::offset_of!(Cells, gate_path_at);
@@ -77,6 +83,8 @@ struct Writer {
     code: Vec<u8>,
     va: u64,
     cells_va: u64,
+    /// No system call from the stubs themselves: for Syscall User Dispatch.
+    every: bool,
 }
 
 impl Writer {
@@ -166,9 +174,19 @@ impl Writer {
         self.call_gate(CELL_GATE)?;
         let done = self.short(JMP_SHORT);
         self.land(native)?;
-        let at = self.code.len() as u32;
-        self.put(&SYSCALL);
+        let at = self.native()?;
         self.land(done)?;
+        Some(at)
+    }
+
+    /// A plain system call; returns its offset.
+    fn native(&mut self) -> Option<u32> {
+        let at = self.code.len() as u32;
+        if self.every {
+            self.call_gate(CELL_NATIVE)?;
+        } else {
+            self.put(&SYSCALL);
+        }
         Some(at)
     }
 
@@ -214,7 +232,8 @@ impl Writer {
             Class::Clone => self.clone(),
             Class::Path0 => self.only_gate(CELL_GATE_PATH),
             Class::PathAt => self.only_gate(CELL_GATE_PATH_AT),
-            Class::Always | Class::Native | Class::Sigreturn => self.only_gate(CELL_GATE),
+            Class::Native => self.native(),
+            Class::Always | Class::Sigreturn => self.only_gate(CELL_GATE),
         }
     }
 
@@ -226,15 +245,36 @@ impl Writer {
 
     fn clone(&mut self) -> Option<u32> {
         self.call_gate(CELL_CLONE_PRE)?;
+        self.select(0)?;
         let at = self.code.len() as u32;
         self.put(&SYSCALL);
+        self.select(1)?;
+        let mut child = None;
+        if self.every {
+            // Every child has to be armed: mov rcx, rax; jrcxz post
+            self.put(&[0x48, 0x89, 0xc1]);
+            child = Some(self.short(JRCXZ));
+        }
         self.with_cell(&MOV_RCX_CELL, CELL_CLONE_MODE)?;
         // mov rcx, fs:[rcx]
         self.put(&[0x64, 0x48, 0x8b, 0x09]);
         let skip = self.short(JRCXZ);
+        if let Some(child) = child {
+            self.land(child)?;
+        }
         self.call_gate(CELL_CLONE_POST)?;
         self.land(skip)?;
         Some(at)
+    }
+
+    /// Sets the selector: 0 lets this stub's own system call through.
+    fn select(&mut self, value: u8) -> Option<()> {
+        if self.every {
+            self.with_cell(&MOV_RCX_CELL, CELL_SELECTOR)?;
+            // mov byte ptr fs:[rcx], value
+            self.put(&[0x64, 0xc6, 0x01, value]);
+        }
+        Some(())
     }
 
     /// The number is known at run time only. Flags are dead: such sites sit in functions that
@@ -258,8 +298,7 @@ impl Writer {
         self.land(high)?;
         self.land(plain)?;
         self.land(sigreturn)?;
-        let at = self.code.len() as u32;
-        self.put(&SYSCALL);
+        let at = self.native()?;
         let done_native = self.short(JMP_SHORT);
         self.land(clone)?;
         self.clone()?;
@@ -270,7 +309,8 @@ impl Writer {
 }
 
 /// Emits all stubs for `sites`, to lie at `stubs_va` with cells at `cells_va`, and writes the jumps
-/// into `text`. `None` if something does not fit, which leaves `text` unusable.
+/// into `text`. With `every`, for Syscall User Dispatch, no stub makes a system call of its own but
+/// the cloning ones. `None` if something does not fit, which leaves `text` unusable.
 pub(crate) fn emit(
     text: &mut [u8],
     text_va: u64,
@@ -278,11 +318,13 @@ pub(crate) fn emit(
     classes: &ClassTable,
     stubs_va: u64,
     cells_va: u64,
+    every: bool,
 ) -> Option<Emitted> {
     let mut out = Writer {
         code: Vec::new(),
         va: stubs_va,
         cells_va,
+        every,
     };
     let mut placed = Vec::with_capacity(sites.len());
     for site in sites {
@@ -319,6 +361,7 @@ pub(crate) fn emit(
             code: Vec::new(),
             va: text_va + start as u64,
             cells_va,
+            every,
         };
         jump.put(&[0xe9]);
         jump.rel32(stubs_va + u64::from(stub))?;

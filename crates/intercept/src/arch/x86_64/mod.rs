@@ -42,10 +42,14 @@ pub mod nr;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use analyse::{analyse, class_of};
+pub(crate) use analyse::{analyse, class_of, has_raw_calls};
 pub(crate) use emit::{Cells, emit};
 
 use core::sync::atomic::AtomicU32;
+
+/// Changes with the code that writes images, so that none of an older build is used.
+pub(crate) const SOURCE_SUM: u64 = crate::image::fnv(include_bytes!("emit.rs"))
+    ^ crate::image::fnv(include_bytes!("analyse.rs")).rotate_left(1);
 
 /// 1 when the processor has AVX and can tell whether its state is in use.
 pub(crate) static WIDE_VECTORS: AtomicU32 = AtomicU32::new(0);
@@ -78,6 +82,13 @@ unsafe extern "sysv64" {
     static pil4dfs_native_alone: u8;
     static pil4dfs_native_pass: u8;
     static pil4dfs_native_path: u8;
+    static pil4dfs_native_sud: u8;
+    static pil4dfs_gate_end: u8;
+    fn pil4dfs_native();
+    fn pil4dfs_trapped_native();
+    fn pil4dfs_trapped();
+    fn pil4dfs_trapped_fork();
+    fn pil4dfs_trapped_thread();
     static pil4dfs_path_read: u8;
     fn pil4dfs_path_fault();
 }
@@ -100,6 +111,7 @@ pub(crate) fn native_in_gate(address: usize) -> Option<(usize, usize)> {
         (&raw const pil4dfs_native_nested as usize, 0),
         (&raw const pil4dfs_native_alone as usize, 0),
         (&raw const pil4dfs_native_pass as usize, 0),
+        (&raw const pil4dfs_native_sud as usize, 0),
         (&raw const pil4dfs_native_path as usize, 16),
     ];
     sites
@@ -110,6 +122,33 @@ pub(crate) fn native_in_gate(address: usize) -> Option<(usize, usize)> {
 
 pub(crate) fn gate() -> usize {
     pil4dfs_gate as *const () as usize
+}
+
+/// Start and length of the code whose system calls the kernel never dispatches.
+pub(crate) fn allowed_range() -> (usize, usize) {
+    (gate(), &raw const pil4dfs_gate_end as usize - gate())
+}
+
+pub(crate) fn native() -> usize {
+    pil4dfs_native as *const () as usize
+}
+
+/// Where a call that trapped goes on: see the gate.
+pub(crate) struct Trapped;
+
+impl Trapped {
+    pub(crate) fn native() -> usize {
+        pil4dfs_trapped_native as *const () as usize
+    }
+    pub(crate) fn hook() -> usize {
+        pil4dfs_trapped as *const () as usize
+    }
+    pub(crate) fn fork() -> usize {
+        pil4dfs_trapped_fork as *const () as usize
+    }
+    pub(crate) fn thread() -> usize {
+        pil4dfs_trapped_thread as *const () as usize
+    }
 }
 
 pub(crate) fn gate_path() -> usize {

@@ -12,7 +12,7 @@ const STUBS: u64 = 0x40_0000;
 const CELLS: u64 = 0x40_1000;
 
 fn found(text: &[u8]) -> Analysis {
-    analyse(text, VA, &[], &FILE_CALLS)
+    analyse(text, VA, &[], &FILE_CALLS, false)
 }
 
 fn one(text: &[u8]) -> Site {
@@ -95,9 +95,9 @@ fn jump_table_targets_count() {
     let text = [&lea, &mov_eax(nr::FSYNC), SYSCALL, CMP, RET].concat();
     let table = (VA as i64 + 14 - table_va as i64) as i32;
     let data = table.to_le_bytes();
-    let with = analyse(&text, VA, &[(table_va, &data)], &FILE_CALLS);
+    let with = analyse(&text, VA, &[(table_va, &data)], &FILE_CALLS, false);
     assert_eq!(with.sites, [site(7, 7, 5, nr::FSYNC)]);
-    let without = analyse(&text, VA, &[(table_va, &[0xff; 4])], &FILE_CALLS);
+    let without = analyse(&text, VA, &[(table_va, &[0xff; 4])], &FILE_CALLS, false);
     assert_eq!(without.sites, [site(12, 8, 0, nr::FSYNC)]);
 }
 
@@ -115,7 +115,7 @@ fn uninteresting_and_sigreturn_stay() {
 fn stub_of_a_descriptor_call() {
     let mut text = [&mov_eax(nr::FSYNC), SYSCALL, CMP, RET].concat();
     let sites = [one(&text)];
-    let out = emit(&mut text, VA, &sites, &FILE_CALLS, STUBS, CELLS).unwrap();
+    let out = emit(&mut text, VA, &sites, &FILE_CALLS, STUBS, CELLS, false).unwrap();
     let jump = (STUBS as i64 - (VA as i64 + 10)) as i32;
     let mut expect = mov_eax(nr::FSYNC);
     expect.push(0xe9);
@@ -150,7 +150,7 @@ fn moved_neighbours_keep_their_targets() {
     ] {
         let mut text = [&mov_eax(nr::FSYNC)[..], SYSCALL, &tail, &[0x90; 0x20]].concat();
         let sites = [one(&text)];
-        let out = emit(&mut text, VA, &sites, &FILE_CALLS, STUBS, CELLS).unwrap();
+        let out = emit(&mut text, VA, &sites, &FILE_CALLS, STUBS, CELLS, false).unwrap();
         let after = out.placed[0].native as usize + 2;
         let mut decoder = Decoder::with_ip(
             64,
@@ -173,7 +173,7 @@ fn number_known_at_run_time_only() {
     let mut text = [&[0x48, 0x89, 0xf8][..], SYSCALL, CMP, RET].concat();
     let sites = [one(&text)];
     assert_eq!(sites[0].nr, NR_UNKNOWN);
-    let out = emit(&mut text, VA, &sites, &FILE_CALLS, STUBS, CELLS).unwrap();
+    let out = emit(&mut text, VA, &sites, &FILE_CALLS, STUBS, CELLS, false).unwrap();
     let syscalls = out.code.windows(2).filter(|pair| *pair == SYSCALL).count();
     assert_eq!(syscalls, 2, "plain and clone");
 }
@@ -215,7 +215,7 @@ fn every_site_of_the_real_libraries_is_rewritten_soundly() {
         };
         let file = std::fs::read(path).unwrap();
         let ((va, text), data) = load(&file);
-        let found = analyse(text, va, &data, &FILE_CALLS);
+        let found = analyse(text, va, &data, &FILE_CALLS, false);
         assert!(found.sites.len() >= least, "{path}: {}", found.sites.len());
         assert_eq!(found.refused, [], "{path}");
         let mut patched = text.to_vec();
@@ -227,6 +227,7 @@ fn every_site_of_the_real_libraries_is_rewritten_soundly() {
             &FILE_CALLS,
             stubs,
             stubs + 0x10_0000,
+            false,
         )
         .unwrap();
         assert_eq!(out.placed.len(), found.sites.len());
@@ -266,4 +267,36 @@ fn every_site_of_the_real_libraries_is_rewritten_soundly() {
             }
         }
     }
+}
+
+#[test]
+fn raw_calls_are_found_and_told_from_chance() {
+    use super::analyse::has_raw_calls;
+    let pad = [0x90u8; 80];
+    let raw = [&pad[..], &mov_eax(nr::OPENAT), SYSCALL, RET, &pad].concat();
+    assert!(has_raw_calls(&raw, &FILE_CALLS));
+    let unknown = [&pad[..], &[0x48, 0x89, 0xf8], SYSCALL, RET, &pad].concat();
+    assert!(has_raw_calls(&unknown, &FILE_CALLS));
+    // sub; xchg; syscall; or, as a table of constants may decode
+    let table = [
+        &pad[..],
+        &[0x28, 0xaa, 0x3f, 0x07, 0x1f, 0x02, 0x86, 0xfa],
+        SYSCALL,
+        &[0x09, 0xe6],
+        &pad,
+    ]
+    .concat();
+    assert!(!has_raw_calls(&table, &FILE_CALLS));
+    let futex = [&pad[..], &mov_eax(nr::FUTEX), SYSCALL, RET, &pad].concat();
+    assert!(!has_raw_calls(&futex, &FILE_CALLS));
+    // mov rdx, 0x90050f90: the bytes are part of an immediate.
+    let chance = [
+        &pad[..],
+        &[0x48, 0xc7, 0xc2, 0x90, 0x0f, 0x05, 0x00],
+        RET,
+        &pad,
+    ]
+    .concat();
+    assert!(!has_raw_calls(&chance, &FILE_CALLS));
+    assert!(!has_raw_calls(&[], &FILE_CALLS));
 }

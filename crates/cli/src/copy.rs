@@ -1,0 +1,197 @@
+//! `daos fs copy`: between a local path and a container, named as `daos://pool/container/path`.
+
+use crate::container_create::create_plain;
+use crate::fs::copied;
+use crate::names::ContNames;
+use crate::output::{Failure, Reply, Tool};
+use crate::session::{find_pool, open_container};
+use crate::transfer::{Mode, Stop, get, put};
+use clap::Args;
+use daos_types::Der;
+use std::path::Path;
+
+/// Arguments of `fs copy`.
+#[derive(Args, Debug)]
+pub(crate) struct CopyArgs {
+    /// copy source
+    #[arg(short = 's', long, value_name = "PATH")]
+    src: String,
+    /// copy destination
+    #[arg(short = 'd', long, value_name = "PATH")]
+    dst: String,
+    /// accepted for compatibility: everything is supported
+    #[arg(long)]
+    ignore_unsupported: bool,
+}
+
+/// One side of a copy.
+#[derive(PartialEq, Eq, Debug)]
+enum Side {
+    Local(String),
+    Container {
+        pool: String,
+        /// `None` stands for a container to be made.
+        cont: Option<String>,
+        path: String,
+    },
+}
+
+fn side(text: &str) -> Side {
+    let Some(rest) = text.strip_prefix("daos:") else {
+        return Side::Local(text.to_owned());
+    };
+    let mut parts = rest.trim_start_matches('/').splitn(3, '/');
+    let mut part = || {
+        parts
+            .next()
+            .filter(|part| !part.is_empty())
+            .map(str::to_owned)
+    };
+    let (pool, cont) = (part().unwrap_or_default(), part());
+    Side::Container {
+        pool,
+        cont,
+        path: format!("/{}", part().unwrap_or_default()),
+    }
+}
+
+/// The line DAOS prints before its error line, `text (code)`.
+fn lead(what: &str, der: Der) -> String {
+    format!("{what}: {} ({})", der.text(), der.code())
+}
+
+/// A side's pool that cannot be opened, in the words of DAOS.
+fn no_pool(which: &str, outer: &str, pool: &str, failure: Failure, path: &str) -> Failure {
+    let der = Der::from_code(failure.status).unwrap_or(Der::Misc);
+    let hint = match path.trim_start_matches('/') {
+        "" => failure.message,
+        rest if pool == "tmp" => {
+            format!("{pool} is taken for the pool; a mounted container is written daos://{rest}")
+        }
+        _ => failure.message,
+    };
+    let mut refused = Failure::der(outer, der).because(hint);
+    refused.lead = vec![
+        lead(&format!("failed to connect to {which} pool"), der),
+        lead("fs copy failed to connect", der),
+    ];
+    refused
+}
+
+fn stopped(outer: &str, stop: &Stop) -> Failure {
+    let der = Der::from_errno(stop.errno.code());
+    let at = String::from_utf8_lossy(&stop.path);
+    let mut failure = Failure::der(outer, der).because(format!("{at}: {}", stop.errno));
+    failure.lead = vec![
+        lead(&format!("Failed to copy '{at}'"), der),
+        lead("fs copy failed", der),
+    ];
+    failure
+}
+
+/// `fs copy`.
+pub(crate) fn copy(tool: Tool, args: &CopyArgs) -> Result<Reply, Failure> {
+    let outer = format!("failed to copy {} -> {}", args.src, args.dst);
+    match (side(&args.src), side(&args.dst)) {
+        (Side::Local(from), Side::Container { pool, cont, path }) => {
+            let from = Path::new(&from);
+            if let Err(error) = from.symlink_metadata() {
+                let der = Der::from_errno(error.raw_os_error().unwrap_or(5));
+                let mut failure = Failure::der(outer, der);
+                let stat = format!("Failed to stat '{}'", from.display());
+                failure.lead = vec![lead(&stat, der), lead("fs copy failed", der)];
+                return Err(failure);
+            }
+            into(tool, &outer, from, &args.dst, (pool, cont, path))
+        }
+        (Side::Container { pool, cont, path }, Side::Local(to)) => {
+            let Some(cont) = cont else {
+                return Err(
+                    Failure::der(outer, Der::Inval).because("the source names no container")
+                );
+            };
+            find_pool(&pool, "").map_err(|f| no_pool("source", &outer, &pool, f, &path))?;
+            let names = ContNames {
+                pool,
+                cont,
+                rest: Vec::new(),
+            };
+            let view = open_container(names.clone(), &outer)?.view(&outer)?;
+            let counts = get(&view, &path, Path::new(&to)).map_err(|s| stopped(&outer, &s))?;
+            copied(tool, names, Mode::Get, &args.dst, &counts)
+        }
+        (Side::Local(_), Side::Local(_)) => {
+            let why = "one side must be in a container: daos://pool/container/path";
+            Err(Failure::der(outer, Der::Inval).because(why))
+        }
+        (Side::Container { .. }, Side::Container { .. }) => {
+            let why = "from container to container is not served yet; copy by way of a directory";
+            Err(Failure::der(outer, Der::NotSupported).because(why))
+        }
+    }
+}
+
+fn into(
+    tool: Tool,
+    outer: &str,
+    from: &Path,
+    to: &str,
+    (pool, cont, path): (String, Option<String>, String),
+) -> Result<Reply, Failure> {
+    let found = find_pool(&pool, "").map_err(|failure| {
+        let path = format!("{}{path}", cont.as_deref().unwrap_or_default());
+        no_pool("destination", outer, &pool, failure, &path)
+    })?;
+    let known = cont.clone().map(|cont| {
+        open_container(
+            ContNames {
+                pool: pool.clone(),
+                cont,
+                rest: Vec::new(),
+            },
+            outer,
+        )
+    });
+    let (mut opened, made) = match known {
+        Some(Ok(opened)) => (opened, None),
+        Some(Err(failure)) if failure.status != Der::NonExist.code() => return Err(failure),
+        _ => {
+            let opened = create_plain(&found, cont.clone())?;
+            let uuid = opened.info.uuid;
+            (opened, Some(uuid))
+        }
+    };
+    let view = opened.view(outer)?;
+    let counts = put(&view, from, &path).map_err(|stop| stopped(outer, &stop))?;
+    let cont = cont.unwrap_or_else(|| opened.info.uuid.to_string());
+    let names = ContNames {
+        pool,
+        cont,
+        rest: Vec::new(),
+    };
+    let mut reply = copied(tool, names, Mode::Put, to, &counts)?;
+    if let Some(uuid) = made {
+        reply
+            .text
+            .push_str(&format!("Successfully created container {uuid}\n"));
+    }
+    Ok(reply)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sides_are_told_apart() {
+        let inside = |pool: &str, cont: Option<&str>, path: &str| Side::Container {
+            pool: pool.to_owned(),
+            cont: cont.map(str::to_owned),
+            path: path.to_owned(),
+        };
+        assert_eq!(side("daos://p/c/x/y"), inside("p", Some("c"), "/x/y"));
+        assert_eq!(side("daos:p/c"), inside("p", Some("c"), "/"));
+        assert_eq!(side("daos://p"), inside("p", None, "/"));
+        assert_eq!(side("/tmp/x"), Side::Local("/tmp/x".to_owned()));
+    }
+}
