@@ -88,16 +88,25 @@ pub(crate) struct Plan {
     pub(crate) classes: &'static ClassTable,
     /// Rewrite every system call, for Syscall User Dispatch.
     pub(crate) every: bool,
+    sum: u64,
 }
 
 impl Plan {
+    pub(crate) fn new(classes: &'static ClassTable, every: bool) -> Plan {
+        let mut sum = arch::SOURCE_SUM ^ u64::from(every);
+        for class in classes {
+            sum = (sum ^ *class as u64).wrapping_mul(0x100_0000_01b3);
+        }
+        Plan {
+            classes,
+            every,
+            sum,
+        }
+    }
+
     /// Identifies the plan and the code that made an image.
     pub(crate) fn sum(&self) -> u64 {
-        let mut hash = arch::SOURCE_SUM ^ u64::from(self.every);
-        for class in self.classes {
-            hash = (hash ^ *class as u64).wrapping_mul(0x100_0000_01b3);
-        }
-        hash
+        self.sum
     }
 }
 
