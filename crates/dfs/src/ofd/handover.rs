@@ -23,8 +23,8 @@ impl Dfs {
     /// [`Dfs::ofd_adopt_after_fork`], or to [`Dfs::fork_failed`].
     pub fn fork_prepare(&self) -> Result<ForkToken> {
         let slot = process::slot(self.pool)?;
-        let forgotten = self.pool.load(word_at(slot, proc::FORKING))? >> 48 != 0
-            && !self.forks(slot)?;
+        let forgotten =
+            self.pool.load(word_at(slot, proc::FORKING))? >> 48 != 0 && !self.forks(slot)?;
         if forgotten {
             self.release_deferred(slot)?;
         }
