@@ -91,7 +91,83 @@ fn raw_thread() {
     }
 }
 
+const FLAGS: u64 = 0x8d5; // carry, parity, adjust, zero, sign, overflow
+
+/// A served call leaves every register but rax, rcx and r11 alone.
+fn registers() {
+    let before: [[u64; 4]; 16] =
+        std::array::from_fn(|i| std::array::from_fn(|j| 0x0101_0101 * (1 + i + 16 * j) as u64));
+    let mut after = [[0u64; 4]; 16];
+    let mut kept = [1usize, 2, 3, 4, 5, 6, 0, 0];
+    let (path, mut flags) = (c"/pfs-demo/x".as_ptr() as usize, FLAGS);
+    macro_rules! each {
+        ($op:literal, $form:tt, $reg:literal) => {
+            concat!(
+                each!(@ $op, $form, $reg, 0), each!(@ $op, $form, $reg, 1),
+                each!(@ $op, $form, $reg, 2), each!(@ $op, $form, $reg, 3),
+                each!(@ $op, $form, $reg, 4), each!(@ $op, $form, $reg, 5),
+                each!(@ $op, $form, $reg, 6), each!(@ $op, $form, $reg, 7),
+                each!(@ $op, $form, $reg, 8), each!(@ $op, $form, $reg, 9),
+                each!(@ $op, $form, $reg, 10), each!(@ $op, $form, $reg, 11),
+                each!(@ $op, $form, $reg, 12), each!(@ $op, $form, $reg, 13),
+                each!(@ $op, $form, $reg, 14), each!(@ $op, $form, $reg, 15),
+            )
+        };
+        (@ $op:literal, load, $reg:literal, $n:literal) => {
+            concat!($op, " ", $reg, $n, ", [r8 + 32 * ", $n, "]\n")
+        };
+        (@ $op:literal, store, $reg:literal, $n:literal) => {
+            concat!($op, " [r9 + 32 * ", $n, "], ", $reg, $n, "\n")
+        };
+    }
+    macro_rules! run {
+        ($op:literal, $reg:literal) => {
+            asm!(
+                each!($op, load, $reg),
+                "push {flags}", "popfq", "syscall", "pushfq", "pop {flags}",
+                each!($op, store, $reg),
+                "mov [r10], rdi", "mov [r10 + 8], rsi", "mov [r10 + 16], rdx",
+                "mov [r10 + 24], r8", "mov [r10 + 32], r9",
+                flags = inout(reg) flags,
+                inlateout("rax") 257usize => kept[7], in("rdi") -100isize,
+                in("rsi") path, in("rdx") 0, in("r10") kept.as_mut_ptr(),
+                in("r8") before.as_ptr(), in("r9") after.as_mut_ptr(),
+                out("rcx") _, out("r11") _,
+                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _,
+                out("xmm5") _, out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _,
+                out("xmm10") _, out("xmm11") _, out("xmm12") _, out("xmm13") _,
+                out("xmm14") _, out("xmm15") _,
+            )
+        };
+    }
+    let wide = std::is_x86_feature_detected!("avx");
+    // SAFETY: openat of a valid path; loads and stores stay within the arrays.
+    unsafe {
+        if wide {
+            run!("vmovdqu", "ymm");
+        } else {
+            run!("movups", "xmm");
+        }
+    }
+    call(3, [kept[7], 0, 0, 0, 0]);
+    assert!((kept[7] as isize) >= 0, "opened");
+    let expect = [
+        -100isize as usize,
+        path,
+        0,
+        before.as_ptr() as usize,
+        after.as_ptr() as usize,
+    ];
+    assert_eq!(kept[..5], expect);
+    assert_eq!(flags & FLAGS, FLAGS);
+    let words = if wide { 4 } else { 2 };
+    for (old, new) in before.iter().zip(&after) {
+        assert_eq!(old[..words], new[..words]);
+    }
+}
+
 fn main() {
+    registers();
     assert!(read_raw(), "main thread");
     let threads: Vec<_> = (0..4)
         .map(|_| std::thread::spawn(|| (0..200).all(|_| read_raw())))

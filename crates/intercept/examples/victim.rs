@@ -237,6 +237,15 @@ fn processes() {
         }
         assert_eq!(wait(raw), 0);
     }
+    // Executed by a vfork child from within a hook, which thus never ends.
+    std::fs::copy("/bin/true", "/pfs-demo/tool").unwrap();
+    for _ in 0..3 {
+        let tool = std::process::Command::new("/pfs-demo/tool")
+            .status()
+            .unwrap();
+        assert!(tool.success());
+        assert_eq!(read_x(), "hello\n");
+    }
     for _ in 0..20 {
         let out = std::process::Command::new("cat")
             .arg("/pfs-demo/x")
@@ -493,6 +502,45 @@ fn bench() {
     }
 }
 
+/// Costs of the library's own tools, nanoseconds per call.
+fn bench_tools() {
+    use sys::{clock, uaccess};
+    uaccess::install().unwrap();
+    for len in [16usize, 256, 4096, 65_536, 1 << 20] {
+        let (source, mut target) = (vec![1u8; len], vec![2u8; len]);
+        let (from, to) = (source.as_ptr() as usize, target.as_mut_ptr() as usize);
+        let rounds = (50_000_000 / (len + 100)) as u32;
+        // SAFETY: both vectors have the length and are not used meanwhile.
+        let guarded = best_ns(rounds, || unsafe { uaccess::copy(to, from, len).unwrap() });
+        // SAFETY: as above.
+        let cold = best_ns(rounds, || unsafe {
+            uaccess::copy_nt(to, from, len).unwrap()
+        });
+        let plain = best_ns(rounds, || {
+            target.copy_from_slice(std::hint::black_box(&source));
+            std::hint::black_box(&target);
+        });
+        println!("{len:8} B: copy {guarded:9.1}  copy_nt {cold:9.1}  memcpy {plain:9.1}");
+    }
+    let text = c"/pfs-demo/a/path/of/usual/length/in/a/tree";
+    let mut buf = [0u8; 256];
+    let path = best_ns(1_000_000, || {
+        uaccess::read_cstr(text.as_ptr() as usize, &mut buf).unwrap();
+    });
+    let fault = best_ns(20_000, || assert!(uaccess::load::<u64>(8).is_err()));
+    println!(
+        "read_cstr of {} B {path:.1}, a fault {fault:.1}",
+        text.count_bytes()
+    );
+    let exact = best_ns(1_000_000, || {
+        std::hint::black_box(clock::realtime());
+    });
+    let coarse = best_ns(1_000_000, || {
+        std::hint::black_box(clock::realtime_coarse());
+    });
+    println!("clock: realtime {exact:.1}, coarse {coarse:.1}");
+}
+
 fn main() {
     let what = std::env::args().nth(1).unwrap_or_default();
     match what.as_str() {
@@ -508,6 +556,7 @@ fn main() {
         "mdwe" => mdwe(),
         "bug" => bug(),
         "bench" => return bench(),
+        "bench-tools" => return bench_tools(),
         other => panic!("no such test: {other}"),
     }
     println!("ok");

@@ -1,6 +1,6 @@
 //! Which descriptors are ours: a u32 per descriptor number, 0 = not ours.
 //!
-//! The stubs look at a byte per number modulo 65536 ([`filter`]); a byte counts the entries that
+//! The stubs look at a byte per number modulo 65536; a byte counts the entries that
 //! fall on it. A vfork child shares this memory but not the descriptors, so its changes are
 //! dropped, and while one runs the stubs see a filter that lets every call through.
 

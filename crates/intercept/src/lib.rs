@@ -17,11 +17,28 @@
 //!   ([`guard::fault_count`]), except that nothing is unwound.
 //! * `rt_sigaction`, `rt_sigprocmask` and `sigaltstack` do not arrive: this crate serves them.
 //!
+//! * `fork`, `vfork`, `clone` and `clone3` do not arrive either: they are announced, before and
+//!   after, by the functions of [`Config`].
+//!
 //! # What it must do
+//! * Leave `execve` to [`Outcome::Pass`] or [`Outcome::PassThen`] wherever it can: signals that
+//!   were deferred when an exec is made inside a hook stay blocked in the new image.
 //! * Touch program memory through [`sys::uaccess`] only.
 //! * Keep [`fdtab`] true: [`Class::Fd0`] calls on numbers without an entry never arrive.
 //! * In a vfork child ([`guard::in_vfork_child`]) change nothing that belongs to the process; the
 //!   table is the parent's and changes to it are dropped, and every descriptor call arrives there.
+//!
+//! # How a call gets here
+//! ```text
+//!   libc text (cache file)      stubs (cache file)             this library
+//!   ... jmp stub ------------>  class test: filter byte   -->  gate: registers, hook stack
+//!   cmp rax, -4096              foreign: syscall               entry -> dispatch
+//!        ^----------------------moved neighbours <------------ result, signals flushed
+//! ```
+//! `arch` finds and rewrites the sites and holds the gate, `image` and `cache` keep the result,
+//! `install` maps it. System calls of other code, if a search ([`Mode::Auto`]) or the user
+//! ([`Mode::RewriteSud`]) says there are any, trap by Syscall User Dispatch and take the same gate.
+//! Calls of code loaded later by `dlopen` are seen in the second case only.
 //!
 //! [`Class::Fd0`]: classes::Class::Fd0
 
@@ -174,10 +191,7 @@ pub unsafe fn start_in(config: &'static Config, mode: Mode) -> Result<Report, Er
         Mode::Auto => unsafe { raw::is_present(dir.as_ref(), &config.classes) },
         Mode::Rewrite | Mode::Off => false,
     };
-    let plan = image::Plan {
-        classes: &config.classes,
-        every: wants_sud && sud::is_supported(),
-    };
+    let plan = image::Plan::new(&config.classes, wants_sud && sud::is_supported());
     // SAFETY: passed on.
     unsafe { install::all(dir.as_ref(), &plan, &mut report) };
     if !report.modules().any(|module| module.result.is_ok()) {

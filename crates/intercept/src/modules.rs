@@ -143,8 +143,10 @@ pub(crate) fn is_wanted(path: &CStr) -> bool {
 /// # Safety
 /// `base` must be mapped and readable for a page.
 pub(crate) unsafe fn segments(base: usize) -> Option<&'static [Segment]> {
+    // A prelinked object has its header elsewhere, and there may be nothing here.
+    sys::uaccess::load::<[u8; size_of::<Header>()]>(base).ok()?;
     let header = base as *const Header;
-    // SAFETY: the first page of an object holds its header.
+    // SAFETY: the memory is there, as just seen; every bit pattern is valid.
     let header = unsafe { header.as_ref() }?;
     let count = header.segment_count as usize;
     let end = header.segments_at as usize + count * size_of::<Segment>();

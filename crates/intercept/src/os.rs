@@ -94,7 +94,16 @@ impl Fd {
         unsafe { syscall!(nr::FACCESSAT, self.0, name.as_ptr(), 0) }.is_ok()
     }
 
+    /// Writes all of `bytes` to an empty file.
     pub(crate) fn write_all(&self, mut bytes: &[u8]) -> Result<()> {
+        const RLIMIT_FSIZE: usize = 1;
+        let mut limit = [u64::MAX; 2];
+        // Beyond this limit a write would raise SIGXFSZ, which ends the program.
+        // SAFETY: the buffer has the two words of struct rlimit64.
+        unsafe { syscall!(nr::PRLIMIT64, 0, RLIMIT_FSIZE, 0, limit.as_mut_ptr())? };
+        if limit[0] < bytes.len() as u64 {
+            return Err(Errno::EFBIG);
+        }
         while !bytes.is_empty() {
             // SAFETY: the buffer is valid for its length.
             match unsafe { syscall!(nr::WRITE, self.0, bytes.as_ptr(), bytes.len()) } {
@@ -160,8 +169,8 @@ pub(crate) fn anonymous(len: usize) -> Result<usize> {
     }
 }
 
-/// An entry of the kernel's auxiliary vector (`getauxval(3)`).
-pub(crate) fn auxiliary(kind: usize) -> Option<usize> {
+/// Entries of the auxiliary vector as the kernel made it (`getauxval(3)`).
+pub(crate) fn auxiliary<const N: usize>(kinds: [usize; N]) -> Option<[usize; N]> {
     const PR_GET_AUXV: usize = 0x4155_5856;
     let mut words = [0usize; 128];
     let len = size_of_val(&words);
@@ -173,10 +182,17 @@ pub(crate) fn auxiliary(kind: usize) -> Option<usize> {
         })
     };
     got.ok()?;
-    words
-        .chunks_exact(2)
-        .find(|pair| pair[0] == kind)
-        .map(|pair| pair[1])
+    let find = |kind| {
+        words
+            .chunks_exact(2)
+            .find(|pair| pair[0] == kind)
+            .map(|pair| pair[1])
+    };
+    let mut values = [0; N];
+    for (value, kind) in values.iter_mut().zip(kinds) {
+        *value = find(kind)?;
+    }
+    Some(values)
 }
 
 pub(crate) fn getpid() -> u32 {

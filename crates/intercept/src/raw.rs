@@ -11,6 +11,7 @@ use core::ffi::CStr;
 
 const AT_PHDR: usize = 3;
 const AT_PHNUM: usize = 5;
+const PT_PHDR: u32 = 6;
 /// Without a cache the search would cost every process as much; it is left out beyond this.
 const UNCACHED_BYTES_MAX: usize = 1 << 20;
 
@@ -28,7 +29,7 @@ unsafe fn objects(mut visit: impl FnMut(&Object, &'static CStr)) {
     unsafe {
         modules::for_each_object(|base, path| {
             let segments = match path.to_bytes() {
-                b"" => program_segments(),
+                b"" => program_segments(base),
                 _ => modules::segments(base),
             };
             let Some(segments) = segments.filter(|_| !modules::is_wanted(path)) else {
@@ -44,11 +45,14 @@ unsafe fn objects(mut visit: impl FnMut(&Object, &'static CStr)) {
     }
 }
 
-/// The program's own segments, as the kernel names them.
-fn program_segments() -> Option<&'static [Segment]> {
-    let (at, count) = (os::auxiliary(AT_PHDR)?, os::auxiliary(AT_PHNUM)?);
-    // SAFETY: the kernel says where the loaded program's headers are.
-    Some(unsafe { core::slice::from_raw_parts(at as *const Segment, count.min(64)) })
+/// The program's own segments, as the kernel names them. Where the dynamic linker was started as
+/// a program they are its own, which the table itself tells.
+fn program_segments(base: usize) -> Option<&'static [Segment]> {
+    let [at, count] = os::auxiliary([AT_PHDR, AT_PHNUM])?;
+    // SAFETY: the kernel says where the headers are of what it loaded.
+    let segments = unsafe { core::slice::from_raw_parts(at as *const Segment, count.min(64)) };
+    let own = segments.iter().find(|segment| segment.kind == PT_PHDR)?;
+    (at == base + own.va as usize).then_some(segments)
 }
 
 /// Identity of a file without a build-id.
@@ -71,11 +75,7 @@ fn file_identity(path: &CStr) -> Option<u64> {
 /// # Safety
 /// As for [`modules::for_each_object`].
 pub(crate) unsafe fn is_present(dir: Option<&Fd>, classes: &'static ClassTable) -> bool {
-    let plan = image::Plan {
-        classes,
-        every: true,
-    };
-    let mut key = plan.sum();
+    let mut key = image::Plan::new(classes, true).sum();
     let mut bytes = 0;
     // SAFETY: passed on.
     unsafe {

@@ -225,6 +225,41 @@ fn raw_calls_are_served() {
     }
 }
 
+/// The dynamic linker started as a program, with the library on its command line.
+#[test]
+fn dynamic_linker_as_a_program() {
+    let demo = Demo::new();
+    let library = examples().join("libdemo_preload.so");
+    let out = Command::new("/lib64/ld-linux-x86-64.so.2")
+        .arg("--preload")
+        .arg(library)
+        .args(["/bin/cat", "/pfs-demo/x"])
+        .env("PFS_DEMO_DIR", demo.backing.path())
+        .output()
+        .unwrap();
+    assert_eq!(out.stdout, b"hello\n", "{out:?}");
+}
+
+/// Where no file of any kind can be written, the text is changed in place.
+#[test]
+fn rewritten_in_place_as_a_last_resort() {
+    let demo = Demo::new();
+    let parent = tempfile::tempdir().unwrap();
+    // Bash makes a cache before the limit holds; its child must not find it.
+    let limited = "ulimit -f 0; rm -r \"$PFS_DEMO_CACHE\"; exec cat /pfs-demo/x";
+    let out = Command::new("bash")
+        .args(["-c", limited])
+        .env("LD_PRELOAD", examples().join("libdemo_preload.so"))
+        .env("PFS_DEMO_DIR", demo.backing.path())
+        .env("PFS_DEMO_CACHE", parent.path().join("cache"))
+        .env("PFS_DEMO_VERBOSE", "1")
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.stdout, b"hello\n", "{stderr}");
+    assert!(stderr.contains("result: Ok(InPlace)"), "{stderr}");
+}
+
 /// An image that is damaged, foreign or readable by others is not used; the program runs on.
 #[test]
 fn cache_is_trusted_only_when_private() {

@@ -184,8 +184,10 @@ core::arch::global_asm!(
     ".hidden pil4dfs_gate_clone_post",
     "pil4dfs_gate_clone_post:",
     "    endbr64",
+    // The depth may be that of a vfork child that never came back from its last hook.
     "    push {K_POST}",
-    "    jmp 6f",
+    "    mov r11, qword ptr [rip + pil4dfs_tls@GOTTPOFF]",
+    "    jmp 7f",
     "pil4dfs_gate_after:",
     "    push {K_AFTER}",
     "6:  mov r11, qword ptr [rip + pil4dfs_tls@GOTTPOFF]",
