@@ -92,7 +92,11 @@ impl CachePath {
     }
 
     fn open(&self) -> Result<OwnedFd> {
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        self.open_as(OFlags::RDWR)
+    }
+
+    fn open_as(&self, access: OFlags) -> Result<OwnedFd> {
+        let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         rustix::fs::open(self.as_cstr()?, flags, Mode::empty()).map_err(errno)
     }
 
@@ -344,7 +348,18 @@ impl Dfs {
         }
         let file = open.file().map_err(|_| Errno::ENODEV)?;
         if shared {
-            let fd = self.map_shared(&file)?;
+            let mut fd = self.map_shared(&file)?;
+            if !open.writable() {
+                // So that the kernel refuses to make the mapping writable later (`mprotect(2)`).
+                let path = CachePath::new(self.pool, file.ino)?;
+                fd = match path.open_as(OFlags::RDONLY) {
+                    Ok(fd) => fd,
+                    Err(errno) => {
+                        self.map_end(file.ino)?;
+                        return Err(errno);
+                    }
+                };
+            }
             return Ok(MapSource {
                 fd: fd.into_raw_fd(),
                 offset: off,
