@@ -127,6 +127,11 @@ fn kernel_action(signal: usize, wanted: &RawAction) -> RawAction {
     } else {
         return action;
     }
+    if signal == SIGSYS && sud::is_active() {
+        // Nothing may come between the trap and the change of course; small stacks are common.
+        action[FLAGS] |= SA_ONSTACK;
+        action[MASK] |= DEFER_SET as usize;
+    }
     // Under Syscall User Dispatch only our own restorer may make its call.
     if action[FLAGS] & SA_RESTORER == 0 || sud::is_active() {
         action[FLAGS] |= SA_RESTORER;
@@ -160,20 +165,14 @@ pub(crate) fn start() {
     debug_assert!(done.is_ok());
 }
 
-/// Takes over SIGSYS, for `sud`. The handlers the program has set so far get our restorer.
+/// Takes over SIGSYS; `sud` is active already. The program has set no handlers so far, so all of
+/// them will get our restorer.
 pub(crate) fn take_sigsys() -> sys::Result<()> {
     let old = set_kernel_action(SIGSYS, None)?;
     if let Some(entry) = ACTIONS.get(SIGSYS) {
         entry.write(&old);
     }
-    let action = [
-        wrapper_address(),
-        SA_SIGINFO | SA_ONSTACK | SA_NODEFER | SA_RESTORER,
-        arch::restorer(),
-        // Nothing may come between the trap and the change of course.
-        DEFER_SET as usize,
-    ];
-    set_kernel_action(SIGSYS, Some(&action))?;
+    set_kernel_action(SIGSYS, Some(&kernel_action(SIGSYS, &old)))?;
     // SAFETY: unblocks a signal; the set is a live constant.
     unsafe {
         syscall!(
