@@ -153,8 +153,9 @@ pub(crate) struct Statfs {
 }
 const _: () = assert!(size_of::<Statfs>() == 120);
 
-/// `f_type` of a DAOS file system as the original library reports it.
-pub(crate) const DAOS_SUPER_MAGIC: i64 = 0xDA05_AD10;
+/// `f_type` of a dfuse mount as the kernel reports it (`FUSE_SUPER_MAGIC`). The original library
+/// says 0xDA05AD10 here, by which ROMIO picks a driver that needs the genuine libdaos.
+pub(crate) const FUSE_SUPER_MAGIC: i64 = 0x6573_5546;
 
 /// `struct iovec`.
 #[repr(C)]

@@ -26,6 +26,7 @@ pub(crate) struct Environment {
     pub(crate) root: Option<Value>,
     pub(crate) preload: Option<Value>,
     pub(crate) exe: Option<Value>,
+    pub(crate) libraries: Option<Value>,
 }
 
 impl Environment {
@@ -46,6 +47,7 @@ impl Environment {
             b"DAOS_CONT" => &mut self.daos_cont,
             b"DAOS_EMBEDDED_ROOT" => &mut self.root,
             b"LD_PRELOAD" => &mut self.preload,
+            b"D_IL_LIBRARIES" => &mut self.libraries,
             b"D_IL_EXE" => &mut self.exe,
             _ => return,
         };

@@ -10,11 +10,13 @@ use crate::dispatch::{After, Served, Stop};
 use crate::handover;
 use crate::kernel::{self, addr, addr_mut, call, text};
 use crate::route::{self, Arg, Resolved, Spot};
+use crate::libraries::{self, Source};
 use crate::{calls, cred, user};
 use core::sync::atomic::Ordering;
 use dfs::{Dfs, Ino, IoVec};
 use intercept::Call;
 use std::boxed::Box;
+use std::ffi::CString;
 use std::vec::Vec;
 use sys::set_once::SetOnce;
 use sys::{Errno, Result};
@@ -28,6 +30,8 @@ const LIST_MAX: usize = 1 << 20;
 /// Where a vfork child leaves its launch for the parent (`intercept::words`).
 const WORD: usize = 0;
 const EXE: &[u8] = b"D_IL_EXE=";
+const LIBRARIES: &[u8] = b"D_IL_LIBRARIES=";
+const SEARCH: &[u8] = b"LD_LIBRARY_PATH=";
 const PRELOAD: &[u8] = b"LD_PRELOAD=";
 
 /// Environment entries that every program started from here gets.
@@ -49,6 +53,8 @@ struct Launch {
     argv: Vec<usize>,
     envp: Vec<usize>,
     memfd: i32,
+    /// Directory with copies of the program's libraries.
+    libraries: Option<Vec<u8>>,
     /// The kernel was given a path of its own: after `ENOENT` there is more to look at.
     kernel_path: bool,
 }
@@ -62,7 +68,7 @@ pub(crate) fn remember(variables: impl Iterator<Item = Value>, exe: Option<Value
         let ours = [b"D_IL_".as_slice(), b"DAOS_POOL=", b"DAOS_CONT=", b"DAOS_EMBEDDED_ROOT="]
             .iter()
             .any(|name| entry.starts_with(name));
-        if ours && !entry.starts_with(EXE) {
+        if ours && !entry.starts_with(EXE) && !entry.starts_with(LIBRARIES) {
             entries.push(terminated(entry));
         }
         if let Some(list) = entry.strip_prefix(PRELOAD) {
@@ -126,6 +132,7 @@ fn launch(c: &mut Call, arg: Arg, argv: usize, envp: usize, flags: u32) -> Serve
         argv: Vec::new(),
         envp: Vec::new(),
         memfd: -1,
+        libraries: None,
         kernel_path: false,
     });
     launch.set_environment(&environment, None);
@@ -153,6 +160,7 @@ fn launch(c: &mut Call, arg: Arg, argv: usize, envp: usize, flags: u32) -> Serve
         }
         Ok(Resolved::Kernel | Resolved::Ancestor | Resolved::Bad(_)) | Err(Stop::Pass) => {
             launch.kernel_path = c.nr == route::number(c);
+            launch.look_for_libraries(&environment, arg, c);
             launch.point_environment(c, arg);
         }
         Err(stop) => return Err(stop),
@@ -211,6 +219,13 @@ fn list(mut address: usize) -> Result<Vec<usize>> {
     Ok(found)
 }
 
+/// The value of `LD_LIBRARY_PATH` in an environment, if it has one that is not empty.
+fn search_path(environment: &[usize]) -> Option<Vec<u8>> {
+    let entry = environment.iter().copied().find(|&entry| starts_with(entry, SEARCH))?;
+    let value = string_at(entry).get(SEARCH.len()..)?.to_vec();
+    Some(value).filter(|value| !value.is_empty())
+}
+
 /// Whether the string at `address` starts with `prefix`.
 fn starts_with(address: usize, prefix: &[u8]) -> bool {
     let mut head = [0u8; 32];
@@ -236,8 +251,14 @@ impl Launch {
         let preload = given.iter().copied().find(|&entry| starts_with(entry, PRELOAD));
         let value = preload.map(string_at).unwrap_or_default();
         let value = value.get(PRELOAD.len()..).unwrap_or(&[]).to_vec();
-        self.envp =
-            given.iter().copied().filter(|&entry| !starts_with(entry, EXE)).collect();
+        self.envp = given
+            .iter()
+            .copied()
+            .filter(|&entry| !starts_with(entry, EXE) && !starts_with(entry, LIBRARIES))
+            .collect();
+        if let Some(place) = self.libraries.clone() {
+            self.add_libraries(&place);
+        }
         if let Some(path) = exe {
             let mut entry = EXE.to_vec();
             entry.extend_from_slice(path);
@@ -251,6 +272,39 @@ impl Launch {
             self.carry(carried, preload, &value);
         }
         self.envp.push(0);
+    }
+
+    fn add_libraries(&mut self, place: &[u8]) {
+        let before = self.envp.iter().copied().find(|&entry| starts_with(entry, SEARCH));
+        let value = before.map(string_at).unwrap_or_default();
+        let mut entry = SEARCH.to_vec();
+        entry.extend_from_slice(place);
+        if let Some(value) = value.get(SEARCH.len()..).filter(|value| !value.is_empty()) {
+            entry.push(b':');
+            entry.extend_from_slice(value);
+        }
+        let search = self.keep(&entry);
+        self.envp.retain(|&e| Some(e) != before);
+        self.envp.push(search);
+        let kept = self.keep(&[LIBRARIES, place].concat());
+        self.envp.push(kept);
+    }
+
+    /// Copies of libraries for a program outside the mount whose search path leads into it.
+    fn look_for_libraries(&mut self, environment: &[usize], arg: Arg, c: &Call) {
+        let search = search_path(environment).filter(|path| libraries::concerns(path));
+        let Some(search) = search else { return };
+        let path = string_at(arg.address(c));
+        if arg.dirfd(c) != AT_FDCWD && path.first() != Some(&b'/') {
+            return;
+        }
+        let Ok(terminated) = CString::new(path.clone()) else { return };
+        if let Ok(fd) = kernel::open(&terminated, O_CLOEXEC) {
+            self.libraries = libraries::prepare(&Source::Kernel(fd), &path, &search);
+            if self.libraries.is_some() {
+                self.set_environment(environment, None);
+            }
+        }
     }
 
     fn carry(&mut self, carried: &Carried, preload: Option<usize>, value: &[u8]) {
@@ -341,6 +395,10 @@ impl Launch {
         c: &mut Call,
     ) -> Result<()> {
         self.memfd = copy_to_memory(program.fs, program.ino)?;
+        let search = search_path(environment).unwrap_or_default();
+        if let Ok(source) = Source::of(program.fs, program.ino) {
+            self.libraries = libraries::prepare(&source, &program.whole, &search);
+        }
         self.set_environment(environment, Some(&program.whole));
         self.argv.push(0);
         let (argv, envp) = (addr(self.argv.as_slice()), addr(self.envp.as_slice()));
@@ -390,6 +448,9 @@ pub(crate) fn failed(c: &Call, result: isize, launch: usize) -> isize {
     let Some(launch) = reclaim(launch) else { return result };
     if launch.memfd >= 0 {
         kernel::close(launch.memfd);
+    }
+    if let Some(place) = &launch.libraries {
+        libraries::remove(place);
     }
     if launch.kernel_path && result == Errno::ENOENT.as_ret() {
         return second_look(c, result);
@@ -457,6 +518,7 @@ fn script_of_kernel(c: &Call, arg: Arg) -> Option<isize> {
         argv: list(c.args[1]).ok()?,
         envp: Vec::new(),
         memfd: -1,
+        libraries: None,
         kernel_path: false,
     });
     launch.set_environment(&environment, None);

@@ -5,7 +5,7 @@
 
 use crate::config::{self, Environment, Wanted};
 use crate::say::{self, Once};
-use crate::{calls, cred, cwd, dispatch, exec, files, handover, limits, mounts, report};
+use crate::{calls, cred, cwd, dispatch, exec, files, handover, libraries, limits, mounts, report};
 use core::ffi::{c_char, c_int};
 use intercept::paths::{self, Filter};
 use intercept::{Call, CloneKind, Config, Mode, Startup};
@@ -42,6 +42,9 @@ extern "C" fn init(argc: c_int, argv: *const *const c_char, envp: *const *const 
     let mut environment = Environment::default();
     for line in startup.variables() {
         environment.take(line.to_bytes());
+    }
+    if let Some(place) = environment.libraries {
+        libraries::arrive(place, envp);
     }
     let name = startup.arguments().next().map_or(b"".as_slice(), |arg| arg.to_bytes());
     if config::bypassed(&environment, name) {

@@ -28,6 +28,7 @@ mod files;
 mod handover;
 mod init;
 mod kernel;
+mod libraries;
 mod limits;
 mod mounts;
 mod placeholder;

@@ -10,6 +10,7 @@ use crate::abi::{self, PATH_MAX, nr};
 use crate::dispatch::{self, Served, Stop};
 use crate::kernel::{self, addr};
 use crate::{cwd, files, mounts, user};
+use core::cell::Cell;
 use dfs::{Dfs, How, Ino, Name, Walk};
 use intercept::Call;
 use std::vec::Vec;
@@ -19,6 +20,8 @@ use sys::Errno;
 const LOOK: usize = 1 << 20;
 /// Symbolic links followed in one path (`path_resolution(7)`).
 const LINKS_MAX: usize = 40;
+/// Walks repeated because another process changed a name in between.
+const RACES_MAX: usize = 20;
 
 /// The place in the mount that a path names.
 pub(crate) struct Spot {
@@ -95,7 +98,18 @@ pub(crate) const fn follow(yes: bool) -> How {
 /// Resolves one path of a call and serves it if it is ours; else the kernel gets the call.
 pub(crate) fn at(c: &Call, arg: Arg, how: How, serve: &mut dyn FnMut(&Spot) -> Served) -> Served {
     match resolve(c, arg, how)? {
-        Resolved::Ours(spot) => serve(&spot),
+        Resolved::Ours(mut spot) => {
+            let mut served = serve(&spot);
+            for _ in 0..RACES_MAX {
+                if !overtaken(&spot, served) {
+                    break;
+                }
+                let Resolved::Ours(again) = resolve(c, arg, how)? else { break };
+                spot = again;
+                served = serve(&spot);
+            }
+            served
+        }
         Resolved::Kernel => Err(Stop::PassThenLook),
         Resolved::Ancestor => Err(Stop::Ancestor),
         // The kernel's to refuse, in its own order of checks.
@@ -108,6 +122,34 @@ pub(crate) fn at(c: &Call, arg: Arg, how: How, serve: &mut dyn FnMut(&Spot) -> S
     }
 }
 
+/// [`at`] for calls that only look a file up: a trailing slash follows a final symbolic link.
+pub(crate) fn lookup(
+    c: &Call,
+    arg: Arg,
+    follows: bool,
+    serve: &mut dyn FnMut(&Spot) -> Served,
+) -> Served {
+    let mut link = false;
+    let served = at(c, arg, follow(follows), &mut |spot| {
+        link = !follows && spot.trailing_slash && is_symlink(spot);
+        if link { Err(Errno::ELOOP.into()) } else { serve(spot) }
+    });
+    if link { at(c, arg, follow(true), serve) } else { served }
+}
+
+fn is_symlink(spot: &Spot) -> bool {
+    let mode = spot.target.and_then(|ino| spot.fs.stat(ino).ok()).map_or(0, |stat| stat.mode);
+    mode & abi::S_IFMT == abi::S_IFLNK
+}
+
+/// The file vanished between the walk and the operation: another process replaced or removed the
+/// name, so the walk is repeated, as the kernel does.
+fn overtaken(spot: &Spot, served: Served) -> bool {
+    spot.target.is_some()
+        && !spot.anonymous
+        && matches!(served, Err(Stop::Fail(Errno::ESTALE | Errno::ENOENT)))
+}
+
 /// Resolves both paths of a call; `EXDEV` when only one is ours.
 pub(crate) fn pair(
     c: &Call,
@@ -115,11 +157,29 @@ pub(crate) fn pair(
     two: (Arg, How),
     serve: &mut dyn FnMut(&Spot, &Spot) -> Served,
 ) -> Served {
+    pair_again(c, one, two, serve, &Cell::new(0))
+}
+
+fn pair_again(
+    c: &Call,
+    one: (Arg, How),
+    two: (Arg, How),
+    serve: &mut dyn FnMut(&Spot, &Spot) -> Served,
+    again: &Cell<usize>,
+) -> Served {
     let first = resolve(c, one.0, one.1)?;
     let second = resolve(c, two.0, two.1)?;
     let mut args = c.args;
     match (&first, &second) {
-        (Resolved::Ours(a), Resolved::Ours(b)) => return serve(a, b),
+        (Resolved::Ours(a), Resolved::Ours(b)) => {
+            let served = serve(a, b);
+            let tried = again.get();
+            if (overtaken(a, served) || overtaken(b, served)) && tried < RACES_MAX {
+                again.set(tried + 1);
+                return pair_again(c, one, two, serve, again);
+            }
+            return served;
+        }
         (Resolved::Kernel, Resolved::Kernel) => return Err(Stop::PassThenLook),
         (Resolved::Ours(_), Resolved::Bad(errno)) | (Resolved::Bad(errno), Resolved::Ours(_)) => {
             return Err((*errno).into());
@@ -382,7 +442,12 @@ fn locate_absolute<'a>(
         Hit::No | Hit::Ancestor if look => {}
         Hit::No | Hit::Ancestor => return Ok(Where::Kernel),
     }
-    match follow_kernel_links(mount, path, follow) {
+    let found = if hit == Hit::Through || has_link(path) {
+        follow_kernel_links(mount, path, follow)
+    } else {
+        None
+    };
+    match found {
         Some(rest) => {
             *joined = rest;
             Ok(Where::Inside { base: None, rest: joined })
@@ -457,6 +522,24 @@ fn after_components(mount: &[u8], n: usize) -> &[u8] {
         rest = rest.get(at..).unwrap_or(&[]);
     }
     rest
+}
+
+/// Whether the kernel meets a symbolic link on this path, as far as it gets: one call that spares
+/// the walk for nearly every path that simply does not exist.
+fn has_link(path: &[u8]) -> bool {
+    const RESOLVE_NO_SYMLINKS: u64 = 4;
+    let mut terminated = path.to_vec();
+    terminated.push(0);
+    let how = [u64::from(abi::O_PATH | abi::O_NOFOLLOW | abi::O_CLOEXEC), 0, RESOLVE_NO_SYMLINKS];
+    let (path, how) = (addr(terminated.as_slice()), addr(&how));
+    match kernel::call!(nr::OPENAT2, kernel::abi_cwd(), path, how, 24) {
+        Ok(fd) => {
+            // The last component exists: a dangling link, or it has come into being.
+            kernel::close(fd as i32);
+            true
+        }
+        Err(errno) => errno != Errno::ENOENT,
+    }
 }
 
 /// Walks a path through the kernel's symbolic links; the rest inside the mount if it gets there.

@@ -11,7 +11,7 @@ use sys::{Errno, Result};
 
 /// Serves a change by path; the last component is followed unless told otherwise.
 fn change(c: &Call, arg: Arg, follow: bool, act: &dyn Fn(&Dfs, Ino) -> Result<()>) -> Served {
-    route::at(c, arg, route::follow(follow), &mut |spot: &Spot| {
+    route::lookup(c, arg, follow, &mut |spot: &Spot| {
         let ino = spot.found()?;
         if spot.trailing_slash && !is_dir(spot.fs, ino)? {
             return Err(Errno::ENOTDIR.into());

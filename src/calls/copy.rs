@@ -1,6 +1,6 @@
 //! Moving bytes between descriptors, one or both of them ours.
 
-use crate::abi::{RW_MAX, nr};
+use crate::abi::{O_ACCMODE, O_PATH, O_WRONLY, RW_MAX, nr};
 use crate::dispatch::{Served, Stop};
 use crate::files::{self, Held};
 use crate::kernel::{self, call};
@@ -70,6 +70,20 @@ impl Place {
 
 fn end(fd: i32) -> core::result::Result<End, Stop> {
     Ok(files::get(fd)?.map_or(End::Kernel(fd), End::Ours))
+}
+
+/// Both ends must be open, one for reading and the other for writing: `EBADF` before anything
+/// else is looked at.
+fn check_ends(from: &End, to: &End) -> Result<()> {
+    const F_GETFL: usize = 3;
+    let flags = |end: &End| match end {
+        End::Ours(held) => held.info().map(|info| info.flags),
+        End::Kernel(fd) => call!(nr::FCNTL, *fd, F_GETFL).map(|flags| flags as u32),
+    };
+    let (source, target) = (flags(from)?, flags(to)?);
+    let readable = source & O_PATH == 0 && source & O_ACCMODE != O_WRONLY;
+    let writable = target & O_PATH == 0 && target & O_ACCMODE != 0;
+    if readable && writable { Ok(()) } else { Err(Errno::EBADF) }
 }
 
 fn fill(from: &End, place: &Place, bounce: &Bounce, len: usize) -> Result<usize> {
@@ -153,6 +167,7 @@ pub(crate) fn sendfile(c: &mut Call) -> Served {
     if matches!((&to, &from), (End::Kernel(_), End::Kernel(_))) {
         return Err(Stop::Pass);
     }
+    check_ends(&from, &to)?;
     let place = Place::read(c.args[2])?;
     pump(&from, place, &to, NOWHERE, c.args[3].min(RW_MAX), false)
 }
@@ -160,9 +175,13 @@ pub(crate) fn sendfile(c: &mut Call) -> Served {
 /// `copy_file_range(2)`: in, offset, out, offset.
 pub(crate) fn copy_file_range(c: &mut Call) -> Served {
     let (from, to) = (end(c.args[0] as i32)?, end(c.args[2] as i32)?);
+    if matches!((&from, &to), (End::Kernel(_), End::Kernel(_))) {
+        return Err(Stop::Pass);
+    }
     if c.args[5] != 0 {
         return Err(Errno::EINVAL.into());
     }
+    check_ends(&from, &to)?;
     match (from, to) {
         (End::Ours(from), End::Ours(to)) => {
             let (mut out, mut into) = (Place::read(c.args[1])?, Place::read(c.args[3])?);
@@ -198,6 +217,7 @@ pub(crate) fn splice(c: &mut Call) -> Served {
         (End::Ours(_), End::Ours(_)) => return Err(Errno::EINVAL.into()),
         _ => {}
     }
+    check_ends(&from, &to)?;
     let (out, into) = (Place::read(c.args[1])?, Place::read(c.args[3])?);
     pump(&from, out, &to, into, c.args[4].min(RW_MAX), true)
 }

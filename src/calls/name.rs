@@ -323,7 +323,7 @@ fn read_link(c: &Call, arg: Arg, out: usize, room: usize) -> Served {
         let held = files::ours(arg.dirfd(c))?;
         return link_of(held.fs, held.info()?.ino, out, room);
     }
-    let served = route::at(c, arg, route::follow(false), &mut |spot| {
+    let served = route::lookup(c, arg, false, &mut |spot| {
         link_of(spot.fs, spot.found()?, out, room)
     });
     if served == Err(Stop::Ancestor) {

@@ -134,18 +134,18 @@ fn nameless(spot: &Spot, wish: Wish) -> Served {
 
 fn make_or_open(spot: &Spot, wish: Wish) -> Served {
     let exclusive = wish.flags & O_EXCL != 0;
+    if spot.trailing_slash {
+        return Err(Errno::EISDIR.into());
+    }
     if let Some(ino) = spot.target {
         if exclusive {
             return Err(Errno::EEXIST.into());
         }
         let kind = spot.fs.stat(ino)?.mode & S_IFMT;
-        if kind == S_IFDIR || spot.trailing_slash {
+        if kind == S_IFDIR {
             return Err(Errno::EISDIR.into());
         }
         return existing(spot, ino, wish);
-    }
-    if spot.trailing_slash {
-        return Err(Errno::EISDIR.into());
     }
     let name = spot.name.as_bytes();
     let (ino, made) = spot.fs.create(&cred::current(), spot.parent, name, wish.mode, exclusive)?;

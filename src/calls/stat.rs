@@ -84,7 +84,7 @@ fn put_stat(fs: &Dfs, ino: Ino, out: usize) -> Served {
 }
 
 fn by_path(c: &Call, arg: Arg, follow: bool, out: usize) -> Served {
-    let served = route::at(c, arg, route::follow(follow), &mut |spot| {
+    let served = route::lookup(c, arg, follow, &mut |spot| {
         let ino = spot.found()?;
         if spot.trailing_slash && !is_dir(spot.fs, ino)? {
             return Err(Errno::ENOTDIR.into());
@@ -167,7 +167,7 @@ pub(crate) fn statx(c: &mut Call) -> Served {
         return put_statx(mounts::fs()?, ino, out);
     }
     let follow = flags & AT_SYMLINK_NOFOLLOW == 0;
-    let served = route::at(c, arg, route::follow(follow), &mut |spot| {
+    let served = route::lookup(c, arg, follow, &mut |spot| {
         let ino = spot.found()?;
         if spot.trailing_slash && !is_dir(spot.fs, ino)? {
             return Err(Errno::ENOTDIR.into());
@@ -186,7 +186,7 @@ fn put_statfs(fs: &Dfs, out: usize) -> Served {
     const BLOCK: i64 = 4096;
     let s = fs.statfs()?;
     let shown = Statfs {
-        kind: DAOS_SUPER_MAGIC,
+        kind: FUSE_SUPER_MAGIC,
         bsize: BLOCK,
         blocks: s.blocks,
         bfree: s.bfree,

@@ -74,7 +74,7 @@ fn remove(fs: &Dfs, ino: Ino, named: usize) -> Served {
 type Act<'a> = &'a dyn Fn(&Dfs, Ino) -> Served;
 
 fn by_path(c: &Call, arg: Arg, follow: bool, act: Act<'_>) -> Served {
-    route::at(c, arg, route::follow(follow), &mut |spot| act(spot.fs, spot.found()?))
+    route::lookup(c, arg, follow, &mut |spot| act(spot.fs, spot.found()?))
 }
 
 fn by_fd(c: &Call, act: Act<'_>) -> Served {

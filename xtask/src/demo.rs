@@ -37,7 +37,7 @@ const WORK: &[Work] = &[
     Work {
         name: "git",
         what: "git init, add, commit, log, status, fsck",
-        script: "set -e; cd tree; export HOME=$PWD/.. GIT_AUTHOR_DATE=@0 GIT_COMMITTER_DATE=@0
+        script: "set -e; cd tree; export HOME=$PWD/.. GIT_AUTHOR_DATE=2020-01-01T00:00:00Z GIT_COMMITTER_DATE=2020-01-01T00:00:00Z
             git init -q . && git add -A -f . 2> /dev/null
             git -c user.name=demo -c user.email=demo@example.org commit -q -m 'everything'
             git log --format='%T %s'; git status --short | wc -l; git fsck --full 2> /dev/null && echo fsck ok; rm -rf .git",

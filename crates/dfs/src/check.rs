@@ -150,7 +150,7 @@ impl Dfs {
             let shown = String::from_utf8_lossy(name);
             *names.entry(*number).or_default() += 1;
             let found = dir::find(self.pool, dir, name, dir::hash(name))?;
-            let Some(child) = found.map(|found| found.child) else {
+            let Some(child) = found.map(|found| found.child()) else {
                 problem(format!("{shown} is listed but not found"));
                 continue;
             };

@@ -23,10 +23,8 @@ pub(crate) const INODE_BYTES: u64 = 256;
 /// Words of an inode record.
 pub(crate) const INODE_WORDS: usize = 32;
 
-/// Numbers of the words of an inode record.
+/// Numbers of the words of an inode record; word 0 is its tag.
 pub(crate) mod word {
-    /// Record tag: kind and generation.
-    pub(crate) const TAG: u64 = 0;
     /// `mode:32 | nlink:32`. A directory has nlink 2 while it has a name, then 0.
     pub(crate) const MODE: u64 = 1;
     /// `uid:32 | gid:32`.

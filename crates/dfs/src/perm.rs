@@ -82,16 +82,6 @@ pub(crate) fn mode_after_chown(cred: &Cred<'_>, guard: &Guard) -> u32 {
     guard.mode & !dropped
 }
 
-/// The mode after somebody wrote to or truncated a regular file.
-#[allow(dead_code, reason = "called by the data side, which is built on this")]
-pub(crate) fn mode_after_write(cred: &Cred<'_>, guard: &Guard) -> u32 {
-    if cred.privileged {
-        guard.mode
-    } else {
-        mode_after_chown(cred, guard)
-    }
-}
-
 /// Mode and group of a new inode in a directory: the set-group-id rules of `inode(7)`.
 pub(crate) fn inherit(cred: &Cred<'_>, dir: &Guard, mode: u32) -> (u32, u32) {
     if dir.mode & S_ISGID == 0 {

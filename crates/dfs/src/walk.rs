@@ -1,9 +1,9 @@
 //! Paths: from a directory and a path to an inode, and back (`path_resolution(7)`).
 
-use crate::dir::{self, NAME_MAX};
-use crate::inode::{Guard, is_dir, is_symlink};
+use crate::dir::{self, Found, NAME_MAX};
+use crate::inode::{Guard, is_dir, locate, still};
 use crate::perm::{self, EXECUTE};
-use crate::{Cred, Dfs, How, Ino, Name, Place, Walk};
+use crate::{Cred, DT_LNK, Dfs, How, Ino, Name, Place, Walk};
 use engine::Pool;
 use sys::{Errno, Result};
 
@@ -18,16 +18,6 @@ const LINKS_MAX: usize = 40;
 enum Rest {
     Path(usize),
     Scratch(usize),
-}
-
-/// Outcome of one component.
-enum Step {
-    /// Went on into a directory.
-    Down(Ino),
-    /// A symbolic link has to be followed.
-    Link(Ino),
-    /// The last component, not followed.
-    End(Ino),
 }
 
 struct Walker<'a> {
@@ -84,22 +74,29 @@ impl Dfs {
     /// Finds one component in a directory, `.` and `..` included (the root's `..` is the root).
     /// `ENOTDIR`, `EACCES`, `ENAMETOOLONG`, `ENOENT`.
     pub fn lookup(&self, cred: &Cred<'_>, dir: Ino, name: &[u8]) -> Result<Ino> {
-        self.step(cred, dir, name)?.ok_or(Errno::ENOENT)
+        let mut found = Found::default();
+        match self.step(cred, dir, name, &mut found)? {
+            true => Ok(found.child()),
+            false => Err(Errno::ENOENT),
+        }
     }
 
-    /// [`Dfs::lookup`] with `None` for a name that does not exist.
+    /// One component: whether it exists, and what was found.
     #[inline]
-    fn step(&self, cred: &Cred<'_>, dir: Ino, name: &[u8]) -> Result<Option<Ino>> {
-        check_dir(self.pool, cred, dir)?;
-        match name {
-            b"." => Ok(Some(dir)),
-            b".." => self.parent(dir).map(Some).map_err(vanished),
-            _ if name.len() > NAME_MAX => Err(Errno::ENAMETOOLONG),
-            _ => {
-                let found = dir::find(self.pool, dir, name, dir::hash(name)).map_err(vanished)?;
-                Ok(found.map(|found| found.child))
-            }
+    fn step(&self, cred: &Cred<'_>, dir: Ino, name: &[u8], found: &mut Found) -> Result<bool> {
+        let offset = locate(self.pool, dir).map_err(vanished)?;
+        let allowed = may_search(cred, &Guard::read(self.pool, offset)?);
+        if allowed.is_err() || name.len() > NAME_MAX || matches!(name, b"." | b"..") {
+            still(self.pool, dir, offset).map_err(vanished)?;
+            allowed?;
+            *found = match name {
+                b"." => Found::of_dir(dir),
+                b".." => Found::of_dir(self.parent(dir).map_err(vanished)?),
+                _ => return Err(Errno::ENAMETOOLONG),
+            };
+            return Ok(true);
         }
+        dir::find_at(self.pool, dir, offset, name, dir::hash(name), found).map_err(vanished)
     }
 
     /// Path of a directory inside the container, starting with `/`; returns its length. `ENOENT`
@@ -156,11 +153,16 @@ fn vanished(errno: Errno) -> Errno {
 /// `ENOTDIR` or `EACCES` unless names may be looked up in the inode.
 #[inline]
 fn check_dir(pool: &Pool, cred: &Cred<'_>, dir: Ino) -> Result<()> {
-    let guard = Guard::of(pool, dir).map_err(vanished)?;
+    may_search(cred, &Guard::of(pool, dir).map_err(vanished)?)
+}
+
+/// [`check_dir`] for an inode's permissions.
+#[inline]
+fn may_search(cred: &Cred<'_>, guard: &Guard) -> Result<()> {
     if !is_dir(guard.mode) {
         return Err(Errno::ENOTDIR);
     }
-    perm::check(cred, &guard, EXECUTE)
+    perm::check(cred, guard, EXECUTE)
 }
 
 /// A component of a path: its bytes and what follows.
@@ -194,6 +196,7 @@ fn component(path: &[u8], from: usize) -> Option<Component<'_>> {
 impl Walker<'_> {
     fn run(&mut self) -> Result<Walk> {
         let mut here = self.start;
+        let mut found = Found::default();
         // Each turn consumes a component; links add some, at most LINKS_MAX times.
         loop {
             let (bytes, from) = match self.rest {
@@ -222,58 +225,34 @@ impl Walker<'_> {
                     continue;
                 }
             }
-            let found = self.dfs.step(self.cred, here, part.name)?;
-            if part.last && (part.name == b"." || part.name == b"..") {
-                return place(here, part.name, found, part.slash);
-            }
-            let (last, slash) = (part.last, part.slash);
-            let Some(target) = found else {
+            let exists = self.dfs.step(self.cred, here, part.name, &mut found)?;
+            let (target, last, slash) = (found.child(), part.last, part.slash);
+            if !exists {
                 return if last {
                     place(here, part.name, None, slash)
                 } else {
                     Err(Errno::ENOENT)
                 };
-            };
-            match self.classify(target, last)? {
-                Step::Down(dir) => {
-                    here = dir;
-                    self.rest = self.at(part.next);
+            }
+            if found.entry_type() != DT_LNK || last && !self.how.follow {
+                if last {
+                    return place(here, part.name, Some(target), slash);
                 }
-                Step::End(target) => return place(here, part.name, Some(target), slash),
-                Step::Link(link) => {
-                    let next = part.next;
-                    if let Some(left) = self.follow(link, next, last, slash)? {
-                        return Ok(left);
-                    }
-                    if self.how.in_root && self.scratch_starts_absolute() {
-                        here = self.start;
-                    }
-                }
+                here = target;
+                self.rest = self.at(part.next);
+                continue;
+            }
+            if self.how.no_symlinks {
+                return Err(Errno::ELOOP);
+            }
+            let next = part.next;
+            if let Some(left) = self.follow(target, next, last, slash)? {
+                return Ok(left);
+            }
+            if self.how.in_root && self.scratch_starts_absolute() {
+                here = self.start;
             }
         }
-    }
-
-    /// What to do with an inode that was found.
-    #[inline]
-    fn classify(&self, target: Ino, last: bool) -> Result<Step> {
-        if last && !self.how.follow && !self.how.no_symlinks {
-            return Ok(Step::End(target));
-        }
-        let mode = Guard::of(self.dfs.pool, target).map_err(vanished)?.mode;
-        if !is_symlink(mode) {
-            return Ok(if last {
-                Step::End(target)
-            } else {
-                Step::Down(target)
-            });
-        }
-        if last && !self.how.follow {
-            return Ok(Step::End(target));
-        }
-        if self.how.no_symlinks {
-            return Err(Errno::ELOOP);
-        }
-        Ok(Step::Link(target))
     }
 
     /// Is `here` the directory the walk must not leave?

@@ -88,9 +88,11 @@ fn storm(dfs: &Dfs, who: u64) -> ! {
     let start = first.size() / RECORD as u64;
     say("ready");
     for number in start.. {
-        let record = record(number);
-        assert_eq!(first.write(&record), Ok(RECORD));
-        assert_eq!(second.write(&record), Ok(RECORD));
+        if number < RECORDS_MAX {
+            let record = record(number);
+            assert_eq!(first.write(&record), Ok(RECORD));
+            assert_eq!(second.write(&record), Ok(RECORD));
+        }
         let (pos, len) = (random.below(600_000), random.below(100_000) + 1);
         match random.below(6) {
             0 => dfs.ftruncate(shared.ofd, pos).expect("truncate"),
@@ -111,6 +113,8 @@ fn storm(dfs: &Dfs, who: u64) -> ! {
 }
 
 const RECORD: usize = 777;
+/// Records of a file: the pool must not fill up.
+const RECORDS_MAX: u64 = 20_000;
 
 fn record(number: u64) -> [u8; RECORD] {
     let mut bytes = [0; RECORD];

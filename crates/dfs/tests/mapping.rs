@@ -8,7 +8,7 @@ use rustix::fd::{FromRawFd, OwnedFd};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::os::unix::ffi::OsStrExt;
 use support::{
-    Container, File, O_RDONLY, O_RDWR, O_WRONLY, containers, go, heard, role, say, wait_for_go,
+    Container, File, O_RDONLY, O_RDWR, O_WRONLY, containers, heard, role, say, wait_for_go,
 };
 use sys::{Errno, uaccess};
 

@@ -13,7 +13,7 @@ use sys::Errno;
 /// others.
 fn kernels(calls: &[(User, Op)]) -> Option<Vec<Answer>> {
     let tree = kernel::Tree::new();
-    let answers = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let asked = scope.spawn(|| {
             tree.enter().ok()?;
             Some(
@@ -24,8 +24,7 @@ fn kernels(calls: &[(User, Op)]) -> Option<Vec<Answer>> {
             )
         });
         asked.join().expect("kernel side")
-    });
-    answers
+    })
 }
 
 /// A call with a name that is too long may have two errors; which comes first is not compared.

@@ -388,7 +388,7 @@ fn positions_stay_valid_while_a_directory_changes() {
                 true
             })
             .expect("getdents");
-        let gone = |name: &Vec<u8>| name[0] == b'n' && (name[3] - b'0') % 2 == 0;
+        let gone = |name: &Vec<u8>| name[0] == b'n' && (name[3] - b'0').is_multiple_of(2);
         let expected: Vec<_> = all[at + 1..]
             .iter()
             .map(|(name, _)| name)

@@ -90,6 +90,11 @@ pub fn keep(fd: i32) -> Result<i32> {
     Ok(high)
 }
 
+/// Announces a descriptor that already lies out of the program's way and stays open for good.
+pub fn announce(fd: i32) {
+    tell(fd, true);
+}
+
 /// Closes a descriptor that went through [`keep`].
 pub fn close(fd: i32) {
     tell(fd, false);

@@ -306,41 +306,26 @@ fn sibling_stride(sockets: &[BTreeMap<usize, Vec<usize>>]) -> Option<usize> {
     strides.all(|other| other == stride).then_some(stride)
 }
 
-/// The socket of an offline core: that of its neighbours in CPU number; between two sockets (or
-/// where sockets alternate) the one with fewer cores. `None` after the last core.
+/// The socket of an offline core: that of its neighbours in CPU number; between two sockets, or where
+/// CPU numbers alternate over the sockets, the one with fewer cores. `None` after the last core.
 fn neighbour_socket(sockets: &[BTreeMap<usize, Vec<usize>>], cpu: usize) -> Option<usize> {
-    let below = |cores: &BTreeMap<usize, _>| cores.range(..cpu).next_back().map(|(&c, _)| c);
-    let above = |cores: &BTreeMap<usize, _>| cores.range(cpu..).next().map(|(&c, _)| c);
-    let (higher, _) = sockets
+    let mut firsts: Vec<(usize, usize)> = sockets
         .iter()
         .enumerate()
-        .filter_map(|(i, s)| Some((i, above(s)?)))
-        .min_by_key(|x| x.1)?;
-    let lower = sockets
-        .iter()
-        .enumerate()
-        .filter_map(|(i, s)| Some((i, below(s)?)))
-        .max_by_key(|x| x.1);
-    let ranges_overlap = sockets.iter().enumerate().any(|(i, a)| {
-        sockets
-            .iter()
-            .skip(i + 1)
-            .any(|b| match (a.keys().next(), b.keys().next_back()) {
-                (Some(first), Some(last)) => first < last && b.keys().next() < a.keys().next_back(),
-                _ => false,
-            })
-    });
-    match lower {
-        None => Some(higher),
-        Some((lower, _)) if lower == higher && !ranges_overlap => Some(lower),
-        Some((lower, _)) => {
-            let size = |socket: usize| sockets.get(socket).map_or(0, BTreeMap::len);
-            let candidates = if ranges_overlap {
-                0..sockets.len()
-            } else {
-                lower..higher + 1
-            };
-            candidates.min_by_key(|&socket| size(socket))
-        }
-    }
+        .flat_map(|(socket, cores)| cores.keys().map(move |&first| (first, socket)))
+        .collect();
+    firsts.sort_unstable();
+    let changes = firsts
+        .windows(2)
+        .filter(|pair| matches!(pair, [(_, a), (_, b)] if a != b))
+        .count();
+    let (below, above) = firsts.split_at(firsts.partition_point(|&(first, _)| first < cpu));
+    let &(_, higher) = above.first()?;
+    let candidates: Vec<usize> = match below.last() {
+        _ if changes >= sockets.len() => (0..sockets.len()).collect(),
+        Some(&(_, lower)) => vec![lower, higher],
+        None => vec![higher],
+    };
+    let size = |socket: &usize| sockets.get(*socket).map_or(0, BTreeMap::len);
+    candidates.into_iter().min_by_key(size)
 }

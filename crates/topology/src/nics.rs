@@ -53,13 +53,6 @@ pub(crate) fn read(tree: &Tree, socket_of: &SocketOf<'_>, notes: &mut Vec<String
     for name in usable_names(tree, NET, notes) {
         nics.extend(netdev(tree, socket_of, &name, fabrics.get(&name)));
     }
-    let speed = |nic: &Nic| nic.speed_mbps;
-    if nics
-        .iter()
-        .any(|nic| nic.is_up() && nic.kind == NicKind::Cxi && speed(nic).is_none())
-    {
-        notes.push("speed of a cxi interface not given by its driver".to_owned());
-    }
     nics
 }
 

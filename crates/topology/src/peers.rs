@@ -21,13 +21,17 @@ use crate::error::TopologyError;
 use crate::launcher::LocalRank;
 use crate::model::Topology;
 use crate::plan::{Choice, Peer, Policy, Process, choose};
+use crate::process::Stat;
 use crate::recorded::is_interface_name;
 use crate::store;
 
 const MAGIC: &str = "daos-nic 1";
 const PREFIX: &str = "daos-nic-";
-const LOCK_WAIT_MAX: Duration = Duration::from_millis(100);
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(1);
+/// First pause between attempts; each is twice the one before, up to the second value, or hundreds
+/// of waiting ranks would take the time from the one that holds the lock.
 const LOCK_PAUSE: Duration = Duration::from_micros(200);
+const LOCK_PAUSE_MAX: Duration = Duration::from_millis(10);
 /// Files of finished jobs looked at when a new job's file is made.
 const SWEEP_MAX: usize = 64;
 /// Lines read; more is taken for damage.
@@ -131,15 +135,21 @@ impl Registry {
         self.update(|_, _| (None, ()))
     }
 
-    /// The live processes of the job on this node.
+    /// The live processes of the job on this node, this one included. Reads without the lock: a
+    /// change being written may be missed.
     ///
     /// # Errors
-    /// As [`Registry::join`].
+    /// The file cannot be used.
     pub fn peers(&self) -> Result<Vec<Peer>, TopologyError> {
-        self.update(|own, members| {
-            let everyone = members.iter().chain(&own).map(|m| m.peer.clone()).collect();
-            (own.map(|own| own.peer), everyone)
-        })
+        let error = |e: Errno| TopologyError::io(self.path.display(), e);
+        let file = store::open(&self.path, OFlags::RDONLY)?;
+        let bytes = store::read_all(&file).map_err(error)?;
+        let mut members = parse(&bytes, &store::boot_id());
+        // Half of a change may show a line at its old and its new place.
+        members.sort_by_key(|member| member.pid);
+        members.dedup_by_key(|member| member.pid);
+        members.retain(Member::is_alive);
+        Ok(members.into_iter().map(|member| member.peer).collect())
     }
 
     /// Runs `change` on the other live members, with this process's own entry beside them, and
@@ -154,7 +164,7 @@ impl Registry {
         let bytes = store::read_all(&file).map_err(error)?;
         let mut members = parse(&bytes, &boot);
         let pid = rustix::process::getpid();
-        let start_ticks = start_ticks(pid).unwrap_or(0);
+        let start_ticks = Stat::of(pid).map_or(0, |stat| stat.start_ticks);
         members.retain(Member::is_alive);
         let own = members
             .iter()
@@ -181,13 +191,15 @@ impl Registry {
     fn locked(&self) -> Result<OwnedFd, TopologyError> {
         let error = |e: Errno| TopologyError::io(self.path.display(), e);
         let deadline = Instant::now() + LOCK_WAIT_MAX;
+        let mut pause = LOCK_PAUSE;
         loop {
             let file = store::open(&self.path, OFlags::RDWR | OFlags::CREATE)?;
             while let Err(e) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 if !matches!(e, Errno::WOULDBLOCK | Errno::INTR) || Instant::now() >= deadline {
                     return Err(error(e));
                 }
-                std::thread::sleep(LOCK_PAUSE);
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(LOCK_PAUSE_MAX);
             }
             // Removed by a sweep between open and lock: make it again.
             if rustix::fs::fstat(&file).map_err(error)?.st_nlink > 0 {
@@ -293,24 +305,10 @@ impl Member {
         let Some(pid) = Pid::from_raw(self.pid) else {
             return false;
         };
-        match rustix::process::test_kill_process(pid) {
-            // Another user's process is not one that wrote into our file.
-            Err(_) => false,
-            // Where /proc does not say, the process number must do.
-            Ok(()) => start_ticks(pid).is_none_or(|ticks| ticks == self.start_ticks),
-        }
+        // Another user's process is not one that wrote into our file. Where /proc does not say, the
+        // process number must do.
+        rustix::process::test_kill_process(pid).is_ok()
+            && Stat::of(pid)
+                .is_none_or(|stat| !stat.is_dead && stat.start_ticks == self.start_ticks)
     }
-}
-
-/// When a process started, in clock ticks since boot: field 22 of proc_pid_stat(5), counted after
-/// the command name, which may hold blanks and brackets. A zombie counts as not there.
-fn start_ticks(pid: Pid) -> Option<u64> {
-    let stat = std::fs::read(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
-    let stat = String::from_utf8_lossy(&stat).into_owned();
-    let (_, fields) = stat.rsplit_once(") ")?;
-    let mut fields = fields.split(' ');
-    if matches!(fields.next()?, "Z" | "X") {
-        return Some(u64::MAX);
-    }
-    fields.nth(18)?.parse().ok()
 }

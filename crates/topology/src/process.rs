@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use rustix::io::Errno;
+use rustix::process::Pid;
 
 use crate::cpuset::CpuSet;
 use crate::launcher::LocalRank;
@@ -85,4 +86,55 @@ pub fn cgroup_cpus(root: &Path) -> Option<CpuSet> {
         .iter()
         .find_map(|file| CpuSet::parse(&tree.text(file)?).ok())
         .filter(|s| !s.is_empty())
+}
+
+/// Launchers' processes on each node that give their ranks no number of the job (proc_pid_comm(5)).
+const DAEMONS: [&str; 3] = ["hydra_pmi_proxy", "pmi_proxy", "mpispawn"];
+/// Shells and wrapper scripts between such a process and its ranks.
+const ANCESTORS_MAX: usize = 8;
+
+/// Names the job of a rank by its launcher's process on this node, for launchers that set no variable.
+#[must_use]
+pub fn launcher_daemon() -> Option<String> {
+    let mut pid = rustix::process::getppid()?;
+    for _ in 0..ANCESTORS_MAX {
+        let stat = Stat::of(pid)?;
+        if DAEMONS.contains(&stat.command.as_str()) {
+            let number = pid.as_raw_pid();
+            return Some(format!("{}:{number}:{}", stat.command, stat.start_ticks));
+        }
+        pid = stat.parent?;
+    }
+    None
+}
+
+/// What proc_pid_stat(5) says about a process.
+pub(crate) struct Stat {
+    command: String,
+    parent: Option<Pid>,
+    /// A zombie, or just going.
+    pub(crate) is_dead: bool,
+    /// When it started, in clock ticks since boot: with the number, tells processes apart.
+    pub(crate) start_ticks: u64,
+}
+
+impl Stat {
+    pub(crate) fn of(pid: Pid) -> Option<Stat> {
+        let text = std::fs::read(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
+        let text = String::from_utf8_lossy(&text);
+        // The command may hold blanks and brackets.
+        let (front, fields) = text.rsplit_once(") ")?;
+        let (_, command) = front.split_once(" (")?;
+        let mut fields = fields.split(' ');
+        let is_dead = matches!(fields.next()?, "Z" | "X");
+        let parent = Pid::from_raw(fields.next()?.parse().ok()?);
+        // Field 22, counted from the fourth.
+        let start_ticks = fields.nth(17)?.parse().ok()?;
+        Some(Stat {
+            command: command.to_owned(),
+            parent,
+            is_dead,
+            start_ticks,
+        })
+    }
 }

@@ -18,7 +18,7 @@ use crate::launcher::{Identity, Lookup, local_identity};
 use crate::model::Topology;
 use crate::peers::Registry;
 use crate::plan::{Choice, Policy, Process, choose};
-use crate::process::this_process;
+use crate::process::{launcher_daemon, this_process};
 use crate::store;
 
 /// Environment variable that names a recorded topology to use instead of this machine.
@@ -65,7 +65,11 @@ impl Session {
     #[must_use]
     pub fn start_in(variable: &Lookup<'_>, dir: Option<PathBuf>, cpus: Option<CpuSet>) -> Session {
         let identity = local_identity(variable);
-        let registry = dir.map(|dir| Registry::new(&dir, identity.job.as_deref()));
+        let job = identity.job.clone().or_else(|| {
+            // Only ranks have a launcher; for others there is nothing to find.
+            identity.local.and_then(|_| launcher_daemon())
+        });
+        let registry = dir.map(|dir| Registry::new(&dir, job.as_deref()));
         let notes = identity.notes.clone();
         let mut session = Session {
             identity,

@@ -374,6 +374,82 @@ fn places_of_the_dead_are_free() {
     assert_eq!(files(), 1, "the file of the finished job is gone");
 }
 
+/// A full node's worth of processes that choose as they come, all at once: 26 on each interface.
+#[test]
+fn two_hundred_and_eight_processes_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = |rank: usize| {
+        Command::new(PROGRAM)
+            .args([
+                "--at-once",
+                "--cpu-bind",
+                "none",
+                "--dir",
+                dir.path().to_str().unwrap(),
+            ])
+            .env_clear()
+            .env("DAOS_TOPOLOGY_FILE", recording("aurora.json"))
+            .env("PALS_APID", "9")
+            .env("PALS_LOCAL_RANKID", rank.to_string())
+            .env("PALS_LOCAL_SIZE", "208")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let children: Vec<Child> = (0..208).map(start).collect();
+    let outputs = children
+        .into_iter()
+        .map(|child| child.wait_with_output().unwrap().stdout);
+    let said = String::from_utf8(outputs.collect::<Vec<_>>().concat()).unwrap();
+    let ranks = by_rank(said.lines());
+    for nic in 0..8 {
+        let name = format!("hsn{nic}");
+        assert_eq!(
+            ranks.iter().filter(|said| said.nic == name).count(),
+            26,
+            "{name}: {said}"
+        );
+    }
+}
+
+/// Hydra gives its jobs no number: they are told apart by its process on the node, also from
+/// processes without a job.
+#[test]
+fn jobs_without_a_number_have_their_own_registry() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = Held::start(dir.path(), None);
+    let output = Mpi::Mpich
+        .command(4, &[])
+        .args([PROGRAM, "--dir", dir.path().to_str().unwrap()])
+        .env("DAOS_TOPOLOGY_FILE", recording("aurora.json"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let mut loads: Vec<usize> = (0..4)
+        .map(|nic| said.matches(&format!("| D_INTERFACE=hsn{nic} |")).count())
+        .collect();
+    loads.sort_unstable();
+    assert_eq!(
+        loads, [1; 4],
+        "the process beside does not count here: {said}"
+    );
+    let registries = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry
+            .unwrap()
+            .file_name()
+            .to_str()
+            .unwrap()
+            .starts_with("daos-nic-")
+    };
+    let count = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(registries)
+        .filter(|&is| is)
+        .count();
+    assert_eq!(count, 2);
+    drop(held);
+}
+
 /// A registry someone else prepared, or that is damaged, is not trusted; the choice is made anyway.
 #[test]
 fn damaged_or_foreign_registries() {

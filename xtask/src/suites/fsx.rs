@@ -10,26 +10,35 @@ use std::path::Path;
 use std::time::Duration;
 
 const CONFIGURATION: &str = "flen = FLEN
+nomsyncafterwrite = NOMSYNC
 
 [opsize]
 max = 65536
 
 [weights]
-close_open = 1
-read = 10
-write = 10
+close_open = 50
+read = 500
+write = 500
 mapread = MAPS
 mapwrite = MAPS
-invalidate = 1
-truncate = 3
-fsync = 1
-fdatasync = 1
-posix_fallocate = 3
-punch_hole = 3
-sendfile = 3
-posix_fadvise = 1
-copy_file_range = 3
+invalidate = 2
+truncate = 150
+fsync = 2
+fdatasync = 2
+posix_fallocate = 150
+punch_hole = 150
+sendfile = 150
+posix_fadvise = 50
+copy_file_range = 150
 ";
+
+/// Name, weight of mapped reads and writes, length of the file, whether mapped writes are left unsynchronised.
+const KINDS: &[(&str, u32, u32, bool)] = &[
+    ("plain", 0, 262_144, true),
+    ("maps", 500, 262_144, true),
+    ("synced-maps", 20, 262_144, false),
+    ("large", 100, 8 << 20, true),
+];
 
 /// Seeds, each without and with maps, on a small and a larger file.
 pub(crate) fn fsx(context: &Context) -> Result<Suite, Failure> {
@@ -44,15 +53,12 @@ pub(crate) fn fsx(context: &Context) -> Result<Suite, Failure> {
         Some(Mount::new(context.profile, None, "4GiB", THREE_COPIES)?)
     };
     let seeds: u32 = if context.long { 40 } else { 5 };
-    for (kind, maps, flen) in [
-        ("plain", 0, 262_144),
-        ("maps", 10, 262_144),
-        ("large", 2, 8 << 20),
-    ] {
+    for (kind, maps, flen, unsynchronised) in KINDS {
         let configuration = stage.path().join(format!("{kind}.toml"));
         let text = CONFIGURATION
             .replace("FLEN", &flen.to_string())
-            .replace("MAPS", &maps.to_string());
+            .replace("MAPS", &maps.to_string())
+            .replace("NOMSYNC", &unsynchronised.to_string());
         std::fs::write(&configuration, text)?;
         for seed in 1..=seeds {
             let case = format!("{kind}-{seed}");

@@ -161,7 +161,7 @@ impl Chunk {
     pub(super) fn of_entry(pool: &Pool, owner: Ino, dir: u64, entry: u32) -> Result<Chunk> {
         let first = Chunk::first(pool, dir)?.ok_or(Errno::EIO)?;
         let granule = granule_number(first.offset);
-        if (granule..granule + FIRST_GRANULES).contains(&entry) {
+        if entry.wrapping_sub(granule) < FIRST_GRANULES {
             return Ok(first);
         }
         let page = Rec(entry).page();
@@ -203,7 +203,7 @@ impl Chunk {
 
     /// Record number of the granule `index` of this chunk.
     pub(super) fn granule(&self, index: u32) -> u32 {
-        granule_number(self.offset) + index
+        granule_number(self.offset).wrapping_add(index)
     }
 
     /// Granules where entries begin, as a bit set.

@@ -60,9 +60,8 @@ pub(crate) fn insert(
         offset,
         Head::new(entry.entry_type, entry.name.len(), entry.hash).0,
     )?;
-    match &table {
-        Some(table) => table.insert(tx, dir, entry.hash, granule)?,
-        None => {}
+    if let Some(table) = &table {
+        table.insert(tx, dir, entry.hash, granule)?;
     }
     chunk.set_tag(tx, index, short_tag(entry.hash))?;
     chunk.occupy(tx, index, count)?;
@@ -114,7 +113,7 @@ pub(crate) fn remove(
 ) -> Result<Option<PageLink>> {
     let head = Head(found.head);
     let chunk = Chunk::of_entry(pool, owner, dir, found.granule)?;
-    let index = found.granule - chunk.granule(0);
+    let index = found.granule.wrapping_sub(chunk.granule(0));
     if index == 0 || index >= PAGE_GRANULES {
         return Err(Errno::EIO);
     }

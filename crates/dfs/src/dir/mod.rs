@@ -18,7 +18,7 @@ mod table;
 
 pub use dirread::{DirCursor, Dirent};
 pub(crate) use edit::{NewEntry, clear, grow, insert, remove, replace, tidy};
-pub(crate) use find::{Found, find, find_locked, name_of};
+pub(crate) use find::{Found, find, find_at, find_locked, name_of};
 pub(crate) use name::{hash, packed};
 
 #[cfg(test)]

@@ -66,16 +66,16 @@ impl Table {
 
     /// Pages.
     fn pages(&self) -> u32 {
-        (self.len() * 8 / PAGE as u64) as u32
+        (self.len() * 8 / PAGE) as u32
     }
 
     /// Is another entry too many for a table with `used` slots not empty? Half full in general,
     /// 7/8 where a bigger one could not be had (`crowded`).
     pub(super) fn is_full(&self, used: u64, crowded: bool) -> bool {
         if crowded {
-            used * 8 >= self.len() * 7
+            used.saturating_mul(8) >= self.len() * 7
         } else {
-            used * 2 >= self.len()
+            used.saturating_mul(2) >= self.len()
         }
     }
 
@@ -120,7 +120,7 @@ impl Table {
             let value = tx.load(offset)?;
             if value == 0 {
                 let used = tx.load(at(dir, word::TABLE_USED))?;
-                tx.set_volatile(at(dir, word::TABLE_USED), used + 1)?;
+                tx.set_volatile(at(dir, word::TABLE_USED), used.saturating_add(1))?;
             } else if value != DELETED {
                 continue;
             }
@@ -178,7 +178,7 @@ pub(super) fn rebuild(tx: &mut Tx<'_>, pool: &Pool, owner: Ino, dir: u64) -> Res
     if log2 > LOG2_MAX {
         return Err(Errno::ENOSPC);
     }
-    let pages = (1u64 << log2) * 8 / PAGE as u64;
+    let pages = (1u64 << log2) * 8 / PAGE;
     let target = pool.target_of(crate::inode::record(owner)?)?;
     let link = tx.alloc_pages(kind::TABLE, target, pages as u32)?;
     let link = PageLink(link.0 | u64::from(log2) << 48);

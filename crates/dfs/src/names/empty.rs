@@ -7,6 +7,8 @@ use sys::{Errno, Result};
 
 /// Deepest tree that is followed: damage must not become an endless walk.
 const DEPTH_MAX: usize = 1 << 16;
+/// Looks at a directory in a row that may find only names that cannot be removed.
+const IDLE_MAX: usize = 64;
 /// Names removed between two looks at a directory.
 const BATCH: usize = 256;
 
@@ -25,7 +27,7 @@ impl Dfs {
     /// stays.
     pub fn empty(&self, dir: Ino, removed: &mut dyn FnMut(u64)) -> Result<()> {
         let mut above: Vec<(Ino, Vec<u8>)> = Vec::new();
-        let (mut here, mut count) = (dir, 0);
+        let (mut here, mut count, mut idle) = (dir, 0u64, 0);
         loop {
             let mut batch = Vec::with_capacity(BATCH);
             self.getdents(here, &mut DirCursor::default(), &mut |entry| {
@@ -43,6 +45,7 @@ impl Dfs {
                 continue;
             }
             let mut down = None;
+            let before = count;
             for (name, kind) in batch {
                 let done = match kind {
                     DT_DIR => self.rmdir(&PRIVILEGED, here, &name),
@@ -53,9 +56,17 @@ impl Dfs {
                     break;
                 }
                 gone_is_fine(done)?;
-                count += 1;
+                count += u64::from(done.is_ok());
             }
             removed(count);
+            idle = if count == before && down.is_none() {
+                idle + 1
+            } else {
+                0
+            };
+            if idle > IDLE_MAX {
+                return Err(Errno::EIO);
+            }
             if let Some(name) = down {
                 if above.len() >= DEPTH_MAX {
                     return Err(Errno::EIO);

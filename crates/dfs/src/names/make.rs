@@ -195,7 +195,7 @@ impl Dfs {
                 .tx(&[inode::lock(self.pool, dir)?, LockId::Target(target)])?;
             let held = Held::new(self.pool, cred, dir)?;
             if let Some(found) = held.find(self.pool, name, hash)? {
-                return Ok(Made::Exists(found.child));
+                return Ok(Made::Exists(found.child()));
             }
             check_make(cred, &held, node, &tx)?;
             let now = self.pool.now_ns();

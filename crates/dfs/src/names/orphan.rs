@@ -59,7 +59,6 @@ impl Dfs {
     }
 
     /// Frees an inode if it has neither a name nor an open description; the last close calls this.
-    #[allow(dead_code, reason = "called by the data side, which is built on this")]
     pub(crate) fn reclaim(&self, ino: Ino) -> Result<()> {
         for queue in [false, true] {
             let root = inode::lock(self.pool, self.root)?;

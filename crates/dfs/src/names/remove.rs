@@ -34,17 +34,17 @@ impl Dfs {
         for _ in 0..TRIES {
             let seen = find(self.pool, cred, dir, name, hash)?.ok_or(Errno::ENOENT)?;
             let mut locks = [inode::lock(self.pool, dir)?; 3];
-            locks[1] = inode::lock(self.pool, seen.child)?;
+            locks[1] = inode::lock(self.pool, seen.child())?;
             if queue {
                 locks[2] = inode::lock(self.pool, self.root)?;
             }
             let mut tx = self.pool.tx(&locks)?;
             let held = Held::new(self.pool, cred, dir)?;
             let found = held.find(self.pool, name, hash)?.ok_or(Errno::ENOENT)?;
-            if found.child != seen.child {
+            if found.child() != seen.child() {
                 continue;
             }
-            let child = locate(self.pool, found.child).map_err(|_| Errno::EIO)?;
+            let child = locate(self.pool, found.child()).map_err(|_| Errno::EIO)?;
             let guard = Guard::read(self.pool, child)?;
             check_delete(cred, &held.guard, &guard, of_dir)?;
             if of_dir && high(tx.load(at(child, word::COUNTS))?) != 0 {
@@ -60,7 +60,7 @@ impl Dfs {
             };
             let mut retired = Retired::Kept;
             if nlink == 0 {
-                retired = self.retire(&mut tx, found.child, child, &guard, now, queue)?;
+                retired = self.retire(&mut tx, found.child(), child, &guard, now, queue)?;
             } else {
                 set_nlink(&mut tx, child, &guard, nlink, now)?;
             }

@@ -117,8 +117,8 @@ impl Dfs {
                 to_dir,
                 to,
                 to_hash,
-                source: source.child,
-                target: target.map(|found| found.child),
+                source: source.child(),
+                target: target.map(|found| found.child()),
                 exchange,
                 whiteout: flags & RENAME_WHITEOUT != 0,
                 reparent: false,
@@ -214,8 +214,8 @@ impl Dfs {
         let to = Held::new(self.pool, cred, plan.to_dir)?;
         let source = from.find(self.pool, plan.from, plan.from_hash)?;
         let target = to.find(self.pool, plan.to, plan.to_hash)?;
-        let same = source.map(|found| found.child) == Some(plan.source)
-            && target.map(|found| found.child) == plan.target;
+        let same = source.map(|found| found.child()) == Some(plan.source)
+            && target.map(|found| found.child()) == plan.target;
         let (Some(source), true) = (source, same) else {
             return Ok(None);
         };
@@ -235,7 +235,7 @@ impl Dfs {
     }
 
     fn end(&self, found: Found) -> Result<End> {
-        let offset = locate(self.pool, found.child).map_err(|_| Errno::EIO)?;
+        let offset = locate(self.pool, found.child()).map_err(|_| Errno::EIO)?;
         Ok(End {
             found,
             offset,
@@ -254,7 +254,7 @@ impl Dfs {
         }
         if let Some(target) = &ends.target
             && is_dir(target.guard.mode)
-            && self.is_below(plan.from_dir, target.found.child)?
+            && self.is_below(plan.from_dir, target.found.child())?
         {
             return Err(if plan.exchange {
                 Errno::EINVAL
@@ -297,13 +297,13 @@ impl Dfs {
         dir::replace(
             tx,
             &target.found,
-            source.found.child,
+            source.found.child(),
             entry_type(source.guard.mode),
         )?;
         dir::replace(
             tx,
             &source.found,
-            target.found.child,
+            target.found.child(),
             entry_type(target.guard.mode),
         )?;
         place(tx, source, plan.to_dir, target.found.granule, now)?;
@@ -333,7 +333,7 @@ impl Dfs {
     ) -> Result<Option<After>> {
         let source = &ends.source;
         let kind = entry_type(source.guard.mode);
-        let child = source.found.child;
+        let child = source.found.child();
         let granule = match &ends.target {
             Some(target) => {
                 dir::replace(tx, &target.found, child, kind)?;
@@ -415,7 +415,7 @@ impl Dfs {
             set_nlink(tx, end.offset, &end.guard, nlink, now)?;
             return Ok(Retired::Kept);
         }
-        self.retire(tx, end.found.child, end.offset, &end.guard, now, queue)
+        self.retire(tx, end.found.child(), end.offset, &end.guard, now, queue)
     }
 }
 

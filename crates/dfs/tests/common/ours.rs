@@ -43,13 +43,10 @@ impl Caller<'_> {
             ..How::default()
         };
         let mut scratch = [0; 32_768];
-        match self.dfs.walk(
-            &self.cred,
-            self.top,
-            path.as_bytes(),
-            how,
-            &mut scratch,
-        )? {
+        match self
+            .dfs
+            .walk(&self.cred, self.top, path.as_bytes(), how, &mut scratch)?
+        {
             Walk::Here(place) => Ok(place),
             Walk::Leave { .. } => panic!("left a confined walk of {path}"),
         }

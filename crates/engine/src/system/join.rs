@@ -51,8 +51,9 @@ fn keep_open(file: AttachFile) {
             DESCRIPTOR_FLOOR
         )
     };
-    if copy.is_err() {
-        core::mem::forget(file);
+    match copy {
+        Ok(copy) => sys::own_fd::announce(copy as i32),
+        Err(_) => core::mem::forget(file),
     }
 }
 

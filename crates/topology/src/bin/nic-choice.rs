@@ -20,6 +20,8 @@ use topology::launcher::local_identity;
 use topology::select::{FILE_VARIABLE, Selection, Session};
 
 const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Looking costs each rank as much as there are ranks: they share the machine's time.
+const PAUSE_PER_RANK: Duration = Duration::from_millis(4);
 
 #[derive(Default)]
 struct Arguments {
@@ -59,7 +61,7 @@ fn barrier(
         } else if Instant::now() > deadline {
             return Err("not all ranks of this node came in time".into());
         }
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(PAUSE_PER_RANK * u32::try_from(size)?);
     }
     Ok(())
 }
