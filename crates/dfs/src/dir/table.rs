@@ -113,13 +113,21 @@ impl Table {
         })
     }
 
-    /// Enters a granule. The caller knows that the name is not in the table and that it has room.
-    pub(super) fn insert(&self, tx: &mut Tx<'_>, dir: u64, hash: u32, granule: u32) -> Result<()> {
+    /// Enters a granule. The caller knows that the name is not in the table and that it has room,
+    /// and has not changed the table in this transaction.
+    pub(super) fn insert(
+        &self,
+        tx: &mut Tx<'_>,
+        pool: &Pool,
+        dir: u64,
+        hash: u32,
+        granule: u32,
+    ) -> Result<()> {
         for steps in 0..=self.mask {
             let offset = self.place(hash, steps);
-            let value = tx.load(offset)?;
+            let value = pool.load(offset)?;
             if value == 0 {
-                let used = tx.load(at(dir, word::TABLE_USED))?;
+                let used = pool.load(at(dir, word::TABLE_USED))?;
                 tx.set_volatile(at(dir, word::TABLE_USED), used.saturating_add(1))?;
             } else if value != DELETED {
                 continue;
@@ -130,11 +138,19 @@ impl Table {
         Err(Errno::EIO)
     }
 
-    /// Deletes the slot that names `granule`; the probing order of other names stays whole.
-    pub(super) fn remove(&self, tx: &mut Tx<'_>, dir: u64, hash: u32, granule: u32) -> Result<()> {
+    /// Deletes the slot that names `granule`, entered by an earlier transaction; the probing order
+    /// of other names, also of one entered by this transaction, stays whole.
+    pub(super) fn remove(
+        &self,
+        tx: &mut Tx<'_>,
+        pool: &Pool,
+        dir: u64,
+        hash: u32,
+        granule: u32,
+    ) -> Result<()> {
         for steps in 0..=self.mask {
             let offset = self.place(hash, steps);
-            let value = tx.load(offset)?;
+            let value = pool.load(offset)?;
             if value == 0 {
                 break;
             }
