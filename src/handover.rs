@@ -58,15 +58,15 @@ pub(crate) fn find_inherited() {
 
 /// The container has just been attached: what was inherited becomes this process's own.
 pub(crate) fn after_attach(fs: &Dfs) {
-    if !INHERITED.swap(false, Ordering::Relaxed) {
-        return;
-    }
-    for (fd, _) in files::all() {
-        // Looked at again, now that the container's number is known.
-        if placeholder::identify(fd).is_none() {
-            files::disown(fd);
+    if INHERITED.swap(false, Ordering::Relaxed) {
+        for (fd, _) in files::all() {
+            // Looked at again, now that the container's number is known.
+            if placeholder::identify(fd).is_none() {
+                files::disown(fd);
+            }
         }
     }
+    // Also without any: a few dead processes' affairs are settled at each attach.
     told(fs.attach_process(&descriptions()));
 }
 
@@ -155,6 +155,24 @@ pub(crate) fn child_after_fork() {
     }
 }
 
+/// At the end of the process, in its last call: what it holds is let go at once instead of by
+/// whoever finds it dead.
+pub(crate) fn at_exit() {
+    let Some(fs) = mounts::attached() else { return };
+    // While other threads run, the process's slot must stay its own.
+    told(if is_alone() { fs.depart() } else { fs.leave() });
+    told(fs.pool().leave());
+}
+
+/// Whether the calling thread is the only one of the process.
+fn is_alone() -> bool {
+    let mut stat = abi::Stat::default();
+    let path = kernel::addr(c"/proc/self/task".to_bytes_with_nul());
+    let asked = call!(nr::NEWFSTATAT, kernel::abi_cwd(), path, addr_mut(&mut stat), 0);
+    // A directory's links: itself, its name, and one for each thread.
+    asked.is_ok() && stat.nlink == 3
+}
+
 /// Before an exec: identities into the kernel, holds into the hands of the next image.
 pub(crate) fn before_exec() {
     if let Some(fs) = mounts::attached() {
@@ -162,6 +180,9 @@ pub(crate) fn before_exec() {
             files::publish_all(true);
         }
         told(fs.exec_prepare(&files::kept_by_exec()));
+        if !intercept::in_vfork_child() {
+            told(fs.pool().leave());
+        }
     }
 }
 

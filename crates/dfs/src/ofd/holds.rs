@@ -351,32 +351,46 @@ impl Dfs {
     }
 
     /// Lets go of everything dead processes held: descriptions, record locks, mappings. Looks at
-    /// no more than `processes` of them; returns how many were dead.
+    /// no more than `processes` of them, others each time; returns how many were dead.
     pub fn reap(&self, processes: usize) -> Result<usize> {
         let pool = self.pool;
-        // From the own slot on, so that processes look at different ones.
-        let mine = process::slot(pool).unwrap_or(0);
-        let used = process::used(pool)?;
+        let mut occupied = 0usize;
+        for slot in 0..process::SLOTS {
+            occupied += usize::from(process::pid(pool, slot)? != 0);
+        }
+        let spread = engine::place::mix(pool.now_ns() as u64) as usize;
+        let skip = spread.checked_rem(occupied).unwrap_or(0);
+        let mut seen = 0usize;
         let mut dead = 0;
-        let mut looked = 0;
-        for slot in (mine + 1..used).chain(0..mine.min(used)) {
+        for step in 0..process::SLOTS * 2 {
+            let slot = step % process::SLOTS;
             let pid = process::pid(pool, slot)?;
             if pid == 0 {
                 continue;
             }
-            if looked == processes {
+            seen += 1;
+            if seen <= skip {
+                continue;
+            }
+            if seen - skip > processes.min(occupied) {
                 break;
             }
-            looked += 1;
-            if process::is_dead(pool, slot)? && !self.forks(slot)? {
-                self.settle(slot)?;
-                if process::pid(pool, slot)? == pid {
-                    process::vacate(pool, slot)?;
-                }
-                dead += 1;
-            }
+            dead += usize::from(self.bury(slot, pid)?);
         }
         Ok(dead)
+    }
+
+    /// Settles the affairs of the process `pid` in `slot` if it is dead.
+    fn bury(&self, slot: u32, pid: u32) -> Result<bool> {
+        let pool = self.pool;
+        if !process::is_dead(pool, slot)? || self.forks(slot)? {
+            return Ok(false);
+        }
+        self.settle(slot)?;
+        if process::pid(pool, slot)? == pid {
+            process::vacate(pool, slot)?;
+        }
+        Ok(true)
     }
 
     /// Whether a child of the process in `slot` may still be on its way to take over its holds.
