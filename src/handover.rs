@@ -113,6 +113,7 @@ impl ForkCell {
 
 /// Before fork, vfork and clone, in the parent.
 pub(crate) fn before_clone(kind: CloneKind) {
+    settle_in();
     match kind {
         CloneKind::Thread => {}
         CloneKind::Fork => {
@@ -154,7 +155,25 @@ pub(crate) fn after_clone(kind: CloneKind, result: isize) {
 pub(crate) fn child_after_fork() {
     files::after_fork();
     crate::calls::map::after_fork();
-    if let Some(fs) = mounts::attached()
+    ADOPT.store(mounts::attached().is_some(), Ordering::Relaxed);
+}
+
+/// A forked child still has to take over what it inherited. Not at once: libc sets up the child's
+/// robust-futex list only after the fork returns, and the engine's owner slot goes into that list.
+static ADOPT: AtomicBool = AtomicBool::new(false);
+
+/// Before any call is served: a forked child takes over what it inherited.
+#[inline]
+pub(crate) fn settle_in() {
+    if ADOPT.load(Ordering::Relaxed) {
+        take_over();
+    }
+}
+
+#[cold]
+fn take_over() {
+    if ADOPT.swap(false, Ordering::Relaxed)
+        && let Some(fs) = mounts::attached()
         && let Some(token) = FORK.get()
     {
         told(fs.ofd_adopt_after_fork(token, &descriptions()));
