@@ -8,6 +8,7 @@
 //! A process joins early (cheap) and chooses late, just before libdaos starts. In an MPI job all
 //! ranks have joined by then, and every rank's choice is its entry of the plan.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -141,6 +142,41 @@ impl Registry {
     /// # Errors
     /// The file cannot be used.
     pub fn peers(&self) -> Result<Vec<Peer>, TopologyError> {
+        let mut members = self.read()?;
+        members.retain(Member::is_alive);
+        Ok(members.into_iter().map(|member| member.peer).collect())
+    }
+
+    /// How many of the job's `size` ranks on this node are not there.
+    ///
+    /// # Errors
+    /// The file cannot be used.
+    pub fn absent(&self, size: usize) -> Result<usize, TopologyError> {
+        let mut members = self.read()?;
+        // Most calls find too few lines: whether their processes live is then of no interest.
+        let present = match ranks(&members) {
+            present if present < size => present,
+            _ => {
+                members.retain(Member::is_alive);
+                ranks(&members)
+            }
+        };
+        Ok(size.saturating_sub(present))
+    }
+
+    /// How many live ranks have joined and not yet chosen.
+    ///
+    /// # Errors
+    /// The file cannot be used.
+    pub fn undecided(&self) -> Result<usize, TopologyError> {
+        let waiting = |member: &&Member| {
+            let Peer { process, nic } = &member.peer;
+            process.local.is_some() && nic.is_none() && member.is_alive()
+        };
+        Ok(self.read()?.iter().filter(waiting).count())
+    }
+
+    fn read(&self) -> Result<Vec<Member>, TopologyError> {
         let error = |e: Errno| TopologyError::io(self.path.display(), e);
         let file = store::open(&self.path, OFlags::RDONLY)?;
         let bytes = store::read_all(&file).map_err(error)?;
@@ -148,8 +184,7 @@ impl Registry {
         // Half of a change may show a line at its old and its new place.
         members.sort_by_key(|member| member.pid);
         members.dedup_by_key(|member| member.pid);
-        members.retain(Member::is_alive);
-        Ok(members.into_iter().map(|member| member.peer).collect())
+        Ok(members)
     }
 
     /// Runs `change` on the other live members, with this process's own entry beside them, and
@@ -239,6 +274,14 @@ impl Registry {
             }
         }
     }
+}
+
+/// Number of different ranks.
+fn ranks(members: &[Member]) -> usize {
+    let ranks = members
+        .iter()
+        .filter_map(|m| Some(m.peer.process.local?.rank));
+    ranks.collect::<BTreeSet<usize>>().len()
 }
 
 fn same_rank(a: &Process, b: &Process) -> bool {
