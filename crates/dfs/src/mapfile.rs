@@ -19,7 +19,7 @@ use crate::map::file::File;
 use crate::ofd::{lock_of, proc, word_at};
 use crate::{Dfs, Ino, IoVec, Ofd};
 use core::ffi::CStr;
-use engine::{LockId, Pool, Rec, Tx, kind, process};
+use engine::{LockId, Pool, Rec, Tx, kind};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags};
 use std::os::unix::ffi::OsStrExt;
@@ -363,7 +363,7 @@ impl Dfs {
     /// Registers a shared mapping of the calling process and opens the cache file.
     fn map_shared(&self, file: &File<'_>) -> Result<OwnedFd> {
         let path = CachePath::new(self.pool, file.ino)?;
-        let slot = process::slot(self.pool)?;
+        let slot = self.process_slot()?;
         let mut tx = self.pool.tx(&[file.lock(), lock_of(self.pool, slot)])?;
         inode::still(self.pool, file.ino, file.base)?;
         let state = file.load(word::TABLE)?;
@@ -406,7 +406,7 @@ impl Dfs {
 
     /// Ends one shared mapping of the calling process: all pieces of it are unmapped.
     pub fn map_end(&self, ino: Ino) -> Result<()> {
-        let slot = process::slot(self.pool)?;
+        let slot = self.process_slot()?;
         // A child on its way counts on what its parent has registered.
         for _ in 0..1000 {
             if !self.forks(slot)? {

@@ -220,7 +220,7 @@ impl Dfs {
     /// Notes that the calling process has (the first descriptor of) a description: received in a
     /// message or taken from another process. `EBADF` if it is gone.
     pub fn ofd_hold(&self, ofd: Ofd) -> Result<()> {
-        let slot = process::slot(self.pool)?;
+        let slot = self.process_slot()?;
         self.hold_in(slot, ofd, true).map(drop)
     }
 
@@ -262,7 +262,7 @@ impl Dfs {
     /// one to let go closes it, and frees a file that has no name any more. The process's record
     /// locks on the file go, as with any close (`fcntl(2)`).
     pub fn ofd_release(&self, ofd: Ofd) -> Result<()> {
-        let slot = process::slot(self.pool)?;
+        let slot = self.process_slot()?;
         locks::drop_of_process(self, self.description(ofd)?.ino, slot)?;
         self.release_in(slot, ofd, true)
     }
@@ -334,20 +334,32 @@ impl Dfs {
 
     /// Whether the calling process holds a description.
     pub fn ofd_is_held(&self, ofd: Ofd) -> Result<bool> {
-        let slot = process::slot(self.pool)?;
+        let slot = self.process_slot()?;
         let tx = self.pool.tx(&[lock(self.pool, slot)])?;
         holds(&tx, slot, ofd)
+    }
+
+    /// The calling process's slot. A table full of dead processes is cleared first.
+    pub(crate) fn process_slot(&self) -> Result<u32> {
+        match process::slot(self.pool) {
+            Err(Errno::EAGAIN) => {
+                self.reap(usize::MAX)?;
+                process::slot(self.pool)
+            }
+            slot => slot,
+        }
     }
 
     /// Lets go of everything dead processes held: descriptions, record locks, mappings. Looks at
     /// no more than `processes` of them; returns how many were dead.
     pub fn reap(&self, processes: usize) -> Result<usize> {
         let pool = self.pool;
-        let mine = process::slot(pool)?;
+        // From the own slot on, so that processes look at different ones.
+        let mine = process::slot(pool).unwrap_or(0);
+        let used = process::used(pool)?;
         let mut dead = 0;
         let mut looked = 0;
-        for step in 1..process::SLOTS {
-            let slot = (mine + step) % process::SLOTS;
+        for slot in (mine + 1..used).chain(0..mine.min(used)) {
             let pid = process::pid(pool, slot)?;
             if pid == 0 {
                 continue;
