@@ -82,15 +82,18 @@ pub(super) fn run(job: &Job) -> Failure {
 
 /// Warnings and, if wanted, the report on stderr; everything in the log.
 fn tell(session: &Session, selection: &Selection) {
-    let rank = session.identity.local.map_or(String::new(), |local| {
+    let local = session.identity.local;
+    let rank = local.map_or(String::new(), |local| {
         format!("rank {} of {}: ", local.rank, local.size)
     });
     let report = selection.report();
     let warnings = &selection.handover.warnings;
     let log = report.iter().chain(&selection.notes).chain(warnings);
-    let logged = write_log(&rank, log);
+    let unlogged = write_log(&rank, log).err();
+    // As the other warnings, once per node.
+    let unlogged = unlogged.filter(|_| local.is_none_or(|local| local.rank == 0));
     let mut said = String::new();
-    for warning in warnings.iter().chain(&logged.err()) {
+    for warning in warnings.iter().chain(&unlogged) {
         said += &format!("WARNING: daos: {}\n", one_line(warning));
     }
     if is_report_wanted() {
@@ -107,7 +110,7 @@ fn is_report_wanted() -> bool {
     environment("D_IL_REPORT").is_some_and(|value| !matches!(value.as_str(), "" | "0" | "false"))
 }
 
-/// Appends to `D_LOG_FILE`, if set; else, and if it cannot be written, nothing is lost but the log.
+/// Appends to `D_LOG_FILE`, if set; the error says why it cannot be written.
 fn write_log<'a>(rank: &str, lines: impl Iterator<Item = &'a String>) -> Result<(), String> {
     let Some(path) = std::env::var_os("D_LOG_FILE").filter(|path| !path.is_empty()) else {
         return Ok(());
