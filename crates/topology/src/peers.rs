@@ -29,6 +29,8 @@ use crate::store;
 const MAGIC: &str = "daos-nic 1";
 const PREFIX: &str = "daos-nic-";
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Limit where the lock goes round among other processes: hundreds of ranks on few CPUs.
+const LOCK_QUEUE_MAX: Duration = Duration::from_secs(10);
 /// First pause between attempts; each is twice the one before, up to the second value, or hundreds
 /// of waiting ranks would take the time from the one that holds the lock.
 const LOCK_PAUSE: Duration = Duration::from_micros(200);
@@ -164,16 +166,18 @@ impl Registry {
         Ok(size.saturating_sub(present))
     }
 
-    /// How many live ranks have joined and not yet chosen.
+    /// How many ranks have joined and not yet chosen; 0 if none of these lives.
     ///
     /// # Errors
     /// The file cannot be used.
     pub fn undecided(&self) -> Result<usize, TopologyError> {
-        let waiting = |member: &&Member| {
-            let Peer { process, nic } = &member.peer;
-            process.local.is_some() && nic.is_none() && member.is_alive()
-        };
-        Ok(self.read()?.iter().filter(waiting).count())
+        let mut members = self.read()?;
+        members.retain(|m| m.peer.process.local.is_some() && m.peer.nic.is_none());
+        // All are waited for: whether the others live is of no interest while one does.
+        match members.iter().any(Member::is_alive) {
+            true => Ok(members.len()),
+            false => Ok(0),
+        }
     }
 
     fn read(&self) -> Result<Vec<Member>, TopologyError> {
@@ -225,17 +229,10 @@ impl Registry {
     /// The file, open and locked.
     fn locked(&self) -> Result<OwnedFd, TopologyError> {
         let error = |e: Errno| TopologyError::io(self.path.display(), e);
-        let deadline = Instant::now() + LOCK_WAIT_MAX;
-        let mut pause = LOCK_PAUSE;
+        let end = Instant::now() + LOCK_QUEUE_MAX;
         loop {
             let file = store::open(&self.path, OFlags::RDWR | OFlags::CREATE)?;
-            while let Err(e) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                if !matches!(e, Errno::WOULDBLOCK | Errno::INTR) || Instant::now() >= deadline {
-                    return Err(error(e));
-                }
-                std::thread::sleep(pause);
-                pause = (pause * 2).min(LOCK_PAUSE_MAX);
-            }
+            wait_for_lock(&file, end).map_err(error)?;
             // Removed by a sweep between open and lock: make it again.
             if rustix::fs::fstat(&file).map_err(error)?.st_nlink > 0 {
                 return Ok(file);
@@ -274,6 +271,30 @@ impl Registry {
             }
         }
     }
+}
+
+/// Waits for the lock until `end`, and for [`LOCK_WAIT_MAX`] at most while nobody else gets it
+/// either: then its holder is stopped.
+fn wait_for_lock(file: &OwnedFd, end: Instant) -> Result<(), Errno> {
+    let written = || rustix::fs::fstat(file).map(|stat| (stat.st_mtime, stat.st_mtime_nsec));
+    let (mut seen, mut deadline) = (written()?, Instant::now() + LOCK_WAIT_MAX);
+    let mut pause = LOCK_PAUSE;
+    while let Err(e) = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        let now = Instant::now();
+        if !matches!(e, Errno::WOULDBLOCK | Errno::INTR) || now >= end {
+            return Err(e);
+        }
+        if now >= deadline {
+            let latest = written()?;
+            if latest == seen {
+                return Err(e);
+            }
+            (seen, deadline) = (latest, now + LOCK_WAIT_MAX);
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LOCK_PAUSE_MAX);
+    }
+    Ok(())
 }
 
 /// Number of different ranks.

@@ -27,10 +27,12 @@ pub const FILE_VARIABLE: &str = "DAOS_TOPOLOGY_FILE";
 
 /// How long a rank waits for others when none has come lately.
 const QUIET_MAX: Duration = Duration::from_secs(1);
+/// How long in all.
+const WAIT_MAX: Duration = Duration::from_secs(10);
 /// Pauses between looks grow from the first value to the second: looking takes the time of the ranks
 /// that are waited for.
 const PAUSE_FIRST: Duration = Duration::from_millis(1);
-const PAUSE_MAX: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_millis(64);
 
 /// A process that may need an interface later.
 #[derive(Clone, Debug)]
@@ -151,7 +153,7 @@ impl Session {
     /// As [`Session::choose`], for a process that starts with its job: waits until the other ranks
     /// of the node have joined, so that all take their entries of one plan, and then until they have
     /// chosen, because a rank that ends is missing from the plan of those that come later. Either
-    /// wait ends a second after it last got shorter.
+    /// wait ends a second after it last got shorter, and after ten at most.
     #[must_use]
     pub fn choose_together(&self, variable: &Lookup<'_>) -> Selection {
         let shared = self.registry.as_ref().filter(|_| self.joined.is_some());
@@ -207,17 +209,18 @@ impl Session {
     }
 }
 
-/// Waits until `missing` is zero or has not become less for [`QUIET_MAX`]; returns what is left. A
-/// registry that cannot be read is not waited for.
+/// Waits until `missing` is zero, has not become less for [`QUIET_MAX`], or [`WAIT_MAX`] is over;
+/// returns what is left. A registry that cannot be read is not waited for.
 fn wait(missing: impl Fn() -> Result<usize, TopologyError>) -> usize {
-    let (mut least, mut since) = (usize::MAX, Instant::now());
+    let start = Instant::now();
+    let (mut least, mut since) = (usize::MAX, start);
     let mut pause = PAUSE_FIRST;
     loop {
         let now = missing().unwrap_or(0);
         if now < least {
             (least, since) = (now, Instant::now());
         }
-        if now == 0 || since.elapsed() >= QUIET_MAX {
+        if now == 0 || since.elapsed() >= QUIET_MAX || start.elapsed() >= WAIT_MAX {
             return now;
         }
         std::thread::sleep(pause);
