@@ -135,6 +135,13 @@ impl Dfs {
         self.settle(self.process_slot()?)
     }
 
+    /// [`Dfs::leave`] for a process whose last thread ends: its slot is free at once. No call may
+    /// come after it.
+    pub fn depart(&self) -> Result<()> {
+        self.leave()?;
+        process::vacate(self.pool, process::slot(self.pool)?)
+    }
+
     /// The slot of the process that would exec: that of a vfork child is not its parent's, though
     /// their memory is the same.
     fn image_slot(&self) -> Result<u32> {
