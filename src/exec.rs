@@ -162,7 +162,7 @@ fn launch(c: &mut Call, arg: Arg, argv: usize, envp: usize, flags: u32) -> Serve
             whole: shown.clone(),
         };
         launch.run(file, shown, &environment, c)?;
-        return Ok(launch.go()?);
+        return launch.go();
     }
     let how = route::follow(flags & AT_SYMLINK_NOFOLLOW == 0);
     match route::resolve(c, arg, how) {
@@ -185,7 +185,7 @@ fn launch(c: &mut Call, arg: Arg, argv: usize, envp: usize, flags: u32) -> Serve
         }
         Err(stop) => return Err(stop),
     }
-    Ok(launch.go()?)
+    launch.go()
 }
 
 /// A file to be run.

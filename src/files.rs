@@ -471,7 +471,7 @@ pub(crate) fn remember_name(ofd: Ofd, parent: Ino, name: &[u8]) {
         return;
     }
     let head = [
-        u64::from(ofd.0) + 1 | (name.len() as u64) << 32,
+        (u64::from(ofd.0) + 1) | ((name.len() as u64) << 32),
         parent.number,
         u64::from(parent.generation),
     ];

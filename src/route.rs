@@ -46,6 +46,10 @@ impl Spot {
 }
 
 /// Outcome of a resolution.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "kept on the hook stack; no allocation in hooks"
+)]
 pub(crate) enum Resolved {
     /// Inside the mount.
     Ours(Spot),
@@ -349,6 +353,10 @@ fn re_enter(fs: &'static Dfs, mount: &[u8], mut path: Vec<u8>, how: How) -> Resu
     Err(Errno::ELOOP.into())
 }
 
+#[allow(
+    clippy::large_enum_variant,
+    reason = "kept on the hook stack; no allocation in hooks"
+)]
 enum Step {
     Here(Spot),
     Left(Vec<u8>),
@@ -630,7 +638,7 @@ fn follow_kernel_links(mount: &[u8], path: &[u8], follow: bool) -> Option<Vec<u8
                 if here == mount {
                     return Some(rest);
                 }
-                if !(last && !follow) {
+                if !last || follow {
                     here.push(0);
                     let found = core::ffi::CStr::from_bytes_with_nul(&here)
                         .ok()
