@@ -117,6 +117,7 @@ pub(crate) fn before_clone(kind: CloneKind) {
     match kind {
         CloneKind::Thread => {}
         CloneKind::Fork => {
+            files::before_fork();
             crate::calls::map::before_fork();
             if let Some(fs) = mounts::attached() {
                 FORK.put(fs.fork_prepare().ok());
@@ -142,6 +143,7 @@ pub(crate) fn after_clone(kind: CloneKind, result: isize) {
         }
         CloneKind::Fork => {
             crate::calls::map::after_fork();
+            files::after_fork();
             if let Some(fs) = mounts::attached()
                 && let Some(token) = FORK.get().filter(|_| result < 0)
             {
@@ -155,6 +157,7 @@ pub(crate) fn after_clone(kind: CloneKind, result: isize) {
 pub(crate) fn child_after_fork() {
     files::after_fork();
     crate::calls::map::after_fork();
+    files::after_fork();
     ADOPT.store(mounts::attached().is_some(), Ordering::Relaxed);
 }
 

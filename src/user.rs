@@ -29,11 +29,13 @@ pub(crate) fn path(address: usize, buffer: &mut PathBuffer) -> Result<&[u8]> {
         // SAFETY: the destination is ours and `step` bytes long; the source may be anything.
         unsafe { uaccess::copy(slot.as_mut_ptr() as usize, from, step)? };
         // SAFETY: the copy has just filled these bytes.
-        let bytes = unsafe { slot.assume_init_ref() };
+        let bytes = unsafe { core::slice::from_raw_parts(slot.as_ptr().cast::<u8>(), step) };
         if let Some(end) = bytes.iter().position(|&b| b == 0) {
             let path = buffer.get(..len + end).ok_or(Errno::ENAMETOOLONG)?;
             // SAFETY: everything up to `len + end` has been filled.
-            return Ok(unsafe { path.assume_init_ref() });
+            return Ok(unsafe {
+                core::slice::from_raw_parts(path.as_ptr().cast::<u8>(), path.len())
+            });
         }
         len += step;
     }
