@@ -1,7 +1,8 @@
 //! Descriptors of the program that stand for files in the mount.
 //!
-//! `intercept::fdtab` maps a descriptor number to a word: the description's number plus one, and a
-//! bit for "published". Beside it stands a count per description: descriptors of this process plus
+//! `intercept::fdtab` maps a descriptor number to a word: the description's number plus one, a bit
+//! for "published", and a bit for "busy": its kernel side is being replaced, and nobody else may
+//! close or replace it until that is done, or another file would get the number in between. Beside it stands a count per description: descriptors of this process plus
 //! operations under way. The description is released when the count falls to zero, so a close in
 //! one thread never pulls it away under a read in another. In a vfork child the table speaks of
 //! the parent's descriptors; there the kernel is asked (`placeholder::identify`) and no table is
@@ -19,6 +20,7 @@ use sys::set_once::SetOnce;
 use sys::{Errno, Result};
 
 const PUBLISHED: u32 = 1 << 31;
+const BUSY: u32 = 1 << 30;
 /// Word of a descriptor of the library itself.
 const OWN: u32 = u32::MAX;
 /// Largest number of descriptions a process can count, a power of two.
@@ -33,7 +35,7 @@ fn word(ofd: Ofd, published: bool) -> u32 {
 }
 
 fn ofd_of(word: u32) -> Ofd {
-    Ofd((word & !PUBLISHED).wrapping_sub(1))
+    Ofd((word & !(PUBLISHED | BUSY)).wrapping_sub(1))
 }
 
 fn count(ofd: Ofd) -> Option<&'static AtomicU32> {
@@ -96,8 +98,14 @@ impl Drop for Held {
 #[inline]
 pub(crate) fn get(fd: i32) -> core::result::Result<Option<Held>, Stop> {
     if in_vfork_child() {
-        let Some(ofd) = placeholder::identify(fd) else { return Ok(None) };
-        return Ok(Some(Held { fs: mounts::fs()?, ofd, counted: false }));
+        let Some(ofd) = placeholder::identify(fd) else {
+            return Ok(None);
+        };
+        return Ok(Some(Held {
+            fs: mounts::fs()?,
+            ofd,
+            counted: false,
+        }));
     }
     loop {
         let word = fdtab::get(fd as usize);
@@ -113,7 +121,11 @@ pub(crate) fn get(fd: i32) -> core::result::Result<Option<Held>, Stop> {
             core::hint::spin_loop();
             continue;
         }
-        let held = Held { fs, ofd, counted: true };
+        let held = Held {
+            fs,
+            ofd,
+            counted: true,
+        };
         // A close between the two looks may have released it, and its number may be in use again.
         if ofd_of(fdtab::get(fd as usize)) == ofd {
             return Ok(Some(held));
@@ -128,7 +140,9 @@ pub(crate) fn ours(fd: i32) -> core::result::Result<Held, Stop> {
 }
 
 fn take(ofd: Ofd) -> bool {
-    let Some(count) = count(ofd) else { return false };
+    let Some(count) = count(ofd) else {
+        return false;
+    };
     let mut now = count.load(Ordering::Relaxed);
     while now != 0 {
         match count.compare_exchange_weak(now, now + 1, Ordering::AcqRel, Ordering::Relaxed) {
@@ -164,7 +178,10 @@ pub(crate) fn install(fs: &'static Dfs, ofd: Ofd, cloexec: bool) -> Result<usize
         placeholder::publish(fd, ofd)?;
         return Ok(fd as usize);
     }
-    if count(ofd).map(|c| c.fetch_add(1, Ordering::AcqRel)).is_none() {
+    if count(ofd)
+        .map(|c| c.fetch_add(1, Ordering::AcqRel))
+        .is_none()
+    {
         kernel::close(fd);
         released(fs.ofd_release(ofd));
         return Err(Errno::ENFILE);
@@ -198,20 +215,81 @@ pub(crate) fn disown(fd: i32) {
     }
 }
 
+/// Makes a descriptor of ours busy and returns its former word; 0 if it is not ours. Waits for who
+/// has made it busy: a few system calls.
+fn seize(fd: usize) -> u32 {
+    loop {
+        let word = fdtab::get(fd);
+        if word == 0 || word == OWN {
+            return 0;
+        }
+        if word & BUSY == 0 && fdtab::exchange(fd, word, word | BUSY) {
+            return word;
+        }
+        let_others_run();
+    }
+}
+
+/// Lets another thread run: the one waited for may have no processor.
+fn let_others_run() {
+    // SAFETY: sched_yield takes no arguments and touches no memory.
+    let yielded = unsafe { sys::syscall!(nr::SCHED_YIELD) };
+    debug_assert!(yielded.is_ok());
+}
+
+/// In a forked child: what other threads of the parent had made busy is nobody's any more.
+pub(crate) fn after_fork() {
+    fdtab::for_each(0, usize::MAX, |fd, word| {
+        if word != OWN && word & BUSY != 0 {
+            let freed = fdtab::exchange(fd, word, word & !BUSY);
+            debug_assert!(freed);
+        }
+    });
+}
+
+/// A descriptor of ours that the kernel is about to replace (`dup2`): nobody else touches it while
+/// this value lives.
+pub(crate) struct Seized {
+    fd: i32,
+    word: u32,
+}
+
+impl Seized {
+    /// Takes hold of `fd` if it is ours.
+    pub(crate) fn new(fd: i32) -> Option<Seized> {
+        if in_vfork_child() {
+            return None;
+        }
+        let word = seize(fd as usize);
+        (word != 0).then_some(Seized { fd, word })
+    }
+}
+
+impl Drop for Seized {
+    fn drop(&mut self) {
+        // Unless it was replaced meanwhile, it is what it was.
+        fdtab::exchange(self.fd as usize, self.word | BUSY, self.word);
+    }
+}
+
 /// Descriptor `new` now is a duplicate of `old` in the kernel; or of a foreign file (`None`).
 /// What `new` was before is given up.
-pub(crate) fn duplicated(old: Option<(i32, &Held)>, new: i32) {
+pub(crate) fn duplicated(old: Option<&Held>, new: i32) {
     if in_vfork_child() {
         return;
     }
-    let fresh = old.map_or(0, |(fd, held)| {
+    // Whether the original was published before or after the kernel copied it is not known.
+    let fresh = old.map_or(0, |held| {
         if let Some(count) = count(held.ofd) {
             count.fetch_add(1, Ordering::AcqRel);
         }
-        let published = fdtab::get(fd as usize) & PUBLISHED != 0;
-        word(held.ofd, published)
+        word(held.ofd, false)
     });
-    let before = if fresh == 0 { fdtab::clear(new as usize) } else { fdtab::set(new as usize, fresh) };
+    let before = if fresh == 0 {
+        fdtab::clear(new as usize)
+    } else {
+        fdtab::set(new as usize, fresh)
+    };
     gone(before);
 }
 
@@ -236,6 +314,10 @@ pub(crate) fn close(fd: i32) -> Result<usize> {
     if in_vfork_child() {
         return call!(nr::CLOSE, fd);
     }
+    if seize(fd as usize) == 0 {
+        // Another thread has closed it meanwhile.
+        return Err(Errno::EBADF);
+    }
     let word = fdtab::clear(fd as usize);
     // The entry goes first: once the kernel has closed it, another thread may get the number.
     let closed = call!(nr::CLOSE, fd);
@@ -256,7 +338,9 @@ pub(crate) fn take_range(first: usize, last: usize) -> Vec<u32> {
         }
     });
     for fd in numbers {
-        taken.push(fdtab::clear(fd));
+        if seize(fd) != 0 {
+            taken.push(fdtab::clear(fd));
+        }
     }
     taken
 }
@@ -285,29 +369,29 @@ pub(crate) fn publish_all(kept_by_exec: bool) {
     let mut todo = Vec::new();
     fdtab::for_each(0, usize::MAX, |fd, word| {
         if word != OWN && word & PUBLISHED == 0 {
-            todo.push((fd as i32, word));
+            todo.push(fd as i32);
         }
     });
-    for (fd, word) in todo {
+    for fd in todo {
         if !kept_by_exec || survives_exec(fd) {
-            publish(fd, word);
+            publish_one(fd);
         }
-    }
-}
-
-fn publish(fd: i32, before: u32) {
-    // A failure leaves it unpublished: the other side will find a descriptor that refuses all use.
-    if placeholder::publish(fd, ofd_of(before)).is_ok() && !in_vfork_child() {
-        fdtab::set(fd as usize, before | PUBLISHED);
     }
 }
 
 /// Publishes one descriptor, for sending it to another process.
 pub(crate) fn publish_one(fd: i32) {
-    let word = fdtab::get(fd as usize);
-    if word != 0 && word != OWN && word & PUBLISHED == 0 {
-        publish(fd, word);
+    let word = seize(fd as usize);
+    if word == 0 {
+        return;
     }
+    let mut after = word;
+    // A failure leaves it unpublished: the other side will find a descriptor that refuses all use.
+    if word & PUBLISHED == 0 && placeholder::publish(fd, ofd_of(word)).is_ok() {
+        after |= PUBLISHED;
+    }
+    let freed = fdtab::exchange(fd as usize, word | BUSY, after);
+    debug_assert!(freed);
 }
 
 fn survives_exec(fd: i32) -> bool {
@@ -363,7 +447,10 @@ const NAME_WORDS: usize = 3 + 32;
 const NAME_SLOTS: usize = 1024;
 
 static NAMES: [NameSlot; NAME_SLOTS] = [const {
-    NameSlot { version: AtomicU32::new(0), words: [const { AtomicU64::new(0) }; NAME_WORDS] }
+    NameSlot {
+        version: AtomicU32::new(0),
+        words: [const { AtomicU64::new(0) }; NAME_WORDS],
+    }
 }; NAME_SLOTS];
 
 fn name_slot(ofd: Ofd) -> &'static NameSlot {
@@ -383,23 +470,35 @@ pub(crate) fn remember_name(ofd: Ofd, parent: Ino, name: &[u8]) {
     if mine.is_err() || intercept::in_vfork_child() {
         return;
     }
-    let head = [u64::from(ofd.0) + 1 | (name.len() as u64) << 32, parent.number, u64::from(parent.generation)];
+    let head = [
+        (u64::from(ofd.0) + 1) | ((name.len() as u64) << 32),
+        parent.number,
+        u64::from(parent.generation),
+    ];
     let tail = name.chunks(8).map(|part| {
         let mut bytes = [0u8; 8];
-        bytes.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
+        bytes
+            .iter_mut()
+            .zip(part)
+            .for_each(|(to, from)| *to = *from);
         u64::from_le_bytes(bytes)
     });
     for (word, value) in slot.words.iter().zip(head.into_iter().chain(tail)) {
         word.store(value, Ordering::Release);
     }
-    slot.version.store((version | 1).wrapping_add(1), Ordering::Release);
+    slot.version
+        .store((version | 1).wrapping_add(1), Ordering::Release);
 }
 
 /// Parent and name by which a description was opened, if that is still known.
 pub(crate) fn name_of(ofd: Ofd) -> Option<(Ino, Vec<u8>)> {
     let slot = name_slot(ofd);
     let version = slot.version.load(Ordering::Acquire);
-    let words: Vec<u64> = slot.words.iter().map(|w| w.load(Ordering::Acquire)).collect();
+    let words: Vec<u64> = slot
+        .words
+        .iter()
+        .map(|w| w.load(Ordering::Acquire))
+        .collect();
     let torn = version & 1 != 0 || slot.version.load(Ordering::Acquire) != version;
     let (&head, rest) = words.split_first()?;
     if torn || head as u32 != ofd.0 + 1 {
@@ -409,5 +508,11 @@ pub(crate) fn name_of(ofd: Ofd) -> Option<(Ino, Vec<u8>)> {
     let (&generation, rest) = rest.split_first()?;
     let mut name: Vec<u8> = rest.iter().flat_map(|word| word.to_le_bytes()).collect();
     name.truncate((head >> 32) as usize);
-    Some((Ino { number, generation: generation as u32 }, name))
+    Some((
+        Ino {
+            number,
+            generation: generation as u32,
+        },
+        name,
+    ))
 }

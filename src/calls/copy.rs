@@ -18,11 +18,16 @@ struct Bounce(usize);
 
 impl Bounce {
     fn new() -> Result<Bounce> {
-        kernel::map_anonymous(BOUNCE).map(Bounce).ok_or(Errno::ENOMEM)
+        kernel::map_anonymous(BOUNCE)
+            .map(Bounce)
+            .ok_or(Errno::ENOMEM)
     }
 
     fn piece(&self, len: usize) -> [IoVec; 1] {
-        [IoVec { base: self.0 as *mut u8, len: len.min(BOUNCE) }]
+        [IoVec {
+            base: self.0 as *mut u8,
+            len: len.min(BOUNCE),
+        }]
     }
 }
 
@@ -51,7 +56,10 @@ impl Place {
         }
         let at: i64 = user::get(address)?;
         let at = u64::try_from(at).map_err(|_| Errno::EINVAL)?;
-        Ok(Place { address, at: Some(at) })
+        Ok(Place {
+            address,
+            at: Some(at),
+        })
     }
 
     fn advance(&mut self, by: usize) {
@@ -83,7 +91,11 @@ fn check_ends(from: &End, to: &End) -> Result<()> {
     let (source, target) = (flags(from)?, flags(to)?);
     let readable = source & O_PATH == 0 && source & O_ACCMODE != O_WRONLY;
     let writable = target & O_PATH == 0 && target & O_ACCMODE != 0;
-    if readable && writable { Ok(()) } else { Err(Errno::EBADF) }
+    if readable && writable {
+        Ok(())
+    } else {
+        Err(Errno::EBADF)
+    }
 }
 
 fn fill(from: &End, place: &Place, bounce: &Bounce, len: usize) -> Result<usize> {
@@ -104,7 +116,9 @@ fn drain(to: &End, place: &Place, bounce: &Bounce, len: usize) -> Result<usize> 
         // SAFETY: the bounce buffer is ours and long enough.
         (End::Ours(held), None) => unsafe { held.fs.write(held.ofd, &piece) },
         // SAFETY: as above.
-        (End::Ours(held), Some(at)) => unsafe { held.fs.pwrite(held.ofd, &piece, at as i64, false) },
+        (End::Ours(held), Some(at)) => unsafe {
+            held.fs.pwrite(held.ofd, &piece, at as i64, false)
+        },
         (End::Kernel(fd), None) => call!(nr::WRITE, *fd, bounce.0, len),
         (End::Kernel(fd), Some(at)) => call!(nr::PWRITE64, *fd, bounce.0, len, at),
     }
@@ -125,7 +139,11 @@ fn rewind(from: &End, by: usize) {
 
 /// Copies until `len` bytes are through, the source ends, or the destination takes no more.
 fn pump(from: &End, mut out: Place, to: &End, mut into: Place, len: usize, once: bool) -> Served {
-    count(if matches!(from, End::Ours(_)) { Op::Read } else { Op::Write });
+    count(if matches!(from, End::Ours(_)) {
+        Op::Read
+    } else {
+        Op::Write
+    });
     let bounce = Bounce::new()?;
     let mut done = 0;
     let mut failed = None;
@@ -159,7 +177,10 @@ fn pump(from: &End, mut out: Place, to: &End, mut into: Place, len: usize, once:
     }
 }
 
-const NOWHERE: Place = Place { address: 0, at: None };
+const NOWHERE: Place = Place {
+    address: 0,
+    at: None,
+};
 
 /// `sendfile(2)`: out, in, offset of in.
 pub(crate) fn sendfile(c: &mut Call) -> Served {

@@ -43,7 +43,7 @@ fn duplicate(c: &Call) -> Served {
     let fd = c.args[0] as i32;
     let held = files::ours(fd)?;
     let new = sys::Errno::from_ret(kernel::raw(c.nr, c.args))?;
-    files::duplicated(Some((fd, &held)), new as i32);
+    files::duplicated(Some(&held), new as i32);
     Ok(new)
 }
 
@@ -61,10 +61,12 @@ fn onto(c: &Call) -> Served {
     if held.is_none() && !files::is_ours(new) {
         return Err(Stop::Pass);
     }
+    let seized = (old != new).then(|| files::Seized::new(new)).flatten();
     let done = Errno::from_ret(kernel::raw(c.nr, c.args))?;
     if old != new {
-        files::duplicated(held.as_ref().map(|held| (old, held)), new);
+        files::duplicated(held.as_ref(), new);
     }
+    drop(seized);
     Ok(done)
 }
 
@@ -88,7 +90,11 @@ pub(crate) fn dup3(c: &mut Call) -> Served {
 pub(crate) fn close_range(c: &mut Call) -> Served {
     const CLOEXEC: usize = 4;
     const KNOWN: usize = 6;
-    let (first, last, flags) = (c.args[0] as u32 as usize, c.args[1] as u32 as usize, c.args[2]);
+    let (first, last, flags) = (
+        c.args[0] as u32 as usize,
+        c.args[1] as u32 as usize,
+        c.args[2],
+    );
     if first > last || flags & !KNOWN != 0 {
         return Err(Stop::Pass);
     }
@@ -97,7 +103,11 @@ pub(crate) fn close_range(c: &mut Call) -> Served {
         return Err(Stop::Pass);
     }
     let own = files::own_in(first, last);
-    let taken = if flags & CLOEXEC == 0 { files::take_range(first, last) } else { Default::default() };
+    let taken = if flags & CLOEXEC == 0 {
+        files::take_range(first, last)
+    } else {
+        Default::default()
+    };
     if own.is_empty() && taken.is_empty() {
         return Err(Stop::Pass);
     }
@@ -137,7 +147,8 @@ fn other(c: &Call, command: u32) -> Served {
         F_SETFL => {
             const MAY: u32 =
                 abi::O_APPEND | abi::O_NONBLOCK | abi::O_DIRECT | abi::O_NOATIME | abi::O_ASYNC;
-            held.fs.set_flags(held.ofd, (flags & !MAY) | (c.args[2] as u32 & MAY))?;
+            held.fs
+                .set_flags(held.ofd, (flags & !MAY) | (c.args[2] as u32 & MAY))?;
             Ok(0)
         }
         F_GETOWN | F_SETOWN => Ok(0),

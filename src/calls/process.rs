@@ -1,7 +1,7 @@
 //! Processes: exec, exit, and calls that change what a path or a descriptor number means.
 
 use crate::dispatch::{After, Served, Stop};
-use crate::{calls, cwd, exec, mounts, report};
+use crate::{calls, cwd, exec, handover, report};
 use intercept::Call;
 
 pub(crate) fn execve(c: &mut Call) -> Served {
@@ -18,11 +18,7 @@ pub(crate) fn exit_group(_c: &mut Call) -> Served {
     if !intercept::in_vfork_child() {
         calls::map::write_back_all();
         report::print();
-        if let Some(fs) = mounts::attached()
-            && let Err(errno) = fs.leave()
-        {
-            debug_assert!(errno != sys::Errno::EFAULT);
-        }
+        handover::at_exit();
     }
     Err(Stop::Pass)
 }

@@ -92,6 +92,10 @@ pub struct Pool {
 pub(crate) static POOLS: [AtomicPtr<Pool>; POOLS_MAX] =
     [const { AtomicPtr::new(core::ptr::null_mut()) }; POOLS_MAX];
 
+/// From this owner slot on, whoever takes one first frees those of dead threads: a slot that held
+/// reserves stays taken until then.
+const OWNERS_BEFORE_RECOVERY: u16 = 128;
+
 impl Pool {
     /// The spec the pool was attached with.
     pub fn spec(&self) -> &PoolSpec {
@@ -251,6 +255,9 @@ impl Pool {
                     used.fetch_max(u64::from(candidate) + 1, Ordering::AcqRel);
                     slot.join(&block.robust)?;
                     block.set_owner(self.index, Some(candidate));
+                    if candidate >= OWNERS_BEFORE_RECOVERY {
+                        self.reap()?;
+                    }
                     return Ok(candidate);
                 }
             }

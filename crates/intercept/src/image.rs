@@ -128,7 +128,7 @@ fn word_sum(bytes: &[u8]) -> u64 {
     })
 }
 
-const _: () = assert!(size_of::<Header>() % 8 == 0 && RECORD % 8 == 0);
+const _: () = assert!(size_of::<Header>().is_multiple_of(8) && RECORD.is_multiple_of(8));
 
 fn bytes_of<T: Copy>(value: &T) -> &[u8] {
     // SAFETY: used with Header and SiteRecord only, which have no padding.

@@ -125,7 +125,7 @@ impl Dfs {
                 Err(errno) => Err(errno),
             }
         })?;
-        self.reap(REAP_AT_ATTACH)?;
+        self.reap(REAP_AT_ATTACH).unwrap_or_default();
         outcome
     }
 
@@ -133,6 +133,13 @@ impl Dfs {
     /// does not call it held is let go by others.
     pub fn leave(&self) -> Result<()> {
         self.settle(self.process_slot()?)
+    }
+
+    /// [`Dfs::leave`] for a process whose last thread ends: its slot is free at once. No call may
+    /// come after it.
+    pub fn depart(&self) -> Result<()> {
+        self.leave()?;
+        process::vacate(self.pool, process::slot(self.pool)?)
     }
 
     /// The slot of the process that would exec: that of a vfork child is not its parent's, though
