@@ -182,6 +182,9 @@ impl Pool {
         for r in 0..self.rank_count() {
             self.recount(r)?;
             self.store(rank_at(r) + rank::HINT, 0)?;
+            // What was in use before may hold anything: only what is added is known to be zeros.
+            let blocks = self.load(rank_at(r) + rank::BLOCKS)?;
+            self.store(rank_at(r) + rank::FRESH_FROM, blocks)?;
         }
         Ok(())
     }

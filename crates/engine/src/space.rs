@@ -93,6 +93,11 @@ impl Stage<'_> {
             len: run.len - len,
             ..run
         };
+        if run.fresh {
+            // Should the operation come to nothing, what it wrote must not pass for zeros.
+            let known = Run { fresh: false, ..Run::unpack(self.pool.load(at)?) };
+            self.pool.store(at, known.pack())?;
+        }
         let value = if rest.len == 0 { 0 } else { rest.pack() };
         match self.entries[..self.used]
             .iter_mut()
@@ -415,9 +420,6 @@ impl Pool {
 
     /// Marks blocks used when the arena is built anew. Nobody else is attached.
     pub(crate) fn claim_blocks(&self, r: u16, start: u64, len: u64) -> Result<()> {
-        self.mark(r, start, len, true)?;
-        let base = rank_at(r);
-        let fresh = self.load(base + rank::FRESH_FROM)?.max(start + len);
-        self.store(base + rank::FRESH_FROM, fresh)
+        self.mark(r, start, len, true)
     }
 }

@@ -155,3 +155,24 @@ fn the_log_wraps_and_is_checkpointed_by_itself() {
     assert!(used < size);
     check(pool, rec, 1);
 }
+
+#[test]
+fn blocks_of_before_a_restart_do_not_pass_for_zeros() {
+    let name = "blocks_of_before_a_restart_do_not_pass_for_zeros";
+    if let Some((pool, numbers)) = in_child() {
+        for _ in 0..numbers[0] {
+            let mut stage = pool.stage().expect("stage");
+            let run = stage.grab(0, 16).expect("grab");
+            assert!(!run.fresh, "{run:?}");
+            pool.leave().expect("leave");
+        }
+        return;
+    }
+    let temp = TempPool::new(1, 64);
+    let mut stage = temp.pool.stage().expect("stage");
+    let run = stage.grab(0, 64).expect("grab");
+    assert!(run.fresh);
+    drop(stage);
+    temp.pool.leave().expect("leave");
+    after_restart(&temp, name, "2");
+}
