@@ -80,7 +80,9 @@ impl Pool {
             Some(unsafe { OwnedFd::from_raw_fd(kept) })
         };
         let kept = self.media.kept.init(|| {
-            let data = (0..self.rank_count()).map(|rank| keep(self.open_data(rank))).collect();
+            let data = (0..self.rank_count())
+                .map(|rank| keep(self.open_data(rank)))
+                .collect();
             Some((data, keep(self.open_arena())))
         });
         kept.map(drop).ok_or(Errno::EIO)
@@ -99,8 +101,11 @@ impl Pool {
     }
 
     fn open_data(&self, rank: u16) -> Result<OwnedFd> {
-        if let Some(Some(file)) =
-            self.media.kept.get().and_then(|kept| kept.0.get(usize::from(rank)))
+        if let Some(Some(file)) = self
+            .media
+            .kept
+            .get()
+            .and_then(|kept| kept.0.get(usize::from(rank)))
         {
             return Pool::again(file);
         }

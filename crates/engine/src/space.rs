@@ -60,7 +60,9 @@ impl Stage<'_> {
             match self.current(at)? {
                 (0, false) => empty = empty.or(Some(at)),
                 (0, true) => {}
-                (value, _) if Run::unpack(value).rank == rank => return self.cut(at, value, blocks),
+                (value, _) if Run::unpack(value).rank == rank => {
+                    return self.cut(at, value, blocks);
+                }
                 _ => {}
             }
             if empty == Some(home) {
@@ -78,7 +80,10 @@ impl Stage<'_> {
 
     /// What is left in an entry, and whether this operation has taken from it.
     fn current(&self, at: u64) -> Result<(u64, bool)> {
-        match self.entries[..self.used].iter().find(|(entry, _)| *entry == at) {
+        match self.entries[..self.used]
+            .iter()
+            .find(|(entry, _)| *entry == at)
+        {
             Some((_, value)) => Ok((*value, true)),
             None => Ok((self.pool.load(at)?, false)),
         }
@@ -95,7 +100,10 @@ impl Stage<'_> {
         };
         if run.fresh {
             // Should the operation come to nothing, what it wrote must not pass for zeros.
-            let known = Run { fresh: false, ..Run::unpack(self.pool.load(at)?) };
+            let known = Run {
+                fresh: false,
+                ..Run::unpack(self.pool.load(at)?)
+            };
             self.pool.store(at, known.pack())?;
         }
         let value = if rest.len == 0 { 0 } else { rest.pack() };

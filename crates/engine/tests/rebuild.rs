@@ -172,7 +172,6 @@ fn blocks_of_before_a_restart_do_not_pass_for_zeros() {
     let mut stage = temp.pool.stage().expect("stage");
     let run = stage.grab(0, 64).expect("grab");
     assert!(run.fresh);
-    drop(stage);
     temp.pool.leave().expect("leave");
     after_restart(&temp, name, "2");
 }
