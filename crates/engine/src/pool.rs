@@ -248,7 +248,7 @@ impl Pool {
             let slot = self.slot(candidate)?;
             let seen = slot.look();
             let free = seen.state() == OwnerState::Free;
-            if !free && !self.is_dead(candidate) {
+            if !free && !self.is_abandoned(candidate, seen.state()) {
                 continue;
             }
             let used = self.word(header::OWNERS_USED)?;

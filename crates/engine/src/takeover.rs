@@ -27,7 +27,7 @@ impl Recover for Pool {
         let seen = slot.look();
         match seen.state() {
             OwnerState::Free => return Ok(()),
-            OwnerState::Recovering(by) if by != me && !self.is_dead(by) => {
+            OwnerState::Recovering(by) if by != me && self.is_at_work(by) => {
                 rustix::thread::sched_yield();
                 return Ok(());
             }
@@ -44,6 +44,22 @@ impl Recover for Pool {
 }
 
 impl Pool {
+    /// Whether a live thread has the slot.
+    fn is_at_work(&self, owner: u16) -> bool {
+        !self.is_dead(owner)
+            && self
+                .slot(owner)
+                .is_ok_and(|slot| slot.state() != OwnerState::Free)
+    }
+
+    /// Whether the slot in the state `seen` is a dead thread's that nobody is recovering.
+    pub(crate) fn is_abandoned(&self, owner: u16, seen: OwnerState) -> bool {
+        match seen {
+            OwnerState::Recovering(by) => !self.is_at_work(by),
+            _ => self.is_dead(owner),
+        }
+    }
+
     /// Completes or voids what the dead `owner` was doing and releases its locks.
     fn settle(&self, owner: u16) -> Result<()> {
         self.redo(owner)?;
