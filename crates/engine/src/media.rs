@@ -1,5 +1,6 @@
 //! The only door to the bytes of rank files: mapped windows, guarded copies, growth, flushes.
 
+use crate::layout::{rank, rank_at};
 use crate::limits::{BLOCK, RANK_BLOCKS_MAX, RANKS_MAX};
 use crate::pool::Pool;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -36,6 +37,11 @@ unsafe impl Sync for Media {}
 
 pub(crate) fn errno(error: rustix::io::Errno) -> Errno {
     Errno::new(error.raw_os_error())
+}
+
+/// Whether an error means that a rank's directory or file is not there.
+pub(crate) fn is_absent(errno: Errno) -> bool {
+    matches!(errno, Errno::ENOENT | Errno::ENOTDIR)
 }
 
 impl Media {
@@ -110,7 +116,11 @@ impl Pool {
             return Pool::again(file);
         }
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        rustix::fs::open(self.data_path(rank)?, flags, Mode::empty()).map_err(errno)
+        match rustix::fs::open(self.data_path(rank)?, flags, Mode::empty()).map_err(errno) {
+            // Not a name that the program asked for.
+            Err(gone) if is_absent(gone) => Err(Errno::EIO),
+            other => other,
+        }
     }
 
     /// Address of `block` of a rank and how many bytes follow it in the same window. To be touched
@@ -269,8 +279,14 @@ impl Pool {
     }
 
     /// Flushes a rank's data file to its device.
-    pub(crate) fn flush_data(&self, rank: u16) -> Result<()> {
-        let file = self.open_data(rank)?;
+    pub(crate) fn flush_data(&self, number: u16) -> Result<()> {
+        if rustix::fs::stat(self.data_path(number)?).is_err_and(|e| is_absent(errno(e)))
+            && self.load(rank_at(number) + rank::WAS_ABSENT)? != 0
+        {
+            // Gone since before the arena was built: nothing was written to it.
+            return Ok(());
+        }
+        let file = self.open_data(number)?;
         rustix::fs::fdatasync(&file).map_err(errno)
     }
 }
