@@ -266,12 +266,10 @@ impl Pool {
     /// Extends a rank's data file to `blocks` blocks, with space.
     pub(crate) fn extend_data(&self, rank: u16, from: u64, to: u64) -> Result<()> {
         let file = self.open_data(rank)?;
-        let grown = rustix::fs::fallocate(
-            &file,
-            FallocateFlags::empty(),
-            from * BLOCK,
-            (to - from) * BLOCK,
-        );
+        let (off, len) = (from * BLOCK, (to - from) * BLOCK);
+        let grown = rustix::io::retry_on_intr(|| {
+            rustix::fs::fallocate(&file, FallocateFlags::empty(), off, len)
+        });
         match grown {
             Err(rustix::io::Errno::FBIG) => Err(Errno::ENOSPC),
             other => other.map_err(errno),

@@ -176,10 +176,13 @@ impl Pool {
 
     /// The bitmap word that covers `block`, which starts at a multiple of 64.
     fn bitmap_at(&self, r: u16, block: u64) -> Result<u64> {
+        if block >= RANK_BLOCKS_MAX {
+            return Err(Errno::EIO);
+        }
         let zone = block / ZONE_BLOCKS;
         let tables = rank_at(r) + rank::ZONES;
-        let table = self.load(tables + zone / (PAGE / 8) * 8)?;
-        let page = self.load(at::PAGES + table * PAGE + zone % (PAGE / 8) * 8)?;
+        let table = u64::from(self.load(tables + zone / (PAGE / 8) * 8)? as u32);
+        let page = u64::from(self.load(at::PAGES + table * PAGE + zone % (PAGE / 8) * 8)? as u32);
         if table == 0 || page == 0 {
             return Err(Errno::EIO);
         }
@@ -289,7 +292,7 @@ impl Pool {
             .max(want)
             .next_multiple_of(64);
         let after = (before + step).min(RANK_BLOCKS_MAX);
-        if after == before {
+        if after <= before {
             return Err(Errno::ENOSPC);
         }
         self.acquire(block, me, LockId::Rank(r))?;
