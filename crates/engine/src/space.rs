@@ -166,7 +166,11 @@ impl Pool {
         want: u32,
     ) -> Result<()> {
         let budget = self.load(header::POOL_BLOCKS)?;
-        let free = budget.saturating_sub(self.used_blocks()?);
+        let mut free = budget.saturating_sub(self.used_blocks()?);
+        // What dead threads had grabbed is free space, once somebody gives it back.
+        if free < u64::from(want) && self.reap()? > 0 {
+            free = budget.saturating_sub(self.used_blocks()?);
+        }
         if free < u64::from(want) {
             return Err(Errno::ENOSPC);
         }

@@ -94,12 +94,7 @@ fn a_slot_claimed_by_a_process_that_died_is_found() {
 #[test]
 fn whoever_inherits_a_slot_may_die_of_it() {
     let temp = TempPool::new(1, 64);
-    for point in [
-        "owner.claimed",
-        "owner.settled",
-        "pages.pushing",
-        "space.cleared",
-    ] {
+    for point in ["owner.claimed", "owner.settled", "pages.pushing"] {
         temp.pool.leave().expect("leave");
         for dies_at in ["tx.applying", "tx.closed", "log.published", "pages.pushed"] {
             assert!(killed(&temp, dies_at, 2, false), "{dies_at}");
