@@ -52,11 +52,11 @@ impl Drop for Changing {
 
 fn acquire() {
     const WAIT_NS: u64 = 10_000_000;
-    while CHANGING
-        .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
-        .is_err()
-    {
-        CHANGING.store(2, Ordering::Relaxed);
+    if CHANGING.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+        return;
+    }
+    // 2 says that somebody sleeps; whoever gets the lock this way wakes one more than needed.
+    while CHANGING.swap(2, Ordering::Acquire) != 0 {
         if futex::wait(&CHANGING, 2, WAIT_NS).is_err() {
             core::hint::spin_loop();
         }
