@@ -170,25 +170,6 @@ fn kernel(base: &str) -> [f64; 6] {
 fn main() {
     let pool = TempPool::new(20, 4096);
     let dfs = container(&pool);
-    if std::env::var("PROF").is_ok() {
-        let mut buf = [0; 4096];
-        let root = dfs.root();
-        let a = dfs.mkdir(&ROOT, root, b"a", 0o755).expect("mkdir");
-        let b = dfs.mkdir(&ROOT, a, b"b", 0o755).expect("mkdir");
-        let dir = dfs.mkdir(&ROOT, b, b"c", 0o755).expect("mkdir");
-        for name in &names() {
-            dfs.create(&ROOT, dir, name.as_bytes(), 0o644, true)
-                .expect("create");
-        }
-        println!(
-            "{}",
-            time(10_000_000, || for _ in 0..10_000_000 {
-                let ino = walk(&dfs, b"a/b/c/file0000007", &mut buf);
-                std::hint::black_box(dfs.stat(ino).expect("stat"));
-            })
-        );
-        return;
-    }
     let base = format!("/dev/shm/dfsbench-{}", std::process::id());
     let (mut us, mut them) = ([f64::MAX; 6], [f64::MAX; 6]);
     for _ in 0..ROUNDS {

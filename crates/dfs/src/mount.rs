@@ -14,6 +14,9 @@ pub struct Dfs {
     pub(crate) container: u32,
 }
 
+/// Processes a mount looks at for dead ones, whose affairs it puts in order.
+const REAP_AT_MOUNT: usize = 2;
+
 impl Dfs {
     /// Opens the namespace of a container, whose root [`Dfs::make_root`] has made (`ENOENT` if
     /// not). `EIO` if the root is not a directory.
@@ -36,6 +39,8 @@ impl Dfs {
             dfs.reclaim_orphans()?;
         }
         dfs.drain_reclaim();
+        // Whether others' affairs could be put in order is no concern of this mount.
+        dfs.reap(REAP_AT_MOUNT).unwrap_or_default();
         Ok(dfs)
     }
 

@@ -234,6 +234,10 @@ fn writer() {
 
 /// Runs the change of a case in a process that stops at the `nth` passing of a point. Calls
 /// `stopped` while it stands there, then kills it; `false` if it never came there.
+#[expect(
+    clippy::zombie_processes,
+    reason = "waited for by its process id when it does not stop"
+)]
 fn run_to(container: &Container, job: &str, stopped: &dyn Fn()) -> bool {
     use rustix::process::{WaitOptions, waitpid};
     let (_, handover) = common::pool();
@@ -299,7 +303,7 @@ fn crash(case: usize, point: &str, nth: usize) -> bool {
 
 #[test]
 fn changes_are_whole_wherever_their_writer_stops() {
-    for case in 0..CASES.len() {
+    for (case, Case { name, .. }) in CASES.iter().enumerate() {
         for point in [
             "tx.built",
             "tx.published",
@@ -311,7 +315,7 @@ fn changes_are_whole_wherever_their_writer_stops() {
             while crash(case, point, nth) {
                 nth += 1;
             }
-            assert!(nth > 1, "{}: {point} is never passed", CASES[case].name);
+            assert!(nth > 1, "{name}: {point} is never passed");
         }
     }
 }

@@ -6,7 +6,7 @@ mod support;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use support::{Container, File, O_RDWR, ROOT, containers};
 
 const BLOCK: u64 = 4096;
@@ -22,6 +22,23 @@ enum Op {
     Zero { pos: u64, len: u64, keep: bool },
     Seek { pos: u64, hole: bool },
     Copy { from: u64, to: u64, len: usize },
+}
+
+impl Op {
+    /// The highest position named.
+    fn reach(&self) -> u64 {
+        match *self {
+            Op::Write { pos, .. }
+            | Op::Read { pos, .. }
+            | Op::Allocate { pos, .. }
+            | Op::Punch { pos, .. }
+            | Op::Zero { pos, .. }
+            | Op::Seek { pos, .. } => pos,
+            Op::Append { .. } => 0,
+            Op::Truncate { len } => len,
+            Op::Copy { from, to, .. } => from.max(to),
+        }
+    }
 }
 
 /// Positions near the borders of blocks, of small maps, of leaves, and far out.
@@ -276,8 +293,10 @@ fn check_all(f: &File<'_>, model: &Model, kernel: &Kernel) {
     }
 }
 
-fn run(c: &Container) {
-    let name = "model";
+/// `mapped`: the file has a shared mapping all the while, so that its data lies in the cache file.
+fn run(c: &Container, mapped: bool) {
+    // Every case has its own file, so that a failing one can be made smaller.
+    let number = std::cell::Cell::new(0);
     let cases = std::env::var("PIL4DFS_TEST_CASES")
         .ok()
         .and_then(|n| n.parse().ok())
@@ -291,13 +310,31 @@ fn run(c: &Container) {
     c.pool.pool.leave().expect("leave");
     let before = c.used();
     let mut runner = TestRunner::new(config);
-    let outcome = runner.run(&ops, |ops| {
-        let f = c.file(name, O_RDWR);
+    let outcome = runner.run(&ops, |mut ops| {
+        if mapped {
+            // Bringing a file home takes time by its size.
+            ops.retain(|op| op.reach() < 1 << 30);
+        }
+        number.set(number.get() + 1);
+        let name = format!("model{}", number.get());
+        let f = c.file(&name, O_RDWR);
         let (mut model, kernel) = (Model::default(), Kernel::new());
+        if mapped {
+            let source = c
+                .dfs
+                .map_begin(f.ofd, true, true, 0, 4096)
+                .expect("map_begin");
+            // SAFETY: the descriptor is ours; it is not needed.
+            drop(unsafe { OwnedFd::from_raw_fd(source.fd) });
+        }
         for op in &ops {
             step(&f, &mut model, &kernel, op);
         }
         check_all(&f, &model, &kernel);
+        if mapped {
+            c.dfs.map_end(f.ino).expect("map_end");
+            check_all(&f, &model, &kernel);
+        }
         c.dfs
             .unlink(&ROOT, c.dfs.root(), name.as_bytes())
             .expect("unlink");
@@ -313,6 +350,13 @@ fn run(c: &Container) {
 #[test]
 fn random_operations_behave_as_the_model() {
     for c in containers(2048) {
-        run(&c);
+        run(&c, false);
+    }
+}
+
+#[test]
+fn mapped_files_behave_as_the_model() {
+    for c in containers(2048) {
+        run(&c, true);
     }
 }

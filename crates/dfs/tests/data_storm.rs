@@ -331,6 +331,7 @@ fn change(dfs: &Dfs, seed: u64) {
 }
 
 #[test]
+#[allow(clippy::zombie_processes, reason = "waited for by waitpid")]
 fn readers_go_on_beside_a_writer_stopped_anywhere() {
     if let Some((role, dfs)) = role() {
         let mut words = role.split(' ');

@@ -41,6 +41,9 @@ fn worker() {
     let mut part = || parts.next().expect("part of the job");
     let (job, number, label, handover) = (part(), part(), part(), part());
     let number: usize = number.parse().expect("number");
+    if job == "write" || job == "read" {
+        return survive(job, label, handover);
+    }
     let pool = engine::testing::attach_from(handover);
     let info = pool.find_container(label).expect("container");
     let dfs = Dfs::mount(pool, &info).expect("mount");
@@ -267,4 +270,108 @@ fn readers_go_on_beside_a_stopped_writer() {
     drain.join().expect("reader");
     dfs.pool().reap().expect("reap");
     assert_eq!(dfs.check().expect("check").problems, Vec::<String>::new());
+}
+
+/// What is written before the arena is lost: a directory of one chunk, one of many, all kinds of
+/// attributes, a file without a name.
+fn write_all(dfs: &Dfs) -> sys::Result<()> {
+    let root = dfs.root();
+    for (dir, count) in [("few", 5), ("many", 500)] {
+        let dir = dfs.mkdir(&ROOT, root, dir.as_bytes(), 0o2750)?;
+        for i in 0..count {
+            let name = format!("{i}-{}", "n".repeat(i % 90));
+            dfs.create(&ROOT, dir, name.as_bytes(), 0o640, true)?;
+        }
+        for i in (0..count).step_by(3) {
+            let name = format!("{i}-{}", "n".repeat(i % 90));
+            dfs.unlink(&ROOT, dir, name.as_bytes())?;
+        }
+        dfs.symlink(&ROOT, &[b's'; 2500], dir, b"link")?;
+        dfs.setxattr(&ROOT, dir, b"user.big", &[9; 60_000], 0)?;
+    }
+    dfs.tmpfile(&ROOT, root, 0o600)?;
+    dfs.pool().sync()
+}
+
+/// Everything is there, can be found, and can be changed.
+fn read_all(dfs: &Dfs) -> sys::Result<()> {
+    assert_eq!(dfs.check()?.problems, Vec::<String>::new());
+    for (dir, count) in [("few", 5), ("many", 500usize)] {
+        let dir = dfs.lookup(&ROOT, dfs.root(), dir.as_bytes())?;
+        for i in (0..count).filter(|i| i % 3 != 0) {
+            let name = format!("{i}-{}", "n".repeat(i % 90));
+            let file = dfs.lookup(&ROOT, dir, name.as_bytes())?;
+            assert_eq!(dfs.stat(file)?.mode, 0o100640);
+        }
+        assert_eq!(list(dfs, dir)?.len(), count - count.div_ceil(3) + 1);
+        let mut buf = vec![0; 65_536];
+        assert_eq!(dfs.getxattr(&ROOT, dir, b"user.big", &mut buf)?, 60_000);
+        assert!(buf[..60_000].iter().all(|byte| *byte == 9));
+        let link = dfs.lookup(&ROOT, dir, b"link")?;
+        assert_eq!(dfs.readlink(link, &mut buf)?, 2500);
+        dfs.create(&ROOT, dir, &[b'z'; 255], 0o600, true)?;
+        dfs.rename(&ROOT, dir, &[b'z'; 255], dfs.root(), b"out", 0)?;
+    }
+    dfs.empty(dfs.root(), &mut |_| ())?;
+    let checked = dfs.check()?;
+    assert_eq!(
+        (checked.problems.len(), checked.orphans, checked.dirs),
+        (0, 0, 1)
+    );
+    Ok(())
+}
+
+/// The workers of the test below, which make their pool themselves.
+fn survive(job: &str, label: &str, dir: &str) {
+    let spec = spec(dir);
+    let pool = engine::Pool::attach(&spec).expect("attach");
+    let container = if job == "write" {
+        Container::in_pool(pool, label)
+    } else {
+        pool.find_container(label).expect("container")
+    };
+    let dfs = Dfs::mount(pool, &container).expect("mount");
+    if job == "write" {
+        write_all(&dfs)
+    } else {
+        read_all(&dfs)
+    }
+    .expect(job);
+}
+
+fn spec(dir: &str) -> engine::PoolSpec {
+    let dir = std::path::Path::new(dir);
+    engine::PoolSpec {
+        uuid: uuid::Uuid::from_u128(u128::from(std::os::unix::fs::MetadataExt::ino(
+            &std::fs::metadata(dir).expect("directory"),
+        ))),
+        ranks: (0..4).map(|rank| dir.join(format!("rank{rank}"))).collect(),
+        targets_per_rank: 4,
+        size_bytes: 1 << 30,
+        runtime_dir: "/dev/shm".into(),
+    }
+}
+
+#[test]
+fn names_outlive_the_shared_memory() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().to_str().expect("path");
+    let spec = spec(path);
+    for rank in &spec.ranks {
+        std::fs::create_dir(rank).expect("rank");
+    }
+    engine::Pool::format(&spec).expect("format");
+    for job in ["write", "read"] {
+        let done = Command::new(std::env::current_exe().expect("own path"))
+            .args(["worker", "--exact", "--nocapture", "--test-threads=1"])
+            .env(JOB, format!("{job};0;survivor;{path}"))
+            .output()
+            .expect("worker");
+        assert!(
+            done.status.success(),
+            "{job}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        engine::Pool::remove_arena(&spec).expect("arena removed");
+    }
 }

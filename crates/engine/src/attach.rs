@@ -100,7 +100,10 @@ impl Pool {
         for rank in 0..self.rank_count() {
             self.flush_data(rank)?;
         }
-        self.sync_log()
+        if self.load(header::LOG_SYNCED)? < self.load(header::LOG_TAIL)? {
+            self.sync_log()?;
+        }
+        Ok(())
     }
 
     /// Flushes the log.

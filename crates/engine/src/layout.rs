@@ -84,6 +84,10 @@ pub(crate) mod rank {
     pub(crate) const USED: u64 = 16;
     pub(crate) const HINT: u64 = 24;
     pub(crate) const JOURNAL: u64 = 32;
+    /// Set after each write to the rank's data file, cleared by who is about to flush it.
+    pub(crate) const UNFLUSHED: u64 = 40;
+    /// Processes that have cleared the mark and not finished flushing.
+    pub(crate) const FLUSHING: u64 = 48;
     pub(crate) const ZONES: u64 = 64;
 }
 

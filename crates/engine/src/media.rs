@@ -1,5 +1,6 @@
 //! The only door to the bytes of rank files: mapped windows, guarded copies, growth, flushes.
 
+use crate::layout::{rank, rank_at};
 use crate::limits::{BLOCK, RANK_BLOCKS_MAX, RANKS_MAX};
 use crate::pool::Pool;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -80,7 +81,9 @@ impl Pool {
             Some(unsafe { OwnedFd::from_raw_fd(kept) })
         };
         let kept = self.media.kept.init(|| {
-            let data = (0..self.rank_count()).map(|rank| keep(self.open_data(rank))).collect();
+            let data = (0..self.rank_count())
+                .map(|rank| keep(self.open_data(rank)))
+                .collect();
             Some((data, keep(self.open_arena())))
         });
         kept.map(drop).ok_or(Errno::EIO)
@@ -99,8 +102,11 @@ impl Pool {
     }
 
     fn open_data(&self, rank: u16) -> Result<OwnedFd> {
-        if let Some(Some(file)) =
-            self.media.kept.get().and_then(|kept| kept.0.get(usize::from(rank)))
+        if let Some(Some(file)) = self
+            .media
+            .kept
+            .get()
+            .and_then(|kept| kept.0.get(usize::from(rank)))
         {
             return Pool::again(file);
         }
@@ -225,7 +231,7 @@ impl Pool {
                 }
                 done += wrote;
             }
-            return Ok(());
+            return self.mark_unflushed(rank);
         }
         self.pieces(rank, block, off, len, |media, done, count| {
             let (to, from) = (media as usize, src as usize + done);
@@ -237,7 +243,8 @@ impl Pool {
                 unsafe { uaccess::copy(to, from, count) }
             };
             copied.map_err(|_| blame(media, count))
-        })
+        })?;
+        self.mark_unflushed(rank)
     }
 
     /// Zeroes `len` bytes at byte `off` of `block`.
@@ -245,7 +252,8 @@ impl Pool {
         self.pieces(rank, block, off, len, |media, _, count| {
             // SAFETY: the blocks are the caller's and no reference covers them.
             unsafe { uaccess::zero(media as usize, count) }.map_err(|_| Errno::EIO)
-        })
+        })?;
+        self.mark_unflushed(rank)
     }
 
     /// Extends a rank's data file to `blocks` blocks, with space.
@@ -263,10 +271,31 @@ impl Pool {
         }
     }
 
-    /// Flushes a rank's data file to its device.
-    pub(crate) fn flush_data(&self, rank: u16) -> Result<()> {
-        let file = self.open_data(rank)?;
-        rustix::fs::fdatasync(&file).map_err(errno)
+    /// Notes that a rank's data file differs from its device.
+    fn mark_unflushed(&self, rank: u16) -> Result<()> {
+        self.store(rank_at(rank) + rank::UNFLUSHED, 1)
+    }
+
+    /// Flushes a rank's data file to its device, unless nothing was written since the last time.
+    pub(crate) fn flush_data(&self, r: u16) -> Result<()> {
+        let unflushed = self.word(rank_at(r) + rank::UNFLUSHED)?;
+        let flushing = self.word(rank_at(r) + rank::FLUSHING)?;
+        // ORDERING: all sequentially consistent: who finds the mark cleared sees the one who
+        // cleared it still flushing, and flushes too.
+        if unflushed.load(Ordering::SeqCst) == 0 && flushing.load(Ordering::SeqCst) == 0 {
+            return Ok(());
+        }
+        flushing.fetch_add(1, Ordering::SeqCst);
+        unflushed.store(0, Ordering::SeqCst);
+        let flushed = self
+            .open_data(r)
+            .and_then(|file| rustix::fs::fdatasync(&file).map_err(errno));
+        if flushed.is_err() {
+            unflushed.store(1, Ordering::SeqCst);
+        }
+        // A process that dies here leaves the count up: later flushes are then never skipped.
+        flushing.fetch_sub(1, Ordering::SeqCst);
+        flushed
     }
 }
 

@@ -165,7 +165,9 @@ impl Pool {
     /// Stores consecutive words, in order, as [`Pool::store`] does.
     #[inline]
     pub(crate) fn store_words(&self, off: u64, values: &[u64]) -> Result<()> {
-        let Some(last) = (values.len() as u64).checked_sub(1) else { return Ok(()) };
+        let Some(last) = (values.len() as u64).checked_sub(1) else {
+            return Ok(());
+        };
         self.word(off + last * 8)?;
         let first: *const AtomicU64 = self.word(off)?;
         for (i, value) in values.iter().enumerate() {
@@ -243,7 +245,6 @@ impl Pool {
 
     #[cold]
     fn join(&self, block: &'static ThreadBlock) -> Result<u16> {
-        let process = crate::process::slot(self)?;
         for round in 0..2 {
             // From the front, so that few slots are ever used and looked at.
             for candidate in 0..OWNERS_MAX as u16 {
@@ -252,7 +253,7 @@ impl Pool {
                 if seen.state() == OwnerState::Free && slot.change(seen, OwnerState::Joining) {
                     let used = self.word(header::OWNERS_USED)?;
                     used.fetch_max(u64::from(candidate) + 1, Ordering::AcqRel);
-                    slot.join(process, &block.robust)?;
+                    slot.join(&block.robust)?;
                     block.set_owner(self.index, Some(candidate));
                     if candidate >= OWNERS_BEFORE_RECOVERY {
                         self.reap()?;

@@ -57,6 +57,11 @@ fn register(pool: &Pool) -> Result<u32> {
     Ok(found)
 }
 
+/// Slots from this number on were never used.
+pub fn used(pool: &Pool) -> Result<u32> {
+    Ok(slots(pool)?.end)
+}
+
 /// Numbers of the slots that were ever used.
 fn slots(pool: &Pool) -> Result<core::ops::Range<u32>> {
     Ok(0..pool.load(header::PROCESSES_USED)?.min(PROCESSES_MAX as u64) as u32)

@@ -5,7 +5,6 @@
 use intercept::{
     Call, CloneKind, Config, Mode, Outcome, Startup, classes, fdtab, guard, nr, paths,
 };
-use pil4dfs_intercept as intercept;
 use std::ffi::c_char;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use sys::{Errno, syscall, uaccess};

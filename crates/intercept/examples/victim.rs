@@ -73,7 +73,8 @@ extern "C" fn reading_handler(_: c_int) {
         let kept = errno();
         let fd = open(c"/pfs-demo/x".as_ptr(), 0);
         let got = read(fd, buf.as_mut_ptr().cast(), buf.len());
-        if got != 6 || &buf[..6] != b"hello\n" || close(fd) != 0 {
+        let wild = open(8 as *const c_char, 0);
+        if got != 6 || &buf[..6] != b"hello\n" || close(fd) != 0 || wild != -1 {
             BAD.fetch_add(1, Ordering::Relaxed);
         }
         *__errno_location() = kept;

@@ -10,9 +10,8 @@ use sys::Errno;
 pub(crate) extern "sysv64" fn enter(frame: *mut Frame) -> usize {
     // SAFETY: the gate passes the frame it has just built, which lies above this stack frame.
     let frame = unsafe { &mut *frame };
-    let done = catch_unwind(AssertUnwindSafe(|| handle(frame)));
-    tls::block().refused.store(0, Ordering::Relaxed);
-    match done {
+    frame.alternate = signals::borrow_alternate_stack(frame);
+    let action = match catch_unwind(AssertUnwindSafe(|| handle(frame))) {
         Ok(action) => action,
         Err(payload) => {
             // Dropping the payload could panic again.
@@ -20,6 +19,15 @@ pub(crate) extern "sysv64" fn enter(frame: *mut Frame) -> usize {
             guard::count_panic();
             give_up(frame)
         }
+    };
+    leave(frame);
+    action
+}
+
+fn leave(frame: &Frame) {
+    tls::block().refused.store(0, Ordering::Relaxed);
+    if frame.alternate[2] != 0 {
+        signals::return_alternate_stack(&frame.alternate);
     }
 }
 
@@ -28,8 +36,9 @@ pub(crate) extern "sysv64" fn abandoned(frame: *mut Frame) -> usize {
     // SAFETY: the gate passes the frame at the top of the hook stack.
     let frame = unsafe { &mut *frame };
     guard::count_fault();
-    tls::block().refused.store(0, Ordering::Relaxed);
-    give_up(frame)
+    let action = give_up(frame);
+    leave(frame);
+    action
 }
 
 fn give_up(frame: &mut Frame) -> usize {
@@ -60,6 +69,10 @@ fn handle(frame: &mut Frame) -> usize {
                 nr: frame.nr,
                 args: frame.args,
             };
+            if call.nr == nr::SIGALTSTACK && frame.alternate[2] != 0 {
+                // On the stack it concerns: the kernel refuses that by itself.
+                return ACTION_PASS;
+            }
             if let Some(result) = own(&call) {
                 frame.result = result;
                 return ACTION_DONE;

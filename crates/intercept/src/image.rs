@@ -10,7 +10,7 @@ use crate::modules::{BUILD_ID_MAX, Module};
 use crate::os::PAGE;
 
 /// Layout of header and table.
-pub(crate) const IMAGE_VERSION: u32 = 1;
+pub(crate) const IMAGE_VERSION: u32 = 2;
 const MAGIC: [u8; 8] = *b"PIL4TEXT";
 /// Distances from the text's start to the stubs, tried in this order. Far from where libraries
 /// and the first mappings of a program lie, within reach of a 32-bit branch.
@@ -33,9 +33,9 @@ pub(crate) struct Header {
     site_count: u64,
     refused_count: u64,
     total_len: u64,
-    /// FNV of the site table.
+    /// Checksum of the site table.
     table_sum: u64,
-    /// FNV of this header with this field 0.
+    /// Checksum of this header with this field 0.
     header_sum: u64,
 }
 
@@ -88,18 +88,47 @@ pub(crate) struct Plan {
     pub(crate) classes: &'static ClassTable,
     /// Rewrite every system call, for Syscall User Dispatch.
     pub(crate) every: bool,
+    sum: u64,
 }
 
 impl Plan {
+    pub(crate) fn new(classes: &'static ClassTable, every: bool) -> Plan {
+        let mut sum = arch::SOURCE_SUM ^ u64::from(every);
+        for class in classes {
+            sum = (sum ^ *class as u64).wrapping_mul(0x100_0000_01b3);
+        }
+        Plan {
+            classes,
+            every,
+            sum,
+        }
+    }
+
     /// Identifies the plan and the code that made an image.
     pub(crate) fn sum(&self) -> u64 {
-        let mut hash = arch::SOURCE_SUM ^ u64::from(self.every);
-        for class in self.classes {
-            hash = (hash ^ *class as u64).wrapping_mul(0x100_0000_01b3);
-        }
-        hash
+        self.sum
     }
 }
+
+/// Checksum of a whole number of 8-byte words, a word at a time: against damage, not malice.
+fn word_sum(bytes: &[u8]) -> u64 {
+    let mut sums = [0x9e37_79b9_7f4a_7c15u64; 4];
+    for group in bytes.chunks(32) {
+        for (sum, word) in sums.iter_mut().zip(group.chunks_exact(8)) {
+            let word = u64::from_le_bytes(word.try_into().unwrap_or_default());
+            *sum = (*sum ^ word)
+                .wrapping_mul(0x9fb2_1c65_1e98_df25)
+                .rotate_left(29);
+        }
+    }
+    sums.iter().fold(bytes.len() as u64, |all, sum| {
+        (all ^ sum)
+            .wrapping_mul(0x9fb2_1c65_1e98_df25)
+            .rotate_left(31)
+    })
+}
+
+const _: () = assert!(size_of::<Header>().is_multiple_of(8) && RECORD.is_multiple_of(8));
 
 fn bytes_of<T: Copy>(value: &T) -> &[u8] {
     // SAFETY: used with Header and SiteRecord only, which have no padding.
@@ -178,10 +207,10 @@ pub(crate) fn build(
         site_count: found.sites.len() as u64,
         refused_count: refused_files(&found.refused, plan.classes),
         total_len: total as u64,
-        table_sum: fnv(&table),
+        table_sum: word_sum(&table),
         header_sum: 0,
     };
-    header.header_sum = fnv(bytes_of(&header));
+    header.header_sum = word_sum(bytes_of(&header));
     let mut image = Vec::with_capacity(total);
     image.extend_from_slice(bytes_of(&header));
     image.extend_from_slice(&table);
@@ -219,7 +248,7 @@ pub(crate) fn check(
     let sound = header.magic == MAGIC
         && header.version == IMAGE_VERSION
         && header.header_len as usize == size_of::<Header>()
-        && header.header_sum == fnv(bytes_of(&unsigned))
+        && header.header_sum == word_sum(bytes_of(&unsigned))
         && header.config == plan.sum()
         && header.build_id == module.build_id
         && header.build_id_len == module.build_id_len as u64
@@ -237,7 +266,7 @@ pub(crate) fn check(
     let stubs_at = text_at + module.text_len;
     let fits = (stubs_at as u64).checked_add(header.stubs_len) == Some(header.total_len)
         && (header.stubs_len as usize).is_multiple_of(PAGE)
-        && header.table_sum == fnv(table);
+        && header.table_sum == word_sum(table);
     fits.then_some(Layout {
         text_at,
         text_len: module.text_len,

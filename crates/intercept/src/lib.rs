@@ -191,10 +191,7 @@ pub unsafe fn start_in(config: &'static Config, mode: Mode) -> Result<Report, Er
         Mode::Auto => unsafe { raw::is_present(dir.as_ref(), &config.classes) },
         Mode::Rewrite | Mode::Off => false,
     };
-    let plan = image::Plan {
-        classes: &config.classes,
-        every: wants_sud && sud::is_supported(),
-    };
+    let plan = image::Plan::new(&config.classes, wants_sud && sud::is_supported());
     // SAFETY: passed on.
     unsafe { install::all(dir.as_ref(), &plan, &mut report) };
     if !report.modules().any(|module| module.result.is_ok()) {

@@ -75,11 +75,7 @@ fn file_identity(path: &CStr) -> Option<u64> {
 /// # Safety
 /// As for [`modules::for_each_object`].
 pub(crate) unsafe fn is_present(dir: Option<&Fd>, classes: &'static ClassTable) -> bool {
-    let plan = image::Plan {
-        classes,
-        every: true,
-    };
-    let mut key = plan.sum();
+    let mut key = image::Plan::new(classes, true).sum();
     let mut bytes = 0;
     // SAFETY: passed on.
     unsafe {

@@ -127,6 +127,11 @@ fn kernel_action(signal: usize, wanted: &RawAction) -> RawAction {
     } else {
         return action;
     }
+    if signal == SIGSYS && sud::is_active() {
+        // Nothing may come between the trap and the change of course; small stacks are common.
+        action[FLAGS] |= SA_ONSTACK;
+        action[MASK] |= DEFER_SET as usize;
+    }
     // Under Syscall User Dispatch only our own restorer may make its call.
     if action[FLAGS] & SA_RESTORER == 0 || sud::is_active() {
         action[FLAGS] |= SA_RESTORER;
@@ -160,20 +165,14 @@ pub(crate) fn start() {
     debug_assert!(done.is_ok());
 }
 
-/// Takes over SIGSYS, for `sud`. The handlers the program has set so far get our restorer.
+/// Takes over SIGSYS; `sud` is active already. The program has set no handlers so far, so all of
+/// them will get our restorer.
 pub(crate) fn take_sigsys() -> sys::Result<()> {
     let old = set_kernel_action(SIGSYS, None)?;
     if let Some(entry) = ACTIONS.get(SIGSYS) {
         entry.write(&old);
     }
-    let action = [
-        wrapper_address(),
-        SA_SIGINFO | SA_ONSTACK | SA_NODEFER | SA_RESTORER,
-        arch::restorer(),
-        // Nothing may come between the trap and the change of course.
-        DEFER_SET as usize,
-    ];
-    set_kernel_action(SIGSYS, Some(&action))?;
+    set_kernel_action(SIGSYS, Some(&kernel_action(SIGSYS, &old)))?;
     // SAFETY: unblocks a signal; the set is a live constant.
     unsafe {
         syscall!(
@@ -484,7 +483,6 @@ fn take_default(signal: usize, info: *mut u8, from_kernel: bool) {
 /// # Safety
 /// The memory that argument 1 points to must be the program's to overwrite.
 pub(crate) unsafe fn hook_sigaltstack(call: &Call) -> isize {
-    const SS_DISABLE: usize = 2;
     // The check whether the caller is on the stack it changes is lost: the hook has its own.
     // SAFETY: the program's own call.
     let done = unsafe { sys::raw::syscall(nr::SIGALTSTACK, call.args) };
@@ -501,4 +499,37 @@ pub(crate) unsafe fn hook_sigaltstack(call: &Call) -> isize {
             .store(if off { 0 } else { len as u64 }, Ordering::Relaxed);
     }
     done
+}
+
+/// `stack_t`: start, flags, length.
+type AlternateStack = [usize; 3];
+const SS_DISABLE: usize = 2;
+
+/// If the hook was entered on the thread's alternate stack: takes that away from the kernel, which
+/// would put the frame of a fault in the hook on its top, over the program's. The gate has blocked
+/// all other signals. To be given to [`return_alternate_stack`] at the end of the hook, unless the
+/// length is 0.
+#[inline]
+pub(crate) fn borrow_alternate_stack(frame: &Frame) -> AlternateStack {
+    let block = tls::block();
+    let start = block.alternate_start.load(Ordering::Relaxed);
+    let len = block.alternate_len.load(Ordering::Relaxed);
+    if (frame.sp as u64).wrapping_sub(start) >= len {
+        return [0; 3];
+    }
+    let (off, mut former): (AlternateStack, AlternateStack) = ([0, SS_DISABLE, 0], [0; 3]);
+    // SAFETY: both are live locals; the thread is on its hook stack.
+    let done = unsafe { syscall!(nr::SIGALTSTACK, off.as_ptr(), former.as_mut_ptr()) };
+    if done.is_ok() && former[1] & SS_DISABLE == 0 {
+        former
+    } else {
+        [0; 3]
+    }
+}
+
+/// See [`borrow_alternate_stack`].
+pub(crate) fn return_alternate_stack(stack: &AlternateStack) {
+    // SAFETY: the program's own stack, as it had set it.
+    let done = unsafe { syscall!(nr::SIGALTSTACK, stack.as_ptr(), 0) };
+    debug_assert!(done.is_ok());
 }

@@ -51,9 +51,8 @@ pub(crate) fn is_active() -> bool {
 /// # Errors
 /// `EINVAL` if the kernel has no such thing.
 pub(crate) fn start() -> Result<()> {
-    signals::take_sigsys()?;
     ACTIVE.store(true, Ordering::Release);
-    let armed = arm_thread(true);
+    let armed = signals::take_sigsys().and_then(|()| arm_thread(true));
     if armed.is_err() {
         ACTIVE.store(false, Ordering::Release);
     }

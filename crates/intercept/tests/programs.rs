@@ -11,6 +11,11 @@ fn examples() -> PathBuf {
     own.parent().unwrap().parent().unwrap().join("examples")
 }
 
+/// A cache for all tests, in the build directory.
+fn shared_cache() -> PathBuf {
+    examples().parent().unwrap().join("demo-cache")
+}
+
 struct Demo {
     backing: tempfile::TempDir,
     /// Let the gate judge paths.
@@ -50,6 +55,7 @@ impl Demo {
             .args(arguments)
             .env("LD_PRELOAD", examples().join("libdemo_preload.so"))
             .env("PFS_DEMO_DIR", self.backing.path())
+            .env("PFS_DEMO_CACHE", shared_cache())
             .env("D_IL_MODE", self.mode)
             .envs(self.filter.then_some(("PFS_DEMO_FILTER", "1")))
             .output()
@@ -211,6 +217,7 @@ fn raw_calls_are_served() {
             .arg(&victim)
             .env("LD_PRELOAD", examples().join("libdemo_preload.so"))
             .env("PFS_DEMO_DIR", demo.backing.path())
+            .env("PFS_DEMO_CACHE", shared_cache())
             .env("PFS_DEMO_VERBOSE", "1")
             .env("D_IL_MODE", mode)
             .output()
@@ -234,6 +241,7 @@ fn dynamic_linker_as_a_program() {
         .arg("--preload")
         .arg(library)
         .args(["/bin/cat", "/pfs-demo/x"])
+        .env("PFS_DEMO_CACHE", shared_cache())
         .env("PFS_DEMO_DIR", demo.backing.path())
         .output()
         .unwrap();

@@ -37,8 +37,7 @@ pub struct OwnerSlot {
     next: AtomicU64,
     state: AtomicU32,
     pid: AtomicU32,
-    process: AtomicU32,
-    _spare: u32,
+    _spare: [u32; 2],
 }
 
 /// A look at a slot's state, good for one change: the word also counts how often the slot was
@@ -96,11 +95,6 @@ impl OwnerSlot {
             .is_ok()
     }
 
-    /// Process slot the owner belongs to.
-    pub fn process(&self) -> u32 {
-        self.process.load(Ordering::Acquire)
-    }
-
     /// Process id of the owner, in its own PID namespace.
     pub fn pid(&self) -> u32 {
         self.pid.load(Ordering::Acquire)
@@ -128,9 +122,8 @@ impl OwnerSlot {
     }
 
     /// Makes the slot the calling thread's. The slot must be in `Joining`, claimed by the caller.
-    pub fn join(&self, process: u32, robust: &Robust) -> Result<()> {
+    pub fn join(&self, robust: &Robust) -> Result<()> {
         self.pid.store(process_id(), Ordering::Relaxed);
-        self.process.store(process, Ordering::Relaxed);
         self.alive.store(thread_id(), Ordering::Release);
         robust.splice(self)?;
         let joining = self.look();

@@ -31,6 +31,9 @@ pub struct Dirent<'a> {
     pub cookie: u64,
 }
 
+/// How often a listing starts over without coming forward, because chunks are freed under it.
+const RESTARTS_MAX: usize = 10_000;
+
 /// Cookies of "." and ".." are 0 and 1; an entry's is its granule counted from here.
 const FIRST_COOKIE: u64 = 2;
 
@@ -120,7 +123,7 @@ pub(super) fn entries(
             0
         };
         seen = cursor.cookie;
-        if restarts > TRIES {
+        if restarts > RESTARTS_MAX {
             return Err(Errno::EIO);
         }
     }

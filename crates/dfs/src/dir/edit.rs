@@ -35,12 +35,13 @@ pub(crate) fn insert(
     entry: NewEntry<'_>,
     crowded: bool,
 ) -> Result<Option<u32>> {
-    let table = Table::named(tx.load(at(dir, word::TABLE))?)?;
+    // Nothing of the directory was changed in this transaction yet, so the pool is asked.
+    let table = Table::named(pool.load(at(dir, word::TABLE))?)?;
     match &table {
-        Some(table) if table.is_full(tx.load(at(dir, word::TABLE_USED))?, crowded) => {
+        Some(table) if table.is_full(pool.load(at(dir, word::TABLE_USED))?, crowded) => {
             return Ok(None);
         }
-        None if tx.load(at(dir, word::LAST_CHUNK))? != 0 => return Ok(None),
+        None if pool.load(at(dir, word::LAST_CHUNK))? != 0 => return Ok(None),
         _ => {}
     }
     let count = granules(entry.name.len());
@@ -61,7 +62,7 @@ pub(crate) fn insert(
         Head::new(entry.entry_type, entry.name.len(), entry.hash).0,
     )?;
     if let Some(table) = &table {
-        table.insert(tx, dir, entry.hash, granule)?;
+        table.insert(tx, pool, dir, entry.hash, granule)?;
     }
     chunk.set_tag(tx, index, short_tag(entry.hash))?;
     chunk.occupy(tx, index, count)?;
@@ -76,7 +77,7 @@ fn room(
     dir: u64,
     count: u32,
 ) -> Result<Option<(Chunk, u32)>> {
-    let hint = tx.load(at(dir, word::ROOM))?;
+    let hint = pool.load(at(dir, word::ROOM))?;
     if hint != 0 {
         if let Some(chunk) = Chunk::from_hint(pool, owner, dir, hint)?
             && let Some(index) = chunk.room_for(tx, count)?
@@ -118,12 +119,12 @@ pub(crate) fn remove(
         return Err(Errno::EIO);
     }
     tx.set(granule_offset(found.granule), 0)?;
-    if let Some(table) = Table::named(tx.load(at(dir, word::TABLE))?)? {
-        table.remove(tx, dir, head.hash(), found.granule)?;
+    if let Some(table) = Table::named(pool.load(at(dir, word::TABLE))?)? {
+        table.remove(tx, pool, dir, head.hash(), found.granule)?;
     }
     chunk.set_tag(tx, index, 0)?;
     chunk.vacate(tx, index, head.granules())?;
-    let last = tx.load(at(dir, word::LAST_CHUNK))?;
+    let last = pool.load(at(dir, word::LAST_CHUNK))?;
     let is_last = last == chunk.page.map_or(0, |link| link.0);
     if is_last {
         return Ok(None);
@@ -131,7 +132,7 @@ pub(crate) fn remove(
     if chunk.page.is_some() && chunk.used(tx)? == 1 {
         return Ok(chunk.page);
     }
-    if tx.load(at(dir, word::ROOM))? != chunk.as_hint() {
+    if pool.load(at(dir, word::ROOM))? != chunk.as_hint() {
         tx.set_volatile(at(dir, word::ROOM), chunk.as_hint())?;
     }
     Ok(None)

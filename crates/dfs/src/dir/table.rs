@@ -113,13 +113,21 @@ impl Table {
         })
     }
 
-    /// Enters a granule. The caller knows that the name is not in the table and that it has room.
-    pub(super) fn insert(&self, tx: &mut Tx<'_>, dir: u64, hash: u32, granule: u32) -> Result<()> {
+    /// Enters a granule. The caller knows that the name is not in the table and that it has room,
+    /// and has not changed the table in this transaction.
+    pub(super) fn insert(
+        &self,
+        tx: &mut Tx<'_>,
+        pool: &Pool,
+        dir: u64,
+        hash: u32,
+        granule: u32,
+    ) -> Result<()> {
         for steps in 0..=self.mask {
             let offset = self.place(hash, steps);
-            let value = tx.load(offset)?;
+            let value = pool.load(offset)?;
             if value == 0 {
-                let used = tx.load(at(dir, word::TABLE_USED))?;
+                let used = pool.load(at(dir, word::TABLE_USED))?;
                 tx.set_volatile(at(dir, word::TABLE_USED), used.saturating_add(1))?;
             } else if value != DELETED {
                 continue;
@@ -130,11 +138,19 @@ impl Table {
         Err(Errno::EIO)
     }
 
-    /// Deletes the slot that names `granule`; the probing order of other names stays whole.
-    pub(super) fn remove(&self, tx: &mut Tx<'_>, dir: u64, hash: u32, granule: u32) -> Result<()> {
+    /// Deletes the slot that names `granule`, entered by an earlier transaction; the probing order
+    /// of other names, also of one entered by this transaction, stays whole.
+    pub(super) fn remove(
+        &self,
+        tx: &mut Tx<'_>,
+        pool: &Pool,
+        dir: u64,
+        hash: u32,
+        granule: u32,
+    ) -> Result<()> {
         for steps in 0..=self.mask {
             let offset = self.place(hash, steps);
-            let value = tx.load(offset)?;
+            let value = pool.load(offset)?;
             if value == 0 {
                 break;
             }
@@ -180,7 +196,11 @@ pub(super) fn rebuild(tx: &mut Tx<'_>, pool: &Pool, owner: Ino, dir: u64) -> Res
     }
     let pages = (1u64 << log2) * 8 / PAGE;
     let target = pool.target_of(crate::inode::record(owner)?)?;
-    let link = tx.alloc_pages(kind::TABLE, target, pages as u32)?;
+    // Single pages come from the pool's free list, runs do not.
+    let link = match pages {
+        1 => tx.alloc_page(kind::TABLE, target, 0, false)?,
+        _ => tx.alloc_pages(kind::TABLE, target, pages as u32)?,
+    };
     let link = PageLink(link.0 | u64::from(log2) << 48);
     let table = Table::named(link.0)?.ok_or(Errno::EIO)?;
     for slot in 0..table.len() {

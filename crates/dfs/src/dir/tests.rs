@@ -1,3 +1,5 @@
+//! Shapes of entries and names.
+
 use super::chunk::{Head, granules};
 use super::hash;
 use super::name::packed;

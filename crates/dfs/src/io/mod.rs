@@ -180,7 +180,12 @@ fn transfer_out(
         drop_suid: open.drops_suid(),
         ..Rules::PLAIN
     };
-    let (written, end) = write_at(file, Source::User(cursor), start, cursor.left(), rules)?;
+    let write = || write_at(file, Source::User(cursor), start, cursor.left(), rules);
+    let (written, end) = match write() {
+        // Dead processes may hold the space of files without a name.
+        Err(Errno::ENOSPC) if dfs.reap(usize::MAX).unwrap_or_default() > 0 => write()?,
+        other => other?,
+    };
     if open.flags & flag::DSYNC != 0 && written > 0 {
         dfs.sync()?;
     }

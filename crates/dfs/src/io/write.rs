@@ -63,6 +63,8 @@ struct Round<'a, 'p> {
     start: Start,
     left: usize,
     rules: Rules,
+    /// An overwrite in place found nothing to overwrite.
+    staged: bool,
     /// Size of the file whose last block is known to be zero behind it, and truncations before.
     clean: Option<(u64, u64)>,
 }
@@ -86,6 +88,7 @@ pub(crate) fn write_at(
         start,
         left: len,
         rules,
+        staged: false,
         clean: None,
     };
     let mut done = 0usize;
@@ -149,6 +152,13 @@ impl<'p> Round<'_, 'p> {
             drop(held);
             self.prepare(size, start)?;
             return Ok(None);
+        }
+        // Most often an overwrite of what is there: looked up once, under the lock.
+        let plain = self.file.geo.copies == 1 && start + len as u64 <= size;
+        if plain && !hold && !self.staged {
+            let done = self.overwrite(self.file.tx()?)?;
+            self.staged = done.is_none();
+            return Ok(done);
         }
         let spot = self.file.find(start / BLOCK)?;
         let first = BlockPtr(spot.at.map_or(Ok(0), |at| self.file.pool.load(at))?);

@@ -101,7 +101,7 @@ impl Dfs {
     /// Drops the calling process's record locks on a file: any close of it by the process does
     /// (`fcntl(2)`).
     pub fn posix_locks_drop(&self, ino: Ino) -> Result<()> {
-        let slot = engine::process::slot(self.pool)?;
+        let slot = self.process_slot()?;
         drop_of_process(self, ino, slot)
     }
 }

@@ -98,7 +98,7 @@ impl Dfs {
         if ofd_owned {
             Ok(Owner::Description(ofd))
         } else {
-            Ok(Owner::Process(engine::process::slot(self.pool)?))
+            Ok(Owner::Process(self.process_slot()?))
         }
     }
 

@@ -58,12 +58,16 @@ impl<'p> File<'p> {
         let copies = oclass
             .group_size()
             .min(u32::from(pool.rank_count()).min(COPIES_MAX));
+        let page = pool.page_state(rec.page())?;
+        if u64::from(page.target) >= pool.target_count() {
+            return Err(Errno::EIO);
+        }
         Ok(File {
             pool,
             ino,
             base,
-            target: pool.target_of(rec)?,
-            replicas: pool.replicas_of(rec)?,
+            target: page.target,
+            replicas: page.replicas,
             geo: Geometry::new(copies as usize)?,
             class: oclass,
             chunk_blocks: (u64::from(inode::low(class)) / super::BLOCK).max(1),

@@ -39,7 +39,7 @@ impl Dfs {
         now: i64,
         queue: bool,
     ) -> Result<Retired> {
-        if high(tx.load(at(offset, word::OPEN))?) != 0 {
+        if high(self.pool.load(at(offset, word::OPEN))?) != 0 {
             super::set_nlink(tx, offset, guard, 0, now)?;
             return Ok(Retired::Kept);
         }

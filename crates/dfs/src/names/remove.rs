@@ -47,7 +47,7 @@ impl Dfs {
             let child = locate(self.pool, found.child()).map_err(|_| Errno::EIO)?;
             let guard = Guard::read(self.pool, child)?;
             check_delete(cred, &held.guard, &guard, of_dir)?;
-            if of_dir && high(tx.load(at(child, word::COUNTS))?) != 0 {
+            if of_dir && high(self.pool.load(at(child, word::COUNTS))?) != 0 {
                 return Err(Errno::ENOTEMPTY);
             }
             let now = self.pool.now_ns();

@@ -22,7 +22,7 @@ impl Dfs {
     /// Called in the parent before fork. Give the token to the child's
     /// [`Dfs::ofd_adopt_after_fork`], or to [`Dfs::fork_failed`].
     pub fn fork_prepare(&self) -> Result<ForkToken> {
-        let slot = process::slot(self.pool)?;
+        let slot = self.process_slot()?;
         let forgotten =
             self.pool.load(word_at(slot, proc::FORKING))? >> 48 != 0 && !self.forks(slot)?;
         if forgotten {
@@ -40,7 +40,7 @@ impl Dfs {
     /// Called in the child: holds the descriptions it inherited (`live`) and its parent's shared
     /// mappings (`mapped`), and lets the parent's deferred closes happen.
     pub fn ofd_adopt_after_fork(&self, token: ForkToken, live: &[Ofd]) -> Result<()> {
-        let slot = process::slot(self.pool)?;
+        let slot = self.process_slot()?;
         let mut outcome = Ok(());
         for ofd in live {
             if let Err(errno) = self.hold_in(slot, *ofd, false) {
@@ -59,7 +59,7 @@ impl Dfs {
             .saturating_add_signed(change)
             .min(0xffff);
         let seconds = (self.pool.now_ns() / 1_000_000_000) as u64 & 0xffff_ffff_ffff;
-        tx.set_volatile(at, count << 48 | seconds)?;
+        tx.set_volatile(at, if count == 0 { 0 } else { count << 48 | seconds })?;
         tx.commit()?;
         Ok(count)
     }
@@ -96,7 +96,7 @@ impl Dfs {
     /// Called when exec failed: a vfork child lets go of what it entered.
     pub fn exec_failed(&self) -> Result<()> {
         let slot = self.image_slot()?;
-        if slot == process::slot(self.pool)? {
+        if slot == self.process_slot()? {
             return Ok(());
         }
         self.settle(slot)?;
@@ -108,7 +108,7 @@ impl Dfs {
     ///
     /// Descriptions that are gone (`EBADF`) are reported after the others were entered.
     pub fn attach_process(&self, found: &[Ofd]) -> Result<()> {
-        let slot = process::slot(self.pool)?;
+        let slot = self.process_slot()?;
         crate::mapfile::settle(self, slot)?;
         let mut outcome = Ok(());
         for ofd in found {
@@ -125,14 +125,14 @@ impl Dfs {
                 Err(errno) => Err(errno),
             }
         })?;
-        self.reap(REAP_AT_ATTACH)?;
+        self.reap(REAP_AT_ATTACH).unwrap_or_default();
         outcome
     }
 
     /// Called when the process ends in order: lets go of everything at once. What a process that
     /// does not call it held is let go by others.
     pub fn leave(&self) -> Result<()> {
-        self.settle(process::slot(self.pool)?)
+        self.settle(self.process_slot()?)
     }
 
     /// [`Dfs::leave`] for a process whose last thread ends: its slot is free at once. No call may
@@ -145,7 +145,7 @@ impl Dfs {
     /// The slot of the process that would exec: that of a vfork child is not its parent's, though
     /// their memory is the same.
     fn image_slot(&self) -> Result<u32> {
-        let slot = process::slot(self.pool)?;
+        let slot = self.process_slot()?;
         let pid = rustix::process::getpid().as_raw_nonzero().get() as u32;
         if process::pid(self.pool, slot)? == pid {
             Ok(slot)

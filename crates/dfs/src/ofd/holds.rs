@@ -5,7 +5,8 @@
 //! changes the description's count, under the lock of the process ([`lock`]).
 
 use super::{Open, field};
-use crate::inode::{self, high, low, pair, word};
+use crate::inode::{self, Guard, high, low, pair, word};
+use crate::names::orphan::Retired;
 use crate::{Dfs, Ino, Ofd, locks, mapfile};
 use core::sync::atomic::Ordering;
 use engine::{LockId, PAGE, PageLink, Pool, Rec, Tx, kind, process};
@@ -208,10 +209,10 @@ pub(super) fn for_each(
 
 /// What letting go of a description led to.
 enum Let {
-    /// Done; the inode lost its last description and has no name.
-    Orphan(Ino),
     /// Done.
     Done,
+    /// The inode goes too, and needs the list of what is to be freed.
+    NeedsQueue,
     /// The description goes, but still has locks.
     Locked(Ino),
 }
@@ -220,7 +221,7 @@ impl Dfs {
     /// Notes that the calling process has (the first descriptor of) a description: received in a
     /// message or taken from another process. `EBADF` if it is gone.
     pub fn ofd_hold(&self, ofd: Ofd) -> Result<()> {
-        let slot = process::slot(self.pool)?;
+        let slot = self.process_slot()?;
         self.hold_in(slot, ofd, true).map(drop)
     }
 
@@ -262,27 +263,33 @@ impl Dfs {
     /// one to let go closes it, and frees a file that has no name any more. The process's record
     /// locks on the file go, as with any close (`fcntl(2)`).
     pub fn ofd_release(&self, ofd: Ofd) -> Result<()> {
-        let slot = process::slot(self.pool)?;
+        let slot = self.process_slot()?;
         locks::drop_of_process(self, self.description(ofd)?.ino, slot)?;
         self.release_in(slot, ofd, true)
     }
 
     /// Takes `ofd` from `slot`. `own`: the process itself lets go, so that a fork under way counts.
     pub(super) fn release_in(&self, slot: u32, ofd: Ofd, own: bool) -> Result<()> {
+        let mut queue = false;
         loop {
             let open = self.description(ofd)?;
-            match self.try_release(slot, &open, own)? {
+            match self.try_release(slot, &open, own, queue)? {
                 Let::Locked(ino) => locks::drop_of_description(self, ino, ofd)?,
-                Let::Orphan(ino) => return self.reclaim(ino),
+                Let::NeedsQueue => queue = true,
                 Let::Done => return Ok(()),
             }
         }
     }
 
-    fn try_release(&self, slot: u32, open: &Open<'_>, own: bool) -> Result<Let> {
+    fn try_release(&self, slot: u32, open: &Open<'_>, own: bool, queue: bool) -> Result<Let> {
         let pool = self.pool;
         let target = LockId::Target(pool.target_of(inode::record(open.ino)?)?);
-        let mut tx = pool.tx(&[target, lock(pool, slot)])?;
+        let list = if queue {
+            inode::lock(pool, self.root)?
+        } else {
+            target
+        };
+        let mut tx = pool.tx(&[target, lock(pool, slot), list])?;
         if self.description(open.ofd)?.ino != open.ino {
             return Err(Errno::EBADF);
         }
@@ -306,16 +313,33 @@ impl Dfs {
         let base = inode::locate(pool, open.ino)?;
         let opened = tx.load(inode::at(base, word::OPEN))?;
         let opened = pair(high(opened).saturating_sub(1), low(opened));
-        let nlink = low(tx.load(inode::at(base, word::MODE))?);
         tx.set_volatile(inode::at(base, word::OPEN), opened)?;
         tx.free(Rec(open.ofd.0))?;
-        tx.commit()?;
-        let orphan = high(opened) == 0 && nlink == 0;
-        Ok(if orphan {
-            Let::Orphan(open.ino)
-        } else {
-            Let::Done
-        })
+        match self.retire_closed(&mut tx, open.ino, base, queue)? {
+            Retired::NeedsQueue => return Ok(Let::NeedsQueue),
+            Retired::Queued => {
+                tx.commit()?;
+                self.drain_reclaim();
+            }
+            Retired::Kept | Retired::Freed => drop(tx.commit()?),
+        }
+        Ok(Let::Done)
+    }
+
+    /// Frees an inode whose open count this transaction has lowered, in the same transaction, if
+    /// nothing keeps it: a process killed right after must not leave it behind.
+    pub(crate) fn retire_closed(
+        &self,
+        tx: &mut Tx<'_>,
+        ino: Ino,
+        base: u64,
+        queue: bool,
+    ) -> Result<Retired> {
+        let guard = Guard::read(self.pool, base)?;
+        if guard.nlink != 0 || high(tx.load(inode::at(base, word::OPEN))?) != 0 {
+            return Ok(Retired::Kept);
+        }
+        self.retire(tx, ino, base, &guard, self.pool.now_ns(), queue)
     }
 
     fn defer(&self, mut tx: Tx<'_>, slot: u32, ofd: Ofd) -> Result<Let> {
@@ -334,37 +358,63 @@ impl Dfs {
 
     /// Whether the calling process holds a description.
     pub fn ofd_is_held(&self, ofd: Ofd) -> Result<bool> {
-        let slot = process::slot(self.pool)?;
+        let slot = self.process_slot()?;
         let tx = self.pool.tx(&[lock(self.pool, slot)])?;
         holds(&tx, slot, ofd)
     }
 
+    /// The calling process's slot. A table full of dead processes is cleared first.
+    pub(crate) fn process_slot(&self) -> Result<u32> {
+        match process::slot(self.pool) {
+            Err(Errno::EAGAIN) => {
+                self.reap(usize::MAX)?;
+                process::slot(self.pool)
+            }
+            slot => slot,
+        }
+    }
+
     /// Lets go of everything dead processes held: descriptions, record locks, mappings. Looks at
-    /// no more than `processes` of them; returns how many were dead.
+    /// no more than `processes` of them, others each time; returns how many were dead.
     pub fn reap(&self, processes: usize) -> Result<usize> {
         let pool = self.pool;
-        let mine = process::slot(pool)?;
+        let mut occupied = 0usize;
+        for slot in 0..process::SLOTS {
+            occupied += usize::from(process::pid(pool, slot)? != 0);
+        }
+        let spread = engine::place::mix(pool.now_ns() as u64) as usize;
+        let skip = spread.checked_rem(occupied).unwrap_or(0);
+        let mut seen = 0usize;
         let mut dead = 0;
-        let mut looked = 0;
-        for step in 1..process::SLOTS {
-            let slot = (mine + step) % process::SLOTS;
+        for step in 0..process::SLOTS * 2 {
+            let slot = step % process::SLOTS;
             let pid = process::pid(pool, slot)?;
             if pid == 0 {
                 continue;
             }
-            if looked == processes {
+            seen += 1;
+            if seen <= skip {
+                continue;
+            }
+            if seen - skip > processes.min(occupied) {
                 break;
             }
-            looked += 1;
-            if process::is_dead(pool, slot)? && !self.forks(slot)? {
-                self.settle(slot)?;
-                if process::pid(pool, slot)? == pid {
-                    process::vacate(pool, slot)?;
-                }
-                dead += 1;
-            }
+            dead += usize::from(self.bury(slot, pid)?);
         }
         Ok(dead)
+    }
+
+    /// Settles the affairs of the process `pid` in `slot` if it is dead.
+    fn bury(&self, slot: u32, pid: u32) -> Result<bool> {
+        let pool = self.pool;
+        if !process::is_dead(pool, slot)? || self.forks(slot)? {
+            return Ok(false);
+        }
+        self.settle(slot)?;
+        if process::pid(pool, slot)? == pid {
+            process::vacate(pool, slot)?;
+        }
+        Ok(true)
     }
 
     /// Whether a child of the process in `slot` may still be on its way to take over its holds.

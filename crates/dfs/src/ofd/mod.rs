@@ -191,7 +191,7 @@ impl Dfs {
         let pool = self.pool;
         let rec = inode::record(ino)?;
         let target = pool.target_of(rec)?;
-        let slot = engine::process::slot(pool)?;
+        let slot = self.process_slot()?;
         let mut tx = pool.tx(&[LockId::Target(target), holds::lock(pool, slot)])?;
         let base = inode::locate(pool, ino)?;
         let opened = pool.load(inode::at(base, word::OPEN))?;

@@ -64,11 +64,17 @@ impl Container {
     /// A new container of class RP_3GX; the root belongs to uid 0, mode 0755.
     pub(crate) fn new() -> Container {
         let (pool, _) = pool();
+        let info = Container::in_pool(pool, &uuid::Uuid::new_v4().to_string());
+        let dfs = Dfs::mount(pool, &info).expect("mount");
+        Container { info, dfs }
+    }
+
+    /// The same in a pool of the caller's, not mounted.
+    pub(crate) fn in_pool(pool: &'static Pool, label: &str) -> ContainerInfo {
         let class = ObjectClass::new(Redundancy::Replicas(3), GROUPS_MAX).expect("class");
-        let uuid = uuid::Uuid::new_v4();
         let spec = ContainerInfo {
-            uuid,
-            label: uuid.to_string(),
+            uuid: uuid::Uuid::new_v4(),
+            label: label.into(),
             index: 0,
             root: (0, 0),
             file_class: class.id(),
@@ -80,8 +86,7 @@ impl Container {
         let root = Dfs::make_root(pool, &info, 0, 0, 0o755).expect("root");
         info.root = (root.number, root.generation);
         pool.update_container(&info).expect("root recorded");
-        let dfs = Dfs::mount(pool, &info).expect("mount");
-        Container { info, dfs }
+        info
     }
 }
 

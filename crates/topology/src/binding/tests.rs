@@ -1,3 +1,5 @@
+//! Bindings as users paste them, in every syntax, and malformed.
+
 use super::*;
 
 fn list(text: &str) -> Vec<String> {

@@ -1,3 +1,5 @@
+//! Every launcher, impossible values, contradictions, left-over variables.
+
 use super::*;
 
 fn identity(variables: &[(&str, &str)]) -> Identity {

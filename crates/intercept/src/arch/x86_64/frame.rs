@@ -43,4 +43,6 @@ pub(crate) struct Frame {
     pub(crate) pad: u32,
     /// rbx, rbp, r12..r15, restored when a fault in the hook is abandoned.
     pub(crate) preserved: [usize; 6],
+    /// The alternate signal stack that was taken away for the hook; length 0 if none was.
+    pub(crate) alternate: [usize; 3],
 }

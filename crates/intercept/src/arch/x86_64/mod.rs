@@ -186,11 +186,57 @@ pub(crate) fn thread_pointer() -> usize {
     pointer
 }
 
+core::arch::global_asm!(
+    ".pushsection .text.pil4dfs_features,\"ax\",@progbits",
+    ".weak __x86_get_cpuid_feature_leaf",
+    ".popsection"
+);
+
+/// glibc's `struct cpuid_feature`: what the processor has, and what of it may be used.
+#[repr(C)]
+struct FeatureLeaf {
+    present: [u32; 4],
+    active: [u32; 4],
+}
+
+/// Can AVX be used, and does the processor tell whether its state is in use?
+///
+/// Under a hypervisor every `cpuid` instruction is an exit of several microseconds, so the answer
+/// comes from the dynamic linker where it gives one (glibc 2.33 and later).
+fn has_avx_in_use() -> bool {
+    use core::arch::x86_64::{__cpuid, __cpuid_count};
+    const OSXSAVE: u32 = 1 << 27;
+    const AVX: u32 = 1 << 28;
+    const XGETBV_1: u32 = 1 << 2;
+    const ECX: usize = 2;
+    let address: usize;
+    // SAFETY: reads the global offset table; a missing weak symbol reads as null.
+    unsafe {
+        core::arch::asm!("mov {}, qword ptr [rip + __x86_get_cpuid_feature_leaf@GOTPCREL]",
+            out(reg) address, options(nostack, pure, readonly));
+    }
+    if address != 0 {
+        // SAFETY: the dynamic linker's public function of this name has this type.
+        let leaf = unsafe {
+            core::mem::transmute::<usize, extern "C" fn(u32) -> *const FeatureLeaf>(address)
+        };
+        // Indices 0 and 3: leaf 1, and leaf 13 with sub-leaf 1.
+        // SAFETY: the function returns null or a record that lives as long as the process.
+        if let (Some(basic), Some(state)) = unsafe { (leaf(0).as_ref(), leaf(3).as_ref()) } {
+            return basic.active[ECX] & AVX != 0 && state.present[0] & XGETBV_1 != 0;
+        }
+    }
+    let basic = __cpuid(1).ecx;
+    basic & OSXSAVE != 0
+        && basic & AVX != 0
+        && __cpuid(0).eax >= 13
+        && __cpuid_count(13, 1).eax & XGETBV_1 != 0
+}
+
 /// Finds out what the processor has; called once before the gate is used.
 pub(crate) fn prepare() {
-    use core::arch::x86_64::{__cpuid, __cpuid_count};
-    let features = __cpuid(1);
-    let has_avx = features.ecx & (1 << 28) != 0 && features.ecx & (1 << 27) != 0;
-    let has_in_use = has_avx && __cpuid(0).eax >= 13 && __cpuid_count(13, 1).eax & 4 != 0;
-    WIDE_VECTORS.store(u32::from(has_in_use), core::sync::atomic::Ordering::Release);
+    WIDE_VECTORS.store(
+        u32::from(has_avx_in_use()),
+        core::sync::atomic::Ordering::Release,
+    );
 }
