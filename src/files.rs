@@ -1,8 +1,7 @@
 //! Descriptors of the program that stand for files in the mount.
 //!
-//! `intercept::fdtab` maps a descriptor number to a word: the description's number plus one, a bit
-//! for "published", and a bit for "busy": its kernel side is being replaced, and nobody else may
-//! close or replace it until that is done, or another file would get the number in between. Beside it stands a count per description: descriptors of this process plus
+//! `intercept::fdtab` maps a descriptor number to a word: the description's number plus one, and a
+//! bit for "published". Beside it stands a count per description: descriptors of this process plus
 //! operations under way. The description is released when the count falls to zero, so a close in
 //! one thread never pulls it away under a read in another. In a vfork child the table speaks of
 //! the parent's descriptors; there the kernel is asked (`placeholder::identify`) and no table is
@@ -17,16 +16,69 @@ use dfs::{Dfs, Ino, Ofd, OfdInfo};
 use intercept::{fdtab, in_vfork_child};
 use std::vec::Vec;
 use sys::set_once::SetOnce;
-use sys::{Errno, Result};
+use sys::{Errno, Result, futex};
 
 const PUBLISHED: u32 = 1 << 31;
-const BUSY: u32 = 1 << 30;
 /// Word of a descriptor of the library itself.
 const OWN: u32 = u32::MAX;
 /// Largest number of descriptions a process can count, a power of two.
 const COUNTS: usize = 1 << 22;
 
 static TABLE: SetOnce<&'static [AtomicU32]> = SetOnce::new();
+/// Held while a descriptor of ours is closed, replaced or published, so that publishing never
+/// replaces a number that has come to mean something else. A fork holds it, too.
+static CHANGING: AtomicU32 = AtomicU32::new(0);
+
+/// [`CHANGING`] while it lives; nothing in a vfork child, which has descriptors of its own.
+struct Changing(bool);
+
+impl Changing {
+    fn begin() -> Changing {
+        if in_vfork_child() {
+            return Changing(false);
+        }
+        acquire();
+        Changing(true)
+    }
+}
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        if self.0 {
+            release();
+        }
+    }
+}
+
+fn acquire() {
+    const WAIT_NS: u64 = 10_000_000;
+    while CHANGING
+        .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
+        .is_err()
+    {
+        CHANGING.store(2, Ordering::Relaxed);
+        if futex::wait(&CHANGING, 2, WAIT_NS).is_err() {
+            core::hint::spin_loop();
+        }
+    }
+}
+
+fn release() {
+    if CHANGING.swap(0, Ordering::Release) == 2 {
+        futex::wake(&CHANGING, 1);
+    }
+}
+
+/// Before fork, in the parent: the table stays as it is until [`after_fork`].
+pub(crate) fn before_fork() {
+    acquire();
+}
+
+/// After fork, on both sides.
+pub(crate) fn after_fork() {
+    release();
+}
+
 /// This process may hold POSIX locks, so closing a file must drop them.
 static LOCKS_USED: AtomicBool = AtomicBool::new(false);
 
@@ -35,7 +87,7 @@ fn word(ofd: Ofd, published: bool) -> u32 {
 }
 
 fn ofd_of(word: u32) -> Ofd {
-    Ofd((word & !(PUBLISHED | BUSY)).wrapping_sub(1))
+    Ofd((word & !PUBLISHED).wrapping_sub(1))
 }
 
 fn count(ofd: Ofd) -> Option<&'static AtomicU32> {
@@ -215,75 +267,24 @@ pub(crate) fn disown(fd: i32) {
     }
 }
 
-/// Makes a descriptor of ours busy and returns its former word; 0 if it is not ours. Waits for who
-/// has made it busy: a few system calls.
-fn seize(fd: usize) -> u32 {
-    loop {
-        let word = fdtab::get(fd);
-        if word == 0 || word == OWN {
-            return 0;
-        }
-        if word & BUSY == 0 && fdtab::exchange(fd, word, word | BUSY) {
-            return word;
-        }
-        let_others_run();
-    }
-}
-
-/// Lets another thread run: the one waited for may have no processor.
-fn let_others_run() {
-    // SAFETY: sched_yield takes no arguments and touches no memory.
-    let yielded = unsafe { sys::syscall!(nr::SCHED_YIELD) };
-    debug_assert!(yielded.is_ok());
-}
-
-/// In a forked child: what other threads of the parent had made busy is nobody's any more.
-pub(crate) fn after_fork() {
-    fdtab::for_each(0, usize::MAX, |fd, word| {
-        if word != OWN && word & BUSY != 0 {
-            let freed = fdtab::exchange(fd, word, word & !BUSY);
-            debug_assert!(freed);
-        }
-    });
-}
-
-/// A descriptor of ours that the kernel is about to replace (`dup2`): nobody else touches it while
-/// this value lives.
-pub(crate) struct Seized {
-    fd: i32,
-    word: u32,
-}
-
-impl Seized {
-    /// Takes hold of `fd` if it is ours.
-    pub(crate) fn new(fd: i32) -> Option<Seized> {
-        if in_vfork_child() {
-            return None;
-        }
-        let word = seize(fd as usize);
-        (word != 0).then_some(Seized { fd, word })
-    }
-}
-
-impl Drop for Seized {
-    fn drop(&mut self) {
-        // Unless it was replaced meanwhile, it is what it was.
-        fdtab::exchange(self.fd as usize, self.word | BUSY, self.word);
-    }
+/// Runs a kernel call that gives a descriptor number another meaning, with publishing kept out.
+pub(crate) fn replacing<R>(work: impl FnOnce() -> R) -> R {
+    let _changing = Changing::begin();
+    work()
 }
 
 /// Descriptor `new` now is a duplicate of `old` in the kernel; or of a foreign file (`None`).
 /// What `new` was before is given up.
-pub(crate) fn duplicated(old: Option<&Held>, new: i32) {
+pub(crate) fn duplicated(old: Option<(i32, &Held)>, new: i32) {
     if in_vfork_child() {
         return;
     }
-    // Whether the original was published before or after the kernel copied it is not known.
-    let fresh = old.map_or(0, |held| {
+    let fresh = old.map_or(0, |(fd, held)| {
         if let Some(count) = count(held.ofd) {
             count.fetch_add(1, Ordering::AcqRel);
         }
-        word(held.ofd, false)
+        let published = fdtab::get(fd as usize) & PUBLISHED != 0;
+        word(held.ofd, published)
     });
     let before = if fresh == 0 {
         fdtab::clear(new as usize)
@@ -314,13 +315,11 @@ pub(crate) fn close(fd: i32) -> Result<usize> {
     if in_vfork_child() {
         return call!(nr::CLOSE, fd);
     }
-    if seize(fd as usize) == 0 {
-        // Another thread has closed it meanwhile.
-        return Err(Errno::EBADF);
-    }
+    let changing = Changing::begin();
     let word = fdtab::clear(fd as usize);
     // The entry goes first: once the kernel has closed it, another thread may get the number.
     let closed = call!(nr::CLOSE, fd);
+    drop(changing);
     gone(word);
     closed
 }
@@ -338,9 +337,7 @@ pub(crate) fn take_range(first: usize, last: usize) -> Vec<u32> {
         }
     });
     for fd in numbers {
-        if seize(fd) != 0 {
-            taken.push(fdtab::clear(fd));
-        }
+        taken.push(fdtab::clear(fd));
     }
     taken
 }
@@ -369,29 +366,32 @@ pub(crate) fn publish_all(kept_by_exec: bool) {
     let mut todo = Vec::new();
     fdtab::for_each(0, usize::MAX, |fd, word| {
         if word != OWN && word & PUBLISHED == 0 {
-            todo.push(fd as i32);
+            todo.push((fd as i32, word));
         }
     });
-    for fd in todo {
-        if !kept_by_exec || survives_exec(fd) {
-            publish_one(fd);
+    for (fd, word) in todo {
+        let _changing = Changing::begin();
+        let same = fdtab::get(fd as usize) == word;
+        if same && (!kept_by_exec || survives_exec(fd)) {
+            publish(fd, word);
         }
+    }
+}
+
+fn publish(fd: i32, before: u32) {
+    // A failure leaves it unpublished: the other side will find a descriptor that refuses all use.
+    if placeholder::publish(fd, ofd_of(before)).is_ok() && !in_vfork_child() {
+        fdtab::set(fd as usize, before | PUBLISHED);
     }
 }
 
 /// Publishes one descriptor, for sending it to another process.
 pub(crate) fn publish_one(fd: i32) {
-    let word = seize(fd as usize);
-    if word == 0 {
-        return;
+    let _changing = Changing::begin();
+    let word = fdtab::get(fd as usize);
+    if word != 0 && word != OWN && word & PUBLISHED == 0 {
+        publish(fd, word);
     }
-    let mut after = word;
-    // A failure leaves it unpublished: the other side will find a descriptor that refuses all use.
-    if word & PUBLISHED == 0 && placeholder::publish(fd, ofd_of(word)).is_ok() {
-        after |= PUBLISHED;
-    }
-    let freed = fdtab::exchange(fd as usize, word | BUSY, after);
-    debug_assert!(freed);
 }
 
 fn survives_exec(fd: i32) -> bool {

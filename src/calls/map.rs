@@ -160,7 +160,7 @@ pub(crate) fn mmap(c: &mut Call) -> Served {
             return Err(Stop::Pass);
         }
         let result = kernel::raw(c.nr, c.args);
-        if !(-4095..0).contains(&result) {
+        if Errno::from_ret(result).is_ok() {
             let (start, end) = span(address, len);
             forget(start, end);
         }
