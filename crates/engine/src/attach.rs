@@ -290,7 +290,7 @@ fn handle(spec: &PoolSpec, arena: Segment, arena_path: PathBuf) -> Outcome<Pool>
         media,
         spec: spec.clone(),
         arena_path,
-        index: POOLS_MAX - 1,
+        index: POOLS_MAX,
         process,
     })
 }

@@ -6,15 +6,18 @@
 //! frame is written, after the log up to the last copy and all frames are on the devices.
 
 use crate::attach::write_all;
-use crate::layout::{PageState, RECORD_LOCAL, descriptor, descriptor_at, header, owner, owner_at};
-use crate::limits::{PAGE, at};
+use crate::layout::{
+    PageState, RECORD_LOCAL, descriptor, descriptor_at, header, kind, owner, owner_at, rank,
+    rank_at,
+};
+use crate::limits::{PAGE, PAGE_REPLICAS_MAX, at};
 use crate::log::checksum;
-use crate::media::errno;
+use crate::media::{errno, is_absent};
 use crate::pool::{LockId, Pool};
 use core::sync::atomic::Ordering;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
-use shm::Recover;
+use shm::{Recover, crash_point};
 use std::path::PathBuf;
 use sys::{Errno, Result};
 
@@ -33,41 +36,62 @@ const REWRITE_BYTES: u64 = 32 << 20;
 
 /// Name of a rank's frame file.
 pub(crate) const META_FILE: &str = "meta";
+/// The same while it is written anew. It counts in place of the old one as soon as its checkpoint
+/// does, renamed or not.
+pub(crate) const META_NEW: &str = "meta.new";
 
-/// Ranks that hold copies of a page: the target's own and those after it.
-pub(crate) fn page_ranks(pool: &Pool, state: PageState) -> impl Iterator<Item = u16> + use<> {
+/// Rank on which the copies of a page start, and how many there are.
+fn page_place(pool: &Pool, state: PageState) -> (u16, u16) {
     let first = state.target / (pool.spec.targets_per_rank as u16).max(1);
-    let count = pool.rank_count().max(1);
-    let copies = u16::from(state.replicas).min(count);
-    (0..copies).map(move |i| (first + i) % count)
+    (first % pool.rank_count().max(1), u16::from(state.replicas))
 }
 
 /// Frames on their way to one rank.
 struct Sink {
     file: OwnedFd,
     path: PathBuf,
+    rank: u16,
     at: u64,
     batch: Vec<u64>,
     rewritten: bool,
 }
 
 impl Sink {
-    fn open(pool: &Pool, rank: u16, rewrite: bool) -> Result<Sink> {
+    /// Opens a rank's frames behind the last whole one; `None` if the rank's directory is gone.
+    fn open(pool: &Pool, rank: u16, rewrite: bool) -> Result<Option<Sink>> {
         let dir = pool.spec.ranks.get(usize::from(rank)).ok_or(Errno::EIO)?;
-        let path = dir.join(if rewrite { "meta.new" } else { META_FILE });
+        let path = dir.join(if rewrite { META_NEW } else { META_FILE });
+        let unnamed = rank_at(rank) + rank::META_UNNAMED;
+        if pool.load(unnamed)? != 0 {
+            match rustix::fs::rename(dir.join(META_NEW), dir.join(META_FILE)) {
+                Err(e) if !is_absent(errno(e)) => return Err(errno(e)),
+                _ => pool.store(unnamed, 0)?,
+            }
+        }
         let mut flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         if rewrite {
             flags |= OFlags::TRUNC;
         }
-        let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(errno)?;
-        let at = rustix::fs::fstat(&file).map_err(errno)?.st_size as u64;
-        Ok(Sink {
+        let file = match rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR) {
+            Err(e) if is_absent(errno(e)) => return Ok(None),
+            other => other.map_err(errno)?,
+        };
+        let size = rustix::fs::fstat(&file).map_err(errno)?.st_size as u64;
+        let mut at = 0;
+        if !rewrite {
+            // Only what counts: the rest of a checkpoint that was cut short would hide what
+            // follows it.
+            at = pool.load(rank_at(rank) + rank::META_END)?.min(size);
+            rustix::fs::ftruncate(&file, at).map_err(errno)?;
+        }
+        Ok(Some(Sink {
             file,
             path,
+            rank,
             at,
             batch: Vec::new(),
             rewritten: rewrite,
-        })
+        }))
     }
 
     fn push(&mut self, head: [u64; FRAME_HEAD], content: &[u64]) -> Result<()> {
@@ -110,13 +134,22 @@ impl Pool {
         if block.busy.load(Ordering::Relaxed) {
             return Ok(());
         }
+        let (used, size) = self.log_fill()?;
+        let urgent = used >= size / 8 * 7;
+        let tail = self.load(header::LOG_TAIL)?;
+        if !urgent && tail < self.load(header::CHECKPOINT_AFTER)? {
+            return Ok(());
+        }
         if self.try_acquire(block, me, LockId::Checkpoint)? {
             let done = self.checkpoint_locked();
+            if done.is_err() {
+                // A full disk, a stopped writer: tried again when more of the log is used.
+                self.store(header::CHECKPOINT_AFTER, tail + size / 16)?;
+            }
             self.release(block, me, LockId::Checkpoint);
-            return done;
+            return if urgent { done } else { Ok(()) };
         }
-        let (used, size) = self.log_fill()?;
-        if used < size / 8 * 7 {
+        if !urgent {
             return Ok(());
         }
         self.acquire(block, me, LockId::Checkpoint)?;
@@ -142,35 +175,51 @@ impl Pool {
     fn checkpoint_locked(&self) -> Result<()> {
         let start = self.load(header::LOG_TAIL)?;
         self.wait_until_applied(start)?;
+        // The number is used up whatever happens: the end frame of one checkpoint must not stand
+        // for the frames of another.
         let sequence = self.load(header::CHECKPOINT_SEQUENCE)? + 1;
+        self.store(header::CHECKPOINT_SEQUENCE, sequence)?;
         let frontier = self.load(header::FRONTIER)?;
         let mut sinks = Vec::new();
         for rank in 0..self.rank_count() {
             sinks.push(self.sink(rank, frontier)?);
         }
-        for sink in sinks.iter_mut().filter(|sink| sink.rewritten) {
+        for sink in sinks.iter_mut().flatten().filter(|sink| sink.rewritten) {
             sink.push([FRAME_MAGIC, sequence, 0, FRAME_FULL, 0, 0, 0, 0], &[])?;
         }
-        let mut cleared = Vec::new();
-        let written = self.write_frames(sequence, frontier, &mut sinks, &mut cleared);
-        let finished = written.and_then(|()| self.finish(sequence, start, &mut sinks));
-        if finished.is_err() {
-            // The pages still differ from what is on disk.
-            for page in cleared {
-                self.store(descriptor_at(page) + descriptor::DIRTY, 1)?;
-            }
-            return finished;
-        }
-        self.store(header::CHECKPOINT_SEQUENCE, sequence)?;
+        let mut written = Vec::new();
+        self.write_frames(sequence, frontier, &mut sinks, &mut written)?;
+        crash_point!("checkpoint.written");
+        self.finish(sequence, start, &mut sinks)?;
+        crash_point!("checkpoint.finished");
         self.store(header::CHECKPOINT_TIME, self.now_ns() as u64)?;
-        self.store(header::LOG_HEAD, start)
+        self.store(header::LOG_HEAD, start)?;
+        self.clear_notes(start, &written)
+    }
+
+    /// Takes back the notes that the checkpoint has answered: not before it is finished, and not
+    /// those of records behind its start, which may be half applied in the copy.
+    fn clear_notes(&self, start: u64, written: &[(u32, u64)]) -> Result<()> {
+        for (page, note) in written {
+            if *note < start {
+                let dirty = self.word(descriptor_at(*page) + descriptor::DIRTY)?;
+                // Changed since: the new note stays.
+                dirty
+                    .compare_exchange(*note, 0, Ordering::AcqRel, Ordering::Relaxed)
+                    .ok();
+            }
+        }
+        Ok(())
     }
 
     /// Opens a rank's frames; a file that has outgrown what is live is written anew.
-    fn sink(&self, rank: u16, frontier: u64) -> Result<Sink> {
+    fn sink(&self, rank: u16, frontier: u64) -> Result<Option<Sink>> {
         let sink = Sink::open(self, rank, false)?;
         let live = frontier * (PAGE + 64);
-        if sink.at > REWRITE_BYTES && sink.at > 4 * live {
+        if sink
+            .as_ref()
+            .is_some_and(|sink| sink.at > REWRITE_BYTES && sink.at > 4 * live)
+        {
             return Sink::open(self, rank, true);
         }
         Ok(sink)
@@ -180,35 +229,37 @@ impl Pool {
         &self,
         sequence: u64,
         frontier: u64,
-        sinks: &mut [Sink],
-        cleared: &mut Vec<u32>,
+        sinks: &mut [Option<Sink>],
+        written: &mut Vec<(u32, u64)>,
     ) -> Result<()> {
-        let rewriting = sinks.iter().any(|sink| sink.rewritten);
+        let rewriting = sinks.iter().flatten().any(|sink| sink.rewritten);
         let mut content = [0u64; (PAGE / 8) as usize];
         for page in 1..frontier.min(at::PAGES_MAX) as u32 {
-            let dirty_at = descriptor_at(page) + descriptor::DIRTY;
-            let dirty = self.word(dirty_at)?.swap(0, Ordering::AcqRel) != 0;
-            if dirty {
-                cleared.push(page);
+            let dirty = self.load(descriptor_at(page) + descriptor::DIRTY)?;
+            if dirty != 0 {
+                written.push((page, dirty));
             } else if !rewriting {
                 continue;
             }
             let word = self.load(descriptor_at(page) + descriptor::STATE)?;
-            let state = PageState::unpack(word);
+            let mut state = PageState::unpack(word);
+            if state.replicas == 0 && word != 0 {
+                // Volatile now and maybe on disk once: what is on disk must not come back.
+                state = PageState {
+                    kind: kind::FREE,
+                    replicas: PAGE_REPLICAS_MAX as u8,
+                    ..state
+                };
+            }
             self.words(at::PAGES + u64::from(page) * PAGE, &mut content)?;
-            for rank in page_ranks(self, state) {
-                let sink = sinks.get_mut(usize::from(rank)).ok_or(Errno::EIO)?;
-                if dirty || sink.rewritten {
-                    let head = [
-                        FRAME_MAGIC,
-                        sequence,
-                        0,
-                        u64::from(page),
-                        word,
-                        0,
-                        0,
-                        PAGE / 8,
-                    ];
+            let (first, copies) = page_place(self, state);
+            let (before, from) = sinks.split_at_mut(usize::from(first).min(sinks.len()));
+            // A rank that is gone is replaced by the next: frames are looked for on all of them.
+            let present = from.iter_mut().chain(before).flatten();
+            for sink in present.take(usize::from(copies)) {
+                if dirty != 0 || sink.rewritten {
+                    let page = u64::from(page);
+                    let head = [FRAME_MAGIC, sequence, 0, page, state.pack(), 0, 0, PAGE / 8];
                     sink.push(head, &content)?;
                 }
             }
@@ -216,21 +267,33 @@ impl Pool {
         Ok(())
     }
 
-    fn finish(&self, sequence: u64, start: u64, sinks: &mut [Sink]) -> Result<()> {
+    fn finish(&self, sequence: u64, start: u64, sinks: &mut [Option<Sink>]) -> Result<()> {
         let end = self.load(header::LOG_TAIL)?;
         self.sync_log()?;
-        for sink in sinks.iter_mut() {
+        for sink in sinks.iter_mut().flatten() {
             sink.settle()?;
+            self.note_end(sink)?;
         }
-        for sink in sinks.iter_mut() {
+        for sink in sinks.iter_mut().flatten() {
             sink.push([FRAME_MAGIC, sequence, 0, FRAME_END, 0, start, end, 0], &[])?;
             sink.settle()?;
+            crash_point!("checkpoint.ended");
             if sink.rewritten {
                 let named = sink.path.with_file_name(META_FILE);
                 rustix::fs::rename(&sink.path, &named).map_err(errno)?;
+                sink.rewritten = false;
             }
+            self.note_end(sink)?;
         }
         Ok(())
+    }
+
+    /// Notes where the next checkpoint goes on. A file being written anew has no name yet.
+    fn note_end(&self, sink: &Sink) -> Result<()> {
+        if sink.rewritten {
+            return Ok(());
+        }
+        self.store(rank_at(sink.rank) + rank::META_END, sink.at)
     }
 
     /// Waits until every record before `start` has been applied, recovering dead owners.

@@ -65,6 +65,8 @@ pub(crate) mod header {
     /// Owner and process slots from here on have never been used: nobody need look at them.
     pub(crate) const OWNERS_USED: u64 = 128;
     pub(crate) const PROCESSES_USED: u64 = 136;
+    /// Log position before which a checkpoint that failed is not tried again without need.
+    pub(crate) const CHECKPOINT_AFTER: u64 = 144;
     /// Words written by every operation get cache lines of their own.
     pub(crate) const LOG_TAIL: u64 = 256;
     pub(crate) const LOG_HEAD: u64 = 320;
@@ -89,6 +91,12 @@ pub(crate) mod rank {
     /// Processes that have cleared the mark and not finished flushing.
     pub(crate) const FLUSHING: u64 = 48;
     pub(crate) const ZONES: u64 = 64;
+    /// Bytes of the rank's frames that are whole.
+    pub(crate) const META_END: u64 = 128;
+    /// The frames that count are those of the file that was being written anew.
+    pub(crate) const META_UNNAMED: u64 = 136;
+    /// The rank's data file was not there when the arena was built.
+    pub(crate) const WAS_ABSENT: u64 = 144;
 }
 
 /// Words of an owner slot behind `shm::OwnerSlot`, as byte offsets.

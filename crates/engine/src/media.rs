@@ -39,6 +39,11 @@ pub(crate) fn errno(error: rustix::io::Errno) -> Errno {
     Errno::new(error.raw_os_error())
 }
 
+/// Whether an error means that a rank's directory or file is not there.
+pub(crate) fn is_absent(errno: Errno) -> bool {
+    matches!(errno, Errno::ENOENT | Errno::ENOTDIR)
+}
+
 impl Media {
     pub(crate) fn new() -> Result<Media> {
         let bytes = RANKS_MAX * WINDOWS * size_of::<AtomicUsize>();
@@ -111,7 +116,11 @@ impl Pool {
             return Pool::again(file);
         }
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        rustix::fs::open(self.data_path(rank)?, flags, Mode::empty()).map_err(errno)
+        match rustix::fs::open(self.data_path(rank)?, flags, Mode::empty()).map_err(errno) {
+            // Not a name that the program asked for.
+            Err(gone) if is_absent(gone) => Err(Errno::EIO),
+            other => other,
+        }
     }
 
     /// Address of `block` of a rank and how many bytes follow it in the same window. To be touched
@@ -259,12 +268,10 @@ impl Pool {
     /// Extends a rank's data file to `blocks` blocks, with space.
     pub(crate) fn extend_data(&self, rank: u16, from: u64, to: u64) -> Result<()> {
         let file = self.open_data(rank)?;
-        let grown = rustix::fs::fallocate(
-            &file,
-            FallocateFlags::empty(),
-            from * BLOCK,
-            (to - from) * BLOCK,
-        );
+        let (off, len) = (from * BLOCK, (to - from) * BLOCK);
+        let grown = rustix::io::retry_on_intr(|| {
+            rustix::fs::fallocate(&file, FallocateFlags::empty(), off, len)
+        });
         match grown {
             Err(rustix::io::Errno::FBIG) => Err(Errno::ENOSPC),
             other => other.map_err(errno),

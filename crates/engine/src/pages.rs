@@ -83,8 +83,11 @@ impl Pool {
     fn back_arena(&self, off: u64, len: u64) -> Result<()> {
         use rustix::fs::FallocateFlags;
         let file = self.open_arena()?;
-        rustix::fs::fallocate(&file, FallocateFlags::empty(), off, len)
-            .map_err(|e| Errno::new(e.raw_os_error()))
+        // tmpfs gives up when a signal is pending (fallocate(2)).
+        rustix::io::retry_on_intr(|| {
+            rustix::fs::fallocate(&file, FallocateFlags::empty(), off, len)
+        })
+        .map_err(|e| Errno::new(e.raw_os_error()))
     }
 
     /// Completes or undoes the move that a dead holder of the `Pages` lock had begun.

@@ -3,7 +3,7 @@
 
 use crate::layout::{self, PageState, Rec, header, owner, owner_at};
 use crate::limits::{
-    LOCK_RANKS, LOCK_SPECIAL, OWNERS_MAX, POOLS_MAX, TARGETS_MAX, TX_LOCKS_MAX, at,
+    LOCK_RANKS, LOCK_SPECIAL, OWNERS_MAX, POOLS_MAX, PROCESSES_MAX, TARGETS_MAX, TX_LOCKS_MAX, at,
 };
 use crate::media::Media;
 use crate::thread::ThreadBlock;
@@ -91,10 +91,6 @@ pub struct Pool {
 /// The pools of this process.
 pub(crate) static POOLS: [AtomicPtr<Pool>; POOLS_MAX] =
     [const { AtomicPtr::new(core::ptr::null_mut()) }; POOLS_MAX];
-
-/// From this owner slot on, whoever takes one first frees those of dead threads: a slot that held
-/// reserves stays taken until then.
-const OWNERS_BEFORE_RECOVERY: u16 = 128;
 
 impl Pool {
     /// The spec the pool was attached with.
@@ -243,29 +239,32 @@ impl Pool {
         }
     }
 
+    /// Takes an owner slot that is free or a dead thread's, whose affairs are then put right.
     #[cold]
     fn join(&self, block: &'static ThreadBlock) -> Result<u16> {
-        for round in 0..2 {
-            // From the front, so that few slots are ever used and looked at.
-            for candidate in 0..OWNERS_MAX as u16 {
-                let slot = self.slot(candidate)?;
-                let seen = slot.look();
-                if seen.state() == OwnerState::Free && slot.change(seen, OwnerState::Joining) {
-                    let used = self.word(header::OWNERS_USED)?;
-                    used.fetch_max(u64::from(candidate) + 1, Ordering::AcqRel);
-                    slot.join(&block.robust)?;
-                    block.set_owner(self.index, Some(candidate));
-                    if candidate >= OWNERS_BEFORE_RECOVERY {
-                        self.reap()?;
-                    }
-                    return Ok(candidate);
-                }
+        // A full process table is cleared by a thread that has joined.
+        let process = crate::process::slot(self).unwrap_or(PROCESSES_MAX as u32 - 1) as u16;
+        // From the front, so that few slots are ever used and looked at.
+        for candidate in 0..OWNERS_MAX as u16 {
+            let slot = self.slot(candidate)?;
+            let seen = slot.look();
+            let free = seen.state() == OwnerState::Free;
+            if !free && !self.is_abandoned(candidate, seen.state()) {
+                continue;
             }
-            if round == 0 {
-                // Every slot is taken: the dead ones' come free by recovering them, which needs
-                // no slot of one's own only for the states that hold nothing.
-                self.recover_idle_dead()?;
+            let used = self.word(header::OWNERS_USED)?;
+            used.fetch_max(u64::from(candidate) + 1, Ordering::AcqRel);
+            if !slot.claim(seen, process) {
+                continue;
             }
+            crash_point!("owner.claimed");
+            slot.join(&block.robust)?;
+            block.set_owner(self.index, Some((candidate, slot.look().generation())));
+            if !free && let Err(errno) = self.inherit(block, candidate) {
+                block.set_owner(self.index, None);
+                return Err(errno);
+            }
+            return Ok(candidate);
         }
         Err(Errno::EAGAIN)
     }
@@ -275,30 +274,6 @@ impl Pool {
         Ok(0..self.load(header::OWNERS_USED)?.min(OWNERS_MAX as u64) as u16)
     }
 
-    fn recover_idle_dead(&self) -> Result<()> {
-        for owner in self.owners()? {
-            let slot = self.slot(owner)?;
-            let seen = slot.look();
-            if slot.is_dead()
-                && self.holds_nothing(owner)?
-                && slot.change(seen, OwnerState::Joining)
-            {
-                slot.vacate();
-            }
-        }
-        Ok(())
-    }
-
-    fn holds_nothing(&self, owner: u16) -> Result<bool> {
-        let base = owner_at(owner);
-        for off in (owner::RECORD_AT..owner::LOCAL_RECORD).step_by(8) {
-            if off != owner::RECORD_AT && self.load(base + off)? != 0 {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     /// Gives the calling thread's owner slot back, with all it had reserved.
     pub fn leave(&self) -> Result<()> {
         let block = ThreadBlock::current()?;
@@ -306,8 +281,9 @@ impl Pool {
             return Ok(());
         };
         self.give_back(owner, owner)?;
+        let process = crate::process::slot(self).unwrap_or(PROCESSES_MAX as u32 - 1) as u16;
         block.set_owner(self.index, None);
-        self.slot(owner)?.leave(&block.robust)
+        self.slot(owner)?.leave(process, &block.robust)
     }
 
     /// Takes a lock for the calling thread and notes it in its owner slot first.
@@ -317,9 +293,10 @@ impl Pool {
             return Err(Errno::EDEADLK);
         }
         let note = owner_at(me) + owner::LOCKS + depth * 8;
-        self.store(note, id.index() + 1)?;
-        // Waiting may mean recovering the holder, which takes locks of its own after this one.
+        // Waiting may mean recovering the holder, which takes locks of its own after this one. The
+        // depth goes first: a signal handler must not use the same place.
         block.held.store(depth + 1, Ordering::Relaxed);
+        self.store(note, id.index() + 1)?;
         crash_point!("lock.noted");
         if let Err(errno) = self.lock_word(id)?.acquire(me, self) {
             self.store(note, 0)?;
@@ -330,24 +307,18 @@ impl Pool {
         Ok(())
     }
 
-    /// Takes a lock only if it is free.
+    /// Takes a lock unless a live owner holds it.
     pub(crate) fn try_acquire(&self, block: &ThreadBlock, me: u16, id: LockId) -> Result<bool> {
         let depth = block.held.load(Ordering::Relaxed);
         if depth >= owner::LOCKS_LEN {
             return Ok(false);
         }
-        let lock = self.lock_word(id)?;
-        if lock.holder().is_some_and(|holder| !self.is_dead(holder)) {
+        let holder = self.lock_word(id)?.holder();
+        if holder.is_some_and(|holder| !self.is_dead(holder)) {
             return Ok(false);
         }
-        let note = owner_at(me) + owner::LOCKS + depth * 8;
-        self.store(note, id.index() + 1)?;
-        if !lock.try_acquire(me) {
-            self.store(note, 0)?;
-            return Ok(false);
-        }
-        block.held.store(depth + 1, Ordering::Relaxed);
-        Ok(true)
+        // Free, or a dead one's; whoever is faster is waited for.
+        self.acquire(block, me, id).map(|()| true)
     }
 
     /// Releases the lock taken last.
@@ -357,7 +328,8 @@ impl Pool {
         debug_assert_eq!(released, Ok(true));
         let noted = self.store(owner_at(me) + owner::LOCKS + depth * 8, 0);
         debug_assert!(noted.is_ok());
-        block.held.store(depth, Ordering::Relaxed);
+        // ORDERING: after the note, for a signal handler of this thread.
+        block.held.store(depth, Ordering::Release);
     }
 
     /// Releases the locks a dead owner noted.
@@ -388,17 +360,25 @@ impl Pool {
     pub fn reap(&self) -> Result<usize> {
         let mut reaped = 0;
         for owner in self.owners()? {
-            if self.slot(owner)?.is_dead() {
+            if self.is_dead(owner) {
                 self.recover(owner)?;
                 reaped += 1;
             }
         }
-        ThreadBlock::release_dead(self.index, |owner| {
-            self.slot(owner)
-                .is_ok_and(|slot| slot.state() == OwnerState::Free)
-        });
+        self.release_blocks();
         Ok(reaped)
     }
 }
 
+impl Pool {
+    /// Makes the blocks of this process's ended threads reusable.
+    pub(crate) fn release_blocks(&self) {
+        ThreadBlock::release_dead(self.index, |owner, generation| {
+            self.slot(owner)
+                .is_ok_and(|slot| slot.look().generation() != generation || slot.is_dead())
+        });
+    }
+}
+
+const _: () = assert!(crate::limits::PROCESSES_MAX <= 1 << 12 && OWNERS_MAX <= 1 << 12);
 const _: () = assert!((TX_LOCKS_MAX as u64) + 4 <= owner::LOCKS_LEN);

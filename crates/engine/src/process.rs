@@ -158,6 +158,11 @@ pub fn is_dead(pool: &Pool, slot: u32) -> Result<bool> {
     }
 }
 
+/// Whether nobody of the process in `slot` can be at work: it is dead, or settled already.
+pub(crate) fn is_gone(pool: &Pool, slot: u32) -> bool {
+    pid(pool, slot) == Ok(0) || is_dead(pool, slot) == Ok(true)
+}
+
 /// Calls `settle` for every slot whose process is dead, then frees the slot.
 pub fn for_each_dead(pool: &Pool, mut settle: impl FnMut(u32) -> Result<()>) -> Result<usize> {
     let mut count = 0;

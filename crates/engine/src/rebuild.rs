@@ -3,19 +3,23 @@
 //!
 //! Reads only; nothing on the ranks is changed, so several processes may do it at once.
 
-use crate::checkpoint::{FRAME_END, FRAME_FULL, FRAME_HEAD, FRAME_MAGIC, META_FILE};
+use crate::checkpoint::{FRAME_END, FRAME_FULL, FRAME_HEAD, FRAME_MAGIC, META_FILE, META_NEW};
 use crate::layout::{
     BlockPtr, CLASSES, PageLink, PageState, Rec, descriptor, descriptor_at, header, kind,
     partial_at, partial_shift, rank, rank_at, tag_kind,
 };
-use crate::limits::{BLOCK, GRANULE, GROW_PAGES, PAGE, TX_WORDS_MAX, at};
+use crate::limits::{BLOCK, GRANULE, GROW_PAGES, PAGE, RANK_BLOCKS_MAX, TX_WORDS_MAX, at};
 use crate::log::{PAD_MAGIC, checksum};
-use crate::media::errno;
+use crate::media::{errno, is_absent};
 use crate::pool::Pool;
 use crate::tx::{ENTRY_DURABLE, ENTRY_ZERO, RECORD_HEADER, RECORD_MAGIC, entry_parts};
 use rustix::fs::{Mode, OFlags};
+use std::collections::HashSet;
+use std::path::Path;
 use sys::{Errno, Result};
 
+/// Bytes of a frame file read at a time.
+const PIECE_BYTES: usize = 1 << 20;
 /// Words of an inode record that do not outlive the arena.
 const INODE_VOLATILE: core::ops::Range<u64> = 24..32;
 
@@ -27,41 +31,61 @@ impl Pool {
         self.derive()
     }
 
-    /// Loads the newest frames of whole checkpoints; returns where the log goes on from.
+    /// Loads the newest frames of whole checkpoints; returns where the log goes on from. Ranks
+    /// whose directory is gone have none.
     fn load_checkpoint(&self) -> Result<u64> {
-        let mut files = Vec::new();
-        let (mut last, mut start) = (0, 0);
+        let mut whole = HashSet::new();
+        let (mut last, mut start, mut highest) = (0, 0, 0);
         for dir in &self.spec.ranks {
-            let frames = read_words(&dir.join(META_FILE))?;
-            for frame in Frames(&frames) {
-                if frame[3] == FRAME_END && frame[1] > last {
-                    (last, start) = (frame[1], frame[5]);
-                }
+            for name in [META_FILE, META_NEW] {
+                for_each_frame(&dir.join(name), |frame| {
+                    highest = highest.max(frame[1]);
+                    if frame[3] == FRAME_END {
+                        whole.insert(frame[1]);
+                        if frame[1] > last {
+                            (last, start) = (frame[1], frame[5]);
+                        }
+                    }
+                    Ok(())
+                })?;
             }
-            files.push(frames);
         }
         let mut newest: Vec<u64> = Vec::new();
-        for frames in &files {
-            for frame in Frames(frames) {
-                let page = frame[3];
-                if frame[1] > last || page == FRAME_END || page == FRAME_FULL {
-                    continue;
+        for (r, dir) in (0..).zip(&self.spec.ranks) {
+            let mut anew = false;
+            for_each_frame(&dir.join(META_NEW), |frame| {
+                anew |= frame[3] == FRAME_FULL && whole.contains(&frame[1]);
+                Ok(())
+            })?;
+            let name = if anew { META_NEW } else { META_FILE };
+            let end = for_each_frame(&dir.join(name), |frame| {
+                if !whole.contains(&frame[1]) || frame[3] >= FRAME_FULL {
+                    return Ok(());
                 }
-                if page == 0 || page >= at::PAGES_MAX || frame[7] != PAGE / 8 {
-                    return Err(Errno::EIO);
-                }
-                let page = page as usize;
-                if newest.len() <= page {
-                    newest.resize(page + 1, 0);
-                }
-                if frame[1] > newest[page] {
-                    newest[page] = frame[1];
-                    self.load_frame(page as u64, frame)?;
-                }
-            }
+                self.load_newest(&mut newest, frame)
+            })?;
+            self.store(rank_at(r) + rank::META_END, end)?;
+            self.store(rank_at(r) + rank::META_UNNAMED, u64::from(anew))?;
         }
-        self.store(header::CHECKPOINT_SEQUENCE, last)?;
+        self.store(header::CHECKPOINT_SEQUENCE, highest)?;
         Ok(start)
+    }
+
+    /// Loads a page's frame unless a newer one was loaded before.
+    fn load_newest(&self, newest: &mut Vec<u64>, frame: &[u64]) -> Result<()> {
+        let page = frame[3];
+        if page == 0 || page >= at::PAGES_MAX || frame[7] != PAGE / 8 {
+            return Err(Errno::EIO);
+        }
+        let index = page as usize;
+        if newest.len() <= index {
+            newest.resize(index + 1, 0);
+        }
+        if frame[1] > newest[index] {
+            newest[index] = frame[1];
+            self.load_frame(page, frame)?;
+        }
+        Ok(())
     }
 
     fn load_frame(&self, page: u64, frame: &[u64]) -> Result<()> {
@@ -168,29 +192,67 @@ impl Pool {
         // Chained anew below.
         self.store(header::CONTAINERS, 0)?;
         let frontier = self.load(header::FRONTIER)? as u32;
+        let present = self.data_blocks()?;
+        let complete = present.iter().all(Option::is_some);
         for page in 1..frontier {
-            self.derive_page(page)?;
+            self.derive_page(page, complete)?;
         }
-        for r in 0..self.rank_count() {
-            let stat = rustix::fs::stat(self.data_path(r)?).map_err(errno)?;
-            let blocks = stat.st_size as u64 / BLOCK / 64 * 64;
+        let mut needed = vec![0u64; usize::from(self.rank_count())];
+        for page in 1..frontier {
+            self.for_each_block(page, &mut |r, block| {
+                let blocks = needed.get_mut(usize::from(r)).ok_or(Errno::EIO)?;
+                *blocks = (*blocks).max(block + 1);
+                if block < RANK_BLOCKS_MAX {
+                    Ok(())
+                } else {
+                    Err(Errno::EIO)
+                }
+            })?;
+        }
+        for ((r, needed), present) in (0..).zip(needed).zip(present) {
+            self.store(rank_at(r) + rank::WAS_ABSENT, u64::from(present.is_none()))?;
+            let there = present.unwrap_or(0);
+            // Blocks that files have and the rank has not cannot be read, and must not be given
+            // to another file should the rank's file grow again.
+            let blocks = there.max(needed.next_multiple_of(64));
             self.add_zones(r, 0, blocks)?;
+            self.claim_blocks(r, there, blocks - there)?;
         }
         for page in 1..frontier {
-            self.claim_page(page)?;
+            self.for_each_block(page, &mut |r, block| self.claim_blocks(r, block, 1))?;
         }
         for r in 0..self.rank_count() {
             self.recount(r)?;
             self.store(rank_at(r) + rank::HINT, 0)?;
+            // What was in use before may hold anything: only what is added is known to be zeros.
+            let blocks = self.load(rank_at(r) + rank::BLOCKS)?;
+            self.store(rank_at(r) + rank::FRESH_FROM, blocks)?;
         }
         Ok(())
     }
 
-    fn derive_page(&self, page: u32) -> Result<()> {
+    /// Blocks of each rank's data file; `None` for a rank whose directory is gone.
+    fn data_blocks(&self) -> Result<Vec<Option<u64>>> {
+        let mut found = Vec::new();
+        for r in 0..self.rank_count() {
+            found.push(match rustix::fs::stat(self.data_path(r)?).map_err(errno) {
+                Ok(stat) => Some((stat.st_size as u64 / BLOCK / 64 * 64).min(RANK_BLOCKS_MAX)),
+                Err(gone) if is_absent(gone) => None,
+                Err(other) => return Err(other),
+            });
+        }
+        Ok(found)
+    }
+
+    /// Puts a page where it belongs; `complete` if no rank is gone.
+    fn derive_page(&self, page: u32, complete: bool) -> Result<()> {
         let base = descriptor_at(page);
-        let state = PageState::unpack(self.load(base + descriptor::STATE)?);
+        let word = self.load(base + descriptor::STATE)?;
+        let state = PageState::unpack(word);
         let content = PageLink::new(page, 0, 0).offset();
         match state.kind {
+            // Perhaps lost with the rank: links to it must not find another's.
+            kind::FREE if word == 0 && !complete => Ok(()),
             kind::FREE => {
                 self.store(base + descriptor::NEXT, self.load(header::FREE_HEAD)?)?;
                 self.store(header::FREE_HEAD, u64::from(page))
@@ -235,17 +297,30 @@ impl Pool {
         Ok(())
     }
 
-    /// Marks the blocks that a page's maps point to.
-    fn claim_page(&self, page: u32) -> Result<()> {
+    /// Calls `each` with the rank and number of every block that a page's maps point to.
+    fn for_each_block(
+        &self,
+        page: u32,
+        each: &mut impl FnMut(u16, u64) -> Result<()>,
+    ) -> Result<()> {
         let state = self.page_state(page)?;
         let content = PageLink::new(page, 0, 0).offset();
+        let mut pointers = |from: u64, count: u64| {
+            for i in 0..count {
+                let pointer = BlockPtr(self.load(from + i * 8)?);
+                if !pointer.is_hole() {
+                    each(pointer.rank(), pointer.block())?;
+                }
+            }
+            Ok(())
+        };
         match state.kind {
-            kind::MAP_LEAF => self.claim_words(content, PAGE / 8),
+            kind::MAP_LEAF => pointers(content, PAGE / 8),
             kind::SLOTS if CLASSES.get(usize::from(state.class)) == Some(&256) => {
                 for slot in 0..PAGE / 256 {
                     let record = content + slot * 256;
                     if tag_kind(self.load(record)?) == kind::MAP_SMALL {
-                        self.claim_words(record + 8, 31)?;
+                        pointers(record + 8, 31)?;
                     }
                 }
                 Ok(())
@@ -253,41 +328,39 @@ impl Pool {
             _ => Ok(()),
         }
     }
-
-    fn claim_words(&self, from: u64, count: u64) -> Result<()> {
-        for i in 0..count {
-            let pointer = BlockPtr(self.load(from + i * 8)?);
-            if !pointer.is_hole() {
-                let (r, block) = (pointer.rank(), pointer.block());
-                if r >= self.rank_count() || block >= self.load(rank_at(r) + rank::BLOCKS)? {
-                    return Err(Errno::EIO);
-                }
-                self.claim_blocks(r, block, 1)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 const _: () = assert!(Rec(64).0 as u64 * GRANULE == PAGE);
 
-fn read_words(path: &std::path::Path) -> Result<Vec<u64>> {
+/// Calls `each` for the frames of a file, a piece of the file at a time; returns the bytes that
+/// hold whole frames, 0 if there is no file.
+fn for_each_frame(path: &Path, mut each: impl FnMut(&[u64]) -> Result<()>) -> Result<u64> {
     let file = match rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
-        Err(rustix::io::Errno::NOENT) => return Ok(Vec::new()),
+        Err(e) if is_absent(errno(e)) => return Ok(0),
         other => other.map_err(errno)?,
     };
-    let size = rustix::fs::fstat(&file).map_err(errno)?.st_size as usize;
-    let mut bytes = vec![0u8; size / 8 * 8];
-    let mut done = 0;
-    while done < bytes.len() {
-        match rustix::io::pread(&file, &mut bytes[done..], done as u64).map_err(errno)? {
-            0 => break,
-            read => done += read,
+    let mut bytes = vec![0u8; PIECE_BYTES];
+    let mut at = 0;
+    loop {
+        let mut done = 0;
+        while done < bytes.len() {
+            match rustix::io::pread(&file, &mut bytes[done..], at + done as u64).map_err(errno)? {
+                0 => break,
+                read => done += read,
+            }
         }
+        let words = bytes[..done].as_chunks::<8>().0.iter();
+        let words: Vec<u64> = words.map(|word| u64::from_le_bytes(*word)).collect();
+        let mut frames = Frames(&words);
+        for frame in &mut frames {
+            each(frame)?;
+        }
+        let taken = (words.len() - frames.0.len()) as u64 * 8;
+        if taken == 0 {
+            return Ok(at);
+        }
+        at += taken;
     }
-    bytes.truncate(done / 8 * 8);
-    let words = bytes.as_chunks::<8>().0;
-    Ok(words.iter().map(|word| u64::from_le_bytes(*word)).collect())
 }
 
 /// The frames of a file up to the first that is not whole.

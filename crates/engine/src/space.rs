@@ -109,6 +109,14 @@ impl Stage<'_> {
             len: run.len - len,
             ..run
         };
+        if run.fresh {
+            // Should the operation come to nothing, what it wrote must not pass for zeros.
+            let known = Run {
+                fresh: false,
+                ..Run::unpack(self.pool.load(at)?)
+            };
+            self.pool.store(at, known.pack())?;
+        }
         let value = if rest.len == 0 { 0 } else { rest.pack() };
         match self.entries[..self.used]
             .iter_mut()
@@ -179,10 +187,13 @@ impl Pool {
 
     /// The bitmap word that covers `block`, which starts at a multiple of 64.
     fn bitmap_at(&self, r: u16, block: u64) -> Result<u64> {
+        if block >= RANK_BLOCKS_MAX {
+            return Err(Errno::EIO);
+        }
         let zone = block / ZONE_BLOCKS;
         let tables = rank_at(r) + rank::ZONES;
-        let table = self.load(tables + zone / (PAGE / 8) * 8)?;
-        let page = self.load(at::PAGES + table * PAGE + zone % (PAGE / 8) * 8)?;
+        let table = u64::from(self.load(tables + zone / (PAGE / 8) * 8)? as u32);
+        let page = u64::from(self.load(at::PAGES + table * PAGE + zone % (PAGE / 8) * 8)? as u32);
         if table == 0 || page == 0 {
             return Err(Errno::EIO);
         }
@@ -292,7 +303,7 @@ impl Pool {
             .max(want)
             .next_multiple_of(64);
         let after = (before + step).min(RANK_BLOCKS_MAX);
-        if after == before {
+        if after <= before {
             return Err(Errno::ENOSPC);
         }
         self.acquire(block, me, LockId::Rank(r))?;
@@ -431,9 +442,6 @@ impl Pool {
 
     /// Marks blocks used when the arena is built anew. Nobody else is attached.
     pub(crate) fn claim_blocks(&self, r: u16, start: u64, len: u64) -> Result<()> {
-        self.mark(r, start, len, true)?;
-        let base = rank_at(r);
-        let fresh = self.load(base + rank::FRESH_FROM)?.max(start + len);
-        self.store(base + rank::FRESH_FROM, fresh)
+        self.mark(r, start, len, true)
     }
 }

@@ -21,8 +21,9 @@ pub(crate) struct ThreadBlock {
     ready: AtomicU64,
     /// A transaction is being built. Set again by a signal handler's operation: refused.
     pub(crate) busy: AtomicBool,
-    /// Owner slot + 1 in each pool of this process, and the slot's generation.
-    owners: [AtomicU64; POOLS_MAX],
+    /// Owner slot + 1 in each pool of this process and in one being built, and the slot's
+    /// generation above it.
+    owners: [AtomicU64; POOLS_MAX + 1],
     /// Locks held, as indices into the owner slot's list.
     pub(crate) held: AtomicU64,
     pub(crate) robust: Robust,
@@ -59,8 +60,11 @@ impl ThreadBlock {
         }
     }
 
-    pub(crate) fn set_owner(&self, pool: usize, owner: Option<u16>) {
-        let entry = owner.map_or(0, |o| u64::from(o) + 1);
+    /// Notes the owner slot in a pool, and its generation.
+    pub(crate) fn set_owner(&self, pool: usize, owner: Option<(u16, u16)>) {
+        let entry = owner.map_or(0, |(o, generation)| {
+            (u64::from(o) + 1) | u64::from(generation) << 16
+        });
         self.owners[pool].store(entry, Ordering::Relaxed);
     }
 
@@ -75,6 +79,12 @@ impl ThreadBlock {
 
     #[cold]
     fn set_up() -> Result<&'static ThreadBlock> {
+        for pool in &crate::pool::POOLS {
+            // SAFETY: handles are never freed.
+            if let Some(pool) = unsafe { pool.load(Ordering::Acquire).as_ref() } {
+                pool.release_blocks();
+            }
+        }
         let block = match ThreadBlock::reuse() {
             Some(block) => block,
             None => ThreadBlock::allocate()?,
@@ -131,16 +141,22 @@ impl ThreadBlock {
         }
     }
 
-    /// Marks the blocks of ended threads reusable, given a test for the owner slot in pool `pool`.
-    pub(crate) fn release_dead(pool: usize, is_dead: impl Fn(u16) -> bool) {
+    /// Marks the blocks of ended threads reusable, given a test whether the thread that had an
+    /// owner slot of pool `pool` in a generation has ended.
+    pub(crate) fn release_dead(pool: usize, is_gone: impl Fn(u16, u16) -> bool) {
         let mut at = BLOCKS.load(Ordering::Acquire);
         while !at.is_null() {
             // SAFETY: blocks on the list are never unmapped.
             let block = unsafe { &*at };
-            if let Some(owner) = block.owner(pool)
-                && is_dead(owner)
+            let entry = block.owners[pool].load(Ordering::Acquire);
+            // The exchange lets one caller only through, and none once the block is in use again.
+            if entry != 0
+                && is_gone((entry as u16).wrapping_sub(1), (entry >> 16) as u16)
+                && block.owners[pool]
+                    .compare_exchange(entry, 0, Ordering::AcqRel, Ordering::Relaxed)
+                    .is_ok()
             {
-                block.set_owner(pool, None);
+                // Nobody's any more, whatever it says of other pools.
                 block.ready.store(UNUSED, Ordering::Release);
             }
             at = block.next.load(Ordering::Acquire);

@@ -244,6 +244,9 @@ impl<'p> Tx<'p> {
             .ok_or(Errno::EINVAL)?;
         let replicas = replicas.min(PAGE_REPLICAS_MAX as u8);
         let slots = PAGE / bytes;
+        if u64::from(target) >= self.pool.target_count() {
+            return Err(Errno::EIO);
+        }
         let head_at = partial_at(target, class, replicas);
         let shift = partial_shift(class, replicas);
         let heads = self.load(head_at)?;
@@ -267,9 +270,11 @@ impl<'p> Tx<'p> {
         } else {
             self.load(descriptor_at(page) + descriptor::FREE_SLOTS)?
         };
-        if free == 0 {
+        if free == 0 || u64::from(free.trailing_zeros()) >= slots {
             return Err(Errno::EIO);
         }
+        // A page number out of a damaged list.
+        self.pool.word(PageLink::new(page, 0, 0).offset())?;
         // Record 0 of page 0 means "none"; page 0 is never handed out.
         let slot = u64::from(free.trailing_zeros());
         let left = free & (free - 1);
@@ -295,7 +300,10 @@ impl<'p> Tx<'p> {
     pub fn free(&mut self, rec: Rec) -> Result<()> {
         let page = rec.page();
         let state = self.pool.page_state(page)?;
-        if state.kind != kind::SLOTS {
+        if state.kind != kind::SLOTS
+            || u64::from(state.target) >= self.pool.target_count()
+            || usize::from(state.replicas) > PAGE_REPLICAS_MAX
+        {
             return Err(Errno::EIO);
         }
         let class = usize::from(state.class);

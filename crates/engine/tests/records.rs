@@ -168,3 +168,19 @@ fn containers_are_listed_changed_and_removed() {
     pool.remove_container(moved.uuid).expect("remove");
     assert!(pool.containers().expect("list").is_empty());
 }
+
+#[test]
+fn blocks_of_an_abandoned_write_do_not_pass_for_zeros() {
+    let temp = TempPool::new(1, 64);
+    let pool = temp.pool;
+    let first = pool.stage().expect("stage").grab(0, 2).expect("grab");
+    assert!(first.fresh);
+    let mut stage = pool.stage().expect("stage");
+    let again = stage.grab(0, 2).expect("grab");
+    assert_eq!((again.start, again.fresh), (first.start, false));
+    let mut tx = pool.tx(&[LockId::Target(0)]).expect("tx");
+    let page = tx.alloc_page(kind::BLOB, 0, 1, true).expect("page");
+    tx.set(page.offset(), again.start).expect("set");
+    tx.consume(&stage).expect("consume");
+    tx.commit().expect("commit");
+}

@@ -99,20 +99,6 @@ pub fn clear(fd: usize) -> u32 {
     set(fd, 0)
 }
 
-/// Puts `new`, which is not 0, in the place of `old`, which is not 0 either; false, and nothing
-/// done, if the word is another one by now or in a vfork child.
-pub fn exchange(fd: usize, old: u32, new: u32) -> bool {
-    debug_assert!(old != 0 && new != 0);
-    if crate::guard::in_vfork_child() {
-        return false;
-    }
-    entry(fd as u32 as usize, false).is_some_and(|entry| {
-        entry
-            .compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok()
-    })
-}
-
 /// One above the highest descriptor number that was ever set: the bound for a walk over all.
 pub fn bound() -> usize {
     HIGHEST.load(Ordering::Acquire)

@@ -12,15 +12,14 @@ use sys::{Errno, Result, syscall};
 pub const OWNER_BYTES: u64 = 4096;
 
 const OWNER_DIED: u32 = 0x4000_0000;
-const TID_MASK: u32 = 0x3fff_ffff;
 
 /// Life of a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OwnerState {
     /// Nobody's.
     Free,
-    /// Being set up by a thread.
-    Joining,
+    /// Being set up or left by a thread of the process with this number.
+    Joining(u16),
     /// A thread's.
     Live,
     /// Its thread is dead and the named owner is putting things right.
@@ -36,8 +35,7 @@ pub struct OwnerSlot {
     prev: AtomicU64,
     next: AtomicU64,
     state: AtomicU32,
-    pid: AtomicU32,
-    _spare: [u32; 2],
+    _spare: [u32; 3],
 }
 
 /// A look at a slot's state, good for one change: the word also counts how often the slot was
@@ -50,7 +48,7 @@ impl StateWord {
     pub fn state(self) -> OwnerState {
         match self.0 & 0xf {
             0 => OwnerState::Free,
-            1 => OwnerState::Joining,
+            1 => OwnerState::Joining((self.0 >> 4 & 0xfff) as u16),
             2 => OwnerState::Live,
             _ => OwnerState::Recovering((self.0 >> 4 & 0xfff) as u16),
         }
@@ -59,7 +57,7 @@ impl StateWord {
     fn with(self, state: OwnerState) -> StateWord {
         let low = match state {
             OwnerState::Free => 0,
-            OwnerState::Joining => 1,
+            OwnerState::Joining(process) => 1 | u32::from(process & 0xfff) << 4,
             OwnerState::Live => 2,
             OwnerState::Recovering(by) => 3 | u32::from(by & 0xfff) << 4,
         };
@@ -68,6 +66,11 @@ impl StateWord {
 
     fn next(self) -> StateWord {
         StateWord(self.0.wrapping_add(1 << 16))
+    }
+
+    /// How often the slot was given out, modulo 65536.
+    pub fn generation(self) -> u16 {
+        (self.0 >> 16) as u16
     }
 }
 
@@ -95,23 +98,20 @@ impl OwnerSlot {
             .is_ok()
     }
 
-    /// Process id of the owner, in its own PID namespace.
-    pub fn pid(&self) -> u32 {
-        self.pid.load(Ordering::Acquire)
+    /// Claims a free slot, or that of a dead thread, for a thread of `process`.
+    pub fn claim(&self, from: StateWord, process: u16) -> bool {
+        let to = from.with(OwnerState::Joining(process)).next();
+        self.state
+            .compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
     }
 
-    /// Whether the thread that holds the slot is dead.
+    /// Whether the kernel has marked the slot's thread as ended.
     ///
-    /// A slot in `Joining` may belong to a thread that died before the kernel knew of it; such a
-    /// one is dead when its thread id is gone.
+    /// In `Joining` the kernel does not know of the slot: whoever asks looks at the process.
     pub fn is_dead(&self) -> bool {
         match self.state() {
-            OwnerState::Free => false,
-            OwnerState::Joining => {
-                let alive = self.alive.load(Ordering::Acquire);
-                let tid = alive & TID_MASK;
-                alive & OWNER_DIED != 0 || tid != 0 && !thread_exists(self.pid(), tid)
-            }
+            OwnerState::Free | OwnerState::Joining(_) => false,
             OwnerState::Live => self.alive.load(Ordering::Acquire) & OWNER_DIED != 0,
             // 0: the recovering owner died while it vacated the slot.
             OwnerState::Recovering(_) => {
@@ -121,23 +121,24 @@ impl OwnerSlot {
         }
     }
 
-    /// Makes the slot the calling thread's. The slot must be in `Joining`, claimed by the caller.
+    /// Makes the slot, claimed by the caller, the calling thread's.
     pub fn join(&self, robust: &Robust) -> Result<()> {
-        self.pid.store(process_id(), Ordering::Relaxed);
         self.alive.store(thread_id(), Ordering::Release);
         robust.splice(self)?;
         let joining = self.look();
-        if joining.state() == OwnerState::Joining && self.change(joining, OwnerState::Live) {
+        if matches!(joining.state(), OwnerState::Joining(_))
+            && self.change(joining, OwnerState::Live)
+        {
             Ok(())
         } else {
             Err(Errno::EIO)
         }
     }
 
-    /// Takes the calling thread's live slot off its list and gives it back.
-    pub fn leave(&self, robust: &Robust) -> Result<()> {
+    /// Takes the live slot of the calling thread, one of `process`, off its list and gives it back.
+    pub fn leave(&self, process: u16, robust: &Robust) -> Result<()> {
         let live = self.look();
-        if live.state() != OwnerState::Live || !self.change(live, OwnerState::Joining) {
+        if live.state() != OwnerState::Live || !self.change(live, OwnerState::Joining(process)) {
             return Err(Errno::EIO);
         }
         robust.remove(self)?;
@@ -156,21 +157,6 @@ impl OwnerSlot {
 /// The calling thread's id, as the kernel compares it with the alive word.
 pub fn thread_id() -> u32 {
     rustix::thread::gettid().as_raw_nonzero().get() as u32
-}
-
-fn process_id() -> u32 {
-    rustix::process::getpid().as_raw_nonzero().get() as u32
-}
-
-fn thread_exists(pid: u32, tid: u32) -> bool {
-    const SYS_TGKILL: usize = if cfg!(target_arch = "x86_64") {
-        234
-    } else {
-        131
-    };
-    // SAFETY: signal 0 only asks whether the thread exists.
-    let asked = unsafe { syscall!(SYS_TGKILL, pid, tid, 0) };
-    !matches!(asked, Err(Errno::ESRCH))
 }
 
 /// The calling thread's robust-futex list (`set_robust_list(2)`).

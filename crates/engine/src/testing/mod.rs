@@ -41,6 +41,11 @@ impl TempPool {
     }
 }
 
+/// How often an owner slot has been given out or freed.
+pub fn owner_generation(pool: &Pool, owner: u16) -> u16 {
+    pool.slot(owner).expect("slot").look().generation()
+}
+
 /// Attaches the pool that another process made.
 pub fn attach_from(handover: &str) -> &'static Pool {
     let mut parts = handover.split('|');
