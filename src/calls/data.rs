@@ -43,6 +43,14 @@ fn read_at(held: &Held, pieces: &[IoVec], at: Option<i64>) -> Result<usize> {
     }
 }
 
+/// [`read_at`] for the vectored calls, which look no further when there is nothing to read.
+fn read_pieces(held: &Held, pieces: &[IoVec], at: Option<i64>) -> Result<usize> {
+    match read_at(held, pieces, at) {
+        Err(Errno::EISDIR) if pieces.iter().all(|piece| piece.len == 0) => Ok(0),
+        other => other,
+    }
+}
+
 fn write_at(held: &Held, pieces: &[IoVec], at: Option<i64>, append: bool) -> Result<usize> {
     count(Op::Write);
     reachable(pieces, at)?;
@@ -111,7 +119,7 @@ pub(crate) fn pwrite64(c: &mut Call) -> Served {
 
 pub(crate) fn readv(c: &mut Call) -> Served {
     let held = files::ours(c.args[0] as i32)?;
-    Ok(user::with_vector(c.args[1], c.args[2], |v| read_at(&held, v, None))?)
+    Ok(user::with_vector(c.args[1], c.args[2], |v| read_pieces(&held, v, None))?)
 }
 
 pub(crate) fn writev(c: &mut Call) -> Served {
@@ -122,7 +130,7 @@ pub(crate) fn writev(c: &mut Call) -> Served {
 pub(crate) fn preadv(c: &mut Call) -> Served {
     let held = files::ours(c.args[0] as i32)?;
     let at = position(c.args[3])?;
-    Ok(user::with_vector(c.args[1], c.args[2], |v| read_at(&held, v, Some(at)))?)
+    Ok(user::with_vector(c.args[1], c.args[2], |v| read_pieces(&held, v, Some(at)))?)
 }
 
 pub(crate) fn pwritev(c: &mut Call) -> Served {
@@ -138,7 +146,7 @@ pub(crate) fn preadv2(c: &mut Call) -> Served {
         return Err(Errno::EOPNOTSUPP.into());
     }
     let at = if c.args[3] as i64 == -1 { None } else { Some(position(c.args[3])?) };
-    Ok(user::with_vector(c.args[1], c.args[2], |v| read_at(&held, v, at))?)
+    Ok(user::with_vector(c.args[1], c.args[2], |v| read_pieces(&held, v, at))?)
 }
 
 /// `pwritev2(2)`.

@@ -60,8 +60,12 @@ pub(crate) fn openat2(c: &mut Call) -> Served {
 fn serve(c: &mut Call, arg: Arg, flags: u32, mode: u32, resolve: u64) -> Served {
     let wish = Wish { flags, mode: mode & 0o7777 };
     let new_only = flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL;
+    let (creates, stays) = (flags & O_CREAT != 0, flags & O_NOFOLLOW != 0);
+    // A slash after the last name follows a link that would stay, and is refused where a file is
+    // to be made, wherever a link leads.
+    let slash = (creates || stays) && user::ends_in_slash(arg.address(c));
     let how = How {
-        follow: flags & O_NOFOLLOW == 0 && !new_only,
+        follow: if creates { !stays && !new_only && !slash } else { !stays || slash },
         no_symlinks: resolve & RESOLVE_NO_SYMLINKS != 0,
         beneath: resolve & RESOLVE_BENEATH != 0,
         in_root: resolve & RESOLVE_IN_ROOT != 0,
@@ -154,6 +158,9 @@ fn make_or_open(spot: &Spot, wish: Wish) -> Served {
 
 fn existing(spot: &Spot, ino: Ino, wish: Wish) -> Served {
     let kind = spot.fs.stat(ino)?.mode & S_IFMT;
+    if kind != S_IFDIR && (wish.flags & O_DIRECTORY != 0 || spot.trailing_slash) {
+        return Err(Errno::ENOTDIR.into());
+    }
     if wish.flags & O_PATH == 0 {
         match kind {
             S_IFLNK => return Err(Errno::ELOOP.into()),
@@ -162,9 +169,6 @@ fn existing(spot: &Spot, ino: Ino, wish: Wish) -> Served {
             S_IFSOCK | S_IFCHR | S_IFBLK => return Err(Errno::ENXIO.into()),
             _ => {}
         }
-    }
-    if kind != S_IFDIR && (wish.flags & O_DIRECTORY != 0 || spot.trailing_slash) {
-        return Err(Errno::ENOTDIR.into());
     }
     give(spot, ino, wish, false)
 }
