@@ -32,7 +32,9 @@ pub(crate) struct Environment {
 impl Environment {
     /// Takes `NAME=value` if it is one of ours.
     pub(crate) fn take(&mut self, entry: Value) {
-        let Some(at) = entry.iter().position(|&b| b == b'=') else { return };
+        let Some(at) = entry.iter().position(|&b| b == b'=') else {
+            return;
+        };
         let (name, value) = entry.split_at(at);
         let value = value.get(1..).unwrap_or(&[]);
         let slot = match name {
@@ -93,7 +95,9 @@ pub(crate) fn wanted(env: &Environment) -> Result<Option<Wanted>, Complaint> {
         return normal(path, pool, container, Origin::Explicit).map(Some);
     }
     if pool.is_some() || container.is_some() {
-        return Err("D_IL_POOL/D_IL_CONTAINER are set but D_IL_MOUNT_POINT is not; set it to an absolute path");
+        return Err(
+            "D_IL_POOL/D_IL_CONTAINER are set but D_IL_MOUNT_POINT is not; set it to an absolute path",
+        );
     }
     let (Some(pool), Some(container)) = (set(env.daos_pool), set(env.daos_cont)) else {
         return Ok(None);
@@ -104,11 +108,19 @@ pub(crate) fn wanted(env: &Environment) -> Result<Option<Wanted>, Complaint> {
     let mut path = [0u8; PATH_MAX];
     let mut len = 0;
     for part in [b"/tmp/".as_slice(), pool, b"/", container] {
-        let slot = path.get_mut(len..len + part.len()).ok_or("DAOS_POOL or DAOS_CONT is too long")?;
+        let slot = path
+            .get_mut(len..len + part.len())
+            .ok_or("DAOS_POOL or DAOS_CONT is too long")?;
         slot.copy_from_slice(part);
         len += part.len();
     }
-    normal(path.get(..len).unwrap_or(&[]), pool, container, Origin::Implied).map(Some)
+    normal(
+        path.get(..len).unwrap_or(&[]),
+        pool,
+        container,
+        Origin::Implied,
+    )
+    .map(Some)
 }
 
 /// Checks a mount path and squeezes repeated and trailing slashes.
@@ -120,7 +132,9 @@ fn normal(path: &[u8], pool: Value, container: Value, origin: Origin) -> Result<
     let mut len = 0;
     for part in path.split(|&b| b == b'/').filter(|p| !p.is_empty()) {
         if part == b"." || part == b".." {
-            return Err("D_IL_MOUNT_POINT must not contain '.' or '..'; give the plain absolute path");
+            return Err(
+                "D_IL_MOUNT_POINT must not contain '.' or '..'; give the plain absolute path",
+            );
         }
         let slot = out
             .get_mut(len..len + 1 + part.len())
@@ -137,10 +151,18 @@ fn normal(path: &[u8], pool: Value, container: Value, origin: Origin) -> Result<
     for system in [b"/proc".as_slice(), b"/sys", b"/dev"] {
         let inside = out.get(..len).and_then(|p| p.strip_prefix(system));
         if inside.is_some_and(|rest| rest.is_empty() || rest.first() == Some(&b'/')) {
-            return Err("D_IL_MOUNT_POINT must not lie in /proc, /sys or /dev; choose another path");
+            return Err(
+                "D_IL_MOUNT_POINT must not lie in /proc, /sys or /dev; choose another path",
+            );
         }
     }
-    Ok(Wanted { path: out, path_len: len, pool, container, origin })
+    Ok(Wanted {
+        path: out,
+        path_len: len,
+        pool,
+        container,
+        origin,
+    })
 }
 
 /// `D_IL_REPORT`: anything but empty, `0` and `false` asks for the summary.
@@ -151,6 +173,8 @@ pub(crate) fn report_wanted(env: &Environment) -> bool {
 /// Whether the program's base name is on `D_IL_BYPASS_LIST` (names separated by `:`).
 pub(crate) fn bypassed(env: &Environment, argv0: &[u8]) -> bool {
     let name = argv0.rsplit(|&b| b == b'/').next().unwrap_or(argv0);
-    set(env.bypass_list)
-        .is_some_and(|list| list.split(|&b| b == b':').any(|n| !n.is_empty() && n == name))
+    set(env.bypass_list).is_some_and(|list| {
+        list.split(|&b| b == b':')
+            .any(|n| !n.is_empty() && n == name)
+    })
 }

@@ -122,7 +122,10 @@ pub(crate) fn real() -> Cred<'static> {
 
 /// For work that POSIX exempts from permission checks, such as opening a file just created.
 pub(crate) fn unchecked() -> Cred<'static> {
-    Cred { privileged: true, ..current() }
+    Cred {
+        privileged: true,
+        ..current()
+    }
 }
 
 /// A call of the `set*id` family has gone through.

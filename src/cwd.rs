@@ -91,8 +91,11 @@ pub(crate) fn filter() {
 
 fn is_parked() -> bool {
     let mut buffer = [0u8; 256];
-    kernel::readlink(c"/proc/self/cwd", &mut buffer)
-        .is_ok_and(|link| link.rsplit(|&b| b == b'/').next().is_some_and(|n| n.starts_with(MARK)))
+    kernel::readlink(c"/proc/self/cwd", &mut buffer).is_ok_and(|link| {
+        link.rsplit(|&b| b == b'/')
+            .next()
+            .is_some_and(|n| n.starts_with(MARK))
+    })
 }
 
 /// Reads the truth from the kernel.
@@ -105,8 +108,10 @@ fn ask() -> Option<Ino> {
     let mut fields = name.split(|&b| b == b'-').map(hexadecimal);
     let (container, number, generation) = (fields.next()??, fields.next()??, fields.next()??);
     let attached = mounts::fs().is_ok();
-    (attached && container == mounts::id())
-        .then_some(Ino { number, generation: u32::try_from(generation).ok()? })
+    (attached && container == mounts::id()).then_some(Ino {
+        number,
+        generation: u32::try_from(generation).ok()?,
+    })
 }
 
 fn hexadecimal(digits: &[u8]) -> Option<u64> {
@@ -141,7 +146,12 @@ fn park(place: &CStr, ino: Ino) -> Result<()> {
     let path = addr(name.c_str().to_bytes_with_nul());
     call!(nr::MKDIRAT, kernel::abi_cwd(), path, MODE)?;
     let moved = call!(nr::CHDIR, path);
-    let removed = call!(nr::UNLINKAT, kernel::abi_cwd(), path, crate::abi::AT_REMOVEDIR);
+    let removed = call!(
+        nr::UNLINKAT,
+        kernel::abi_cwd(),
+        path,
+        crate::abi::AT_REMOVEDIR
+    );
     moved.and(removed).map(drop)
 }
 

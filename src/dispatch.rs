@@ -1,7 +1,9 @@
 //! From a system-call number to its handler, and from a handler's result to the program's.
 
 use crate::abi::nr;
-use crate::calls::{attr, copy, data, dir, dup, lock, map, misc, name, open, process, special, stat, xattr};
+use crate::calls::{
+    attr, copy, data, dir, dup, lock, map, misc, name, open, process, special, stat, xattr,
+};
 use intercept::classes::{CLASS_COUNT, Class, ClassTable, FILE_CALLS};
 use intercept::{Call, Outcome, paths};
 use sys::Errno;
@@ -66,6 +68,7 @@ pub(crate) type Handler = fn(&mut Call) -> Served;
 
 /// Serves a call or says that the kernel does it.
 pub(crate) fn dispatch(call: &mut Call) -> Outcome {
+    crate::handover::settle_in();
     match handler(call.nr) {
         None => Outcome::Pass,
         Some(handler) if paths::kernel_refused() => refused(handler, call),
@@ -142,8 +145,20 @@ pub(crate) fn handler(number: usize) -> Option<Handler> {
 pub(crate) const CLASSES: ClassTable = {
     let mut table = FILE_CALLS;
     let always = [
-        nr::CHDIR, nr::FCHDIR, nr::CLOSE_RANGE, nr::SETUID, nr::SETGID, nr::SETREUID, nr::SETREGID,
-        nr::SETRESUID, nr::SETRESGID, nr::SETGROUPS, nr::SETFSUID, nr::SETFSGID, nr::BIND, nr::CONNECT,
+        nr::CHDIR,
+        nr::FCHDIR,
+        nr::CLOSE_RANGE,
+        nr::SETUID,
+        nr::SETGID,
+        nr::SETREUID,
+        nr::SETREGID,
+        nr::SETRESUID,
+        nr::SETRESGID,
+        nr::SETGROUPS,
+        nr::SETFSUID,
+        nr::SETFSGID,
+        nr::BIND,
+        nr::CONNECT,
     ];
     let mut i = 0;
     while i < always.len() {

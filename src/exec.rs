@@ -9,8 +9,8 @@ use crate::config::Value;
 use crate::dispatch::{After, Served, Stop};
 use crate::handover;
 use crate::kernel::{self, addr, addr_mut, call, text};
-use crate::route::{self, Arg, Resolved, Spot};
 use crate::libraries::{self, Source};
+use crate::route::{self, Arg, Resolved, Spot};
 use crate::{calls, cred, user};
 use core::sync::atomic::Ordering;
 use dfs::{Dfs, Ino, IoVec};
@@ -65,14 +65,21 @@ pub(crate) fn remember(variables: impl Iterator<Item = Value>, exe: Option<Value
     let mut entries = Vec::new();
     let mut preload = Vec::new();
     for entry in variables {
-        let ours = [b"D_IL_".as_slice(), b"DAOS_POOL=", b"DAOS_CONT=", b"DAOS_EMBEDDED_ROOT="]
-            .iter()
-            .any(|name| entry.starts_with(name));
+        let ours = [
+            b"D_IL_".as_slice(),
+            b"DAOS_POOL=",
+            b"DAOS_CONT=",
+            b"DAOS_EMBEDDED_ROOT=",
+        ]
+        .iter()
+        .any(|name| entry.starts_with(name));
         if ours && !entry.starts_with(EXE) && !entry.starts_with(LIBRARIES) {
             entries.push(terminated(entry));
         }
         if let Some(list) = entry.strip_prefix(PRELOAD) {
-            let element = list.split(|b| matches!(b, b':' | b' ')).find(|e| names_us(e));
+            let element = list
+                .split(|b| matches!(b, b':' | b' '))
+                .find(|e| names_us(e));
             preload = element.unwrap_or(&[]).to_vec();
         }
     }
@@ -80,7 +87,13 @@ pub(crate) fn remember(variables: impl Iterator<Item = Value>, exe: Option<Value
     if let Some(path) = &exe {
         show_name(path);
     }
-    let _kept = CARRIED.init(|| Some(Carried { entries, preload, exe }));
+    let _kept = CARRIED.init(|| {
+        Some(Carried {
+            entries,
+            preload,
+            exe,
+        })
+    });
 }
 
 fn names_us(element: &[u8]) -> bool {
@@ -95,7 +108,8 @@ fn terminated(bytes: &[u8]) -> Vec<u8> {
 
 fn runs_from_memory() -> bool {
     let mut buffer = [0u8; 64];
-    kernel::readlink(c"/proc/self/exe", &mut buffer).is_ok_and(|l| l.starts_with(b"/memfd:daos-exe"))
+    kernel::readlink(c"/proc/self/exe", &mut buffer)
+        .is_ok_and(|l| l.starts_with(b"/memfd:daos-exe"))
 }
 
 /// `comm` of a program started from memory would be the descriptor's number.
@@ -126,7 +140,9 @@ fn launch(c: &mut Call, arg: Arg, argv: usize, envp: usize, flags: u32) -> Serve
     if flags & !(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {
         return Err(Stop::Pass);
     }
-    let Ok(environment) = list(envp) else { return Err(Stop::Pass) };
+    let Ok(environment) = list(envp) else {
+        return Err(Stop::Pass);
+    };
     let mut launch = Box::new(Launch {
         strings: Vec::new(),
         argv: Vec::new(),
@@ -140,9 +156,13 @@ fn launch(c: &mut Call, arg: Arg, argv: usize, envp: usize, flags: u32) -> Serve
         let held = crate::files::ours(arg.dirfd(c))?;
         let shown = calls::name::path_of_file(&held);
         launch.argv = list(argv)?;
-        let file = Program { fs: held.fs, ino, whole: shown.clone() };
+        let file = Program {
+            fs: held.fs,
+            ino,
+            whole: shown.clone(),
+        };
         launch.run(file, shown, &environment, c)?;
-        return Ok(launch.go()?);
+        return launch.go();
     }
     let how = route::follow(flags & AT_SYMLINK_NOFOLLOW == 0);
     match route::resolve(c, arg, how) {
@@ -165,7 +185,7 @@ fn launch(c: &mut Call, arg: Arg, argv: usize, envp: usize, flags: u32) -> Serve
         }
         Err(stop) => return Err(stop),
     }
-    Ok(launch.go()?)
+    launch.go()
 }
 
 /// A file to be run.
@@ -179,7 +199,11 @@ struct Program {
 impl Program {
     fn at(spot: &Spot) -> Result<Program> {
         let ino = spot.found()?;
-        Ok(Program { fs: spot.fs, ino, whole: whole_path(spot).unwrap_or_default() })
+        Ok(Program {
+            fs: spot.fs,
+            ino,
+            whole: whole_path(spot).unwrap_or_default(),
+        })
     }
 }
 
@@ -195,7 +219,9 @@ fn whole_path(spot: &Spot) -> Result<Vec<u8>> {
 /// same to another process.
 fn path_given(spot: &Spot, arg: Arg, c: &Call) -> Vec<u8> {
     let mut buffer = user::path_buffer();
-    let given = user::path(arg.address(c), &mut buffer).unwrap_or(b"").to_vec();
+    let given = user::path(arg.address(c), &mut buffer)
+        .unwrap_or(b"")
+        .to_vec();
     if spot.anonymous || arg.dirfd(c) == AT_FDCWD {
         return given;
     }
@@ -221,7 +247,10 @@ fn list(mut address: usize) -> Result<Vec<usize>> {
 
 /// The value of `LD_LIBRARY_PATH` in an environment, if it has one that is not empty.
 fn search_path(environment: &[usize]) -> Option<Vec<u8>> {
-    let entry = environment.iter().copied().find(|&entry| starts_with(entry, SEARCH))?;
+    let entry = environment
+        .iter()
+        .copied()
+        .find(|&entry| starts_with(entry, SEARCH))?;
     let value = string_at(entry).get(SEARCH.len()..)?.to_vec();
     Some(value).filter(|value| !value.is_empty())
 }
@@ -229,7 +258,9 @@ fn search_path(environment: &[usize]) -> Option<Vec<u8>> {
 /// Whether the string at `address` starts with `prefix`.
 fn starts_with(address: usize, prefix: &[u8]) -> bool {
     let mut head = [0u8; 32];
-    let Some(head) = head.get_mut(..prefix.len()) else { return false };
+    let Some(head) = head.get_mut(..prefix.len()) else {
+        return false;
+    };
     user::get_bytes(address, head).is_ok() && head == prefix
 }
 
@@ -248,7 +279,10 @@ impl Launch {
     /// Fills `envp`: the program's own, and what it must not lose. Whoever keeps us in `LD_PRELOAD`
     /// but drops one of our variables means it.
     fn set_environment(&mut self, given: &[usize], exe: Option<&[u8]>) {
-        let preload = given.iter().copied().find(|&entry| starts_with(entry, PRELOAD));
+        let preload = given
+            .iter()
+            .copied()
+            .find(|&entry| starts_with(entry, PRELOAD));
         let value = preload.map(string_at).unwrap_or_default();
         let value = value.get(PRELOAD.len()..).unwrap_or(&[]).to_vec();
         self.envp = given
@@ -275,7 +309,11 @@ impl Launch {
     }
 
     fn add_libraries(&mut self, place: &[u8]) {
-        let before = self.envp.iter().copied().find(|&entry| starts_with(entry, SEARCH));
+        let before = self
+            .envp
+            .iter()
+            .copied()
+            .find(|&entry| starts_with(entry, SEARCH));
         let value = before.map(string_at).unwrap_or_default();
         let mut entry = SEARCH.to_vec();
         entry.extend_from_slice(place);
@@ -298,7 +336,9 @@ impl Launch {
         if arg.dirfd(c) != AT_FDCWD && path.first() != Some(&b'/') {
             return;
         }
-        let Ok(terminated) = CString::new(path.clone()) else { return };
+        let Ok(terminated) = CString::new(path.clone()) else {
+            return;
+        };
         if let Ok(fd) = kernel::open(&terminated, O_CLOEXEC) {
             self.libraries = libraries::prepare(&Source::Kernel(fd), &path, &search);
             if self.libraries.is_some() {
@@ -318,7 +358,10 @@ impl Launch {
         self.envp.retain(|&e| Some(e) != preload);
         self.envp.push(ours);
         for entry in &carried.entries {
-            let name = entry.split_inclusive(|&b| b == b'=').next().unwrap_or(entry);
+            let name = entry
+                .split_inclusive(|&b| b == b'=')
+                .next()
+                .unwrap_or(entry);
             if !self.envp.iter().any(|&e| starts_with(e, name)) {
                 let kept = self.keep_terminated(entry.clone());
                 self.envp.push(kept);
@@ -349,7 +392,10 @@ impl Launch {
             }
             let (interpreter, argument) = script(head).ok_or(Errno::ENOEXEC)?;
             let interpreter = self.through(interpreter, argument, &path);
-            let probe = Call { nr: nr::EXECVE, args: [interpreter, 0, 0, 0, 0, 0] };
+            let probe = Call {
+                nr: nr::EXECVE,
+                args: [interpreter, 0, 0, 0, 0, 0],
+            };
             match route::resolve(&probe, Arg::path(0), route::follow(true)) {
                 Ok(Resolved::Ours(spot)) => {
                     program = Program::at(&spot)?;
@@ -383,7 +429,14 @@ impl Launch {
     fn call_kernel(&mut self, c: &mut Call, path: usize) -> Result<()> {
         self.argv.push(0);
         c.nr = nr::EXECVE;
-        c.args = [path, addr(self.argv.as_slice()), addr(self.envp.as_slice()), 0, 0, 0];
+        c.args = [
+            path,
+            addr(self.argv.as_slice()),
+            addr(self.envp.as_slice()),
+            0,
+            0,
+            0,
+        ];
         Ok(())
     }
 
@@ -404,7 +457,14 @@ impl Launch {
         let (argv, envp) = (addr(self.argv.as_slice()), addr(self.envp.as_slice()));
         c.nr = nr::EXECVEAT;
         let empty = self.keep(b"");
-        c.args = [self.memfd as usize, empty, argv, envp, AT_EMPTY_PATH as usize, 0];
+        c.args = [
+            self.memfd as usize,
+            empty,
+            argv,
+            envp,
+            AT_EMPTY_PATH as usize,
+            0,
+        ];
         Ok(())
     }
 
@@ -445,7 +505,9 @@ pub(crate) fn failed(c: &Call, result: isize, launch: usize) -> isize {
         word.store(0, Ordering::Relaxed);
     }
     handover::exec_failed();
-    let Some(launch) = reclaim(launch) else { return result };
+    let Some(launch) = reclaim(launch) else {
+        return result;
+    };
     if launch.memfd >= 0 {
         kernel::close(launch.memfd);
     }
@@ -474,10 +536,18 @@ pub(crate) fn vfork_is_over() {
 fn second_look(c: &Call, result: isize) -> isize {
     let mut again = *c;
     again.nr = route::look(c);
-    let arg = if c.nr == nr::EXECVE { Arg::path(0) } else { Arg::at(0, 1) };
+    let arg = if c.nr == nr::EXECVE {
+        Arg::path(0)
+    } else {
+        Arg::at(0, 1)
+    };
     let served = match route::resolve(&again, arg, route::follow(true)) {
         Ok(Resolved::Ours(_)) => {
-            if c.nr == nr::EXECVE { execve(&mut again) } else { execveat(&mut again) }
+            if c.nr == nr::EXECVE {
+                execve(&mut again)
+            } else {
+                execveat(&mut again)
+            }
         }
         _ => return script_of_kernel(c, arg).unwrap_or(result),
     };
@@ -523,12 +593,20 @@ fn script_of_kernel(c: &Call, arg: Arg) -> Option<isize> {
     });
     launch.set_environment(&environment, None);
     let at = launch.through(interpreter, argument, &path);
-    let probe = Call { nr: nr::EXECVE, args: [at, 0, 0, 0, 0, 0] };
+    let probe = Call {
+        nr: nr::EXECVE,
+        args: [at, 0, 0, 0, 0, 0],
+    };
     let Ok(Resolved::Ours(spot)) = route::resolve(&probe, Arg::path(0), route::follow(true)) else {
         return None;
     };
     let mut made = *c;
-    let prepared = launch.run(Program::at(&spot).ok()?, string_at(at), &environment, &mut made);
+    let prepared = launch.run(
+        Program::at(&spot).ok()?,
+        string_at(at),
+        &environment,
+        &mut made,
+    );
     let served = match prepared {
         Ok(()) => launch.go(),
         Err(errno) => Err(errno.into()),
@@ -565,7 +643,10 @@ fn read_at(fs: &Dfs, ino: Ino, to: usize, len: usize) -> Result<usize> {
     let ofd = fs.open(&cred::unchecked(), ino, 0)?;
     let mut done = 0;
     let outcome = loop {
-        let piece = [IoVec { base: (to + done) as *mut u8, len: len - done }];
+        let piece = [IoVec {
+            base: (to + done) as *mut u8,
+            len: len - done,
+        }];
         // SAFETY: writes to `len` bytes at `to`, a buffer or mapping of ours.
         match unsafe { fs.pread(ofd, &piece, done as i64) } {
             Ok(0) => break Ok(done),

@@ -16,7 +16,7 @@ use dfs::{Dfs, Ino, Ofd, OfdInfo};
 use intercept::{fdtab, in_vfork_child};
 use std::vec::Vec;
 use sys::set_once::SetOnce;
-use sys::{Errno, Result};
+use sys::{Errno, Result, futex};
 
 const PUBLISHED: u32 = 1 << 31;
 /// Word of a descriptor of the library itself.
@@ -25,6 +25,60 @@ const OWN: u32 = u32::MAX;
 const COUNTS: usize = 1 << 22;
 
 static TABLE: SetOnce<&'static [AtomicU32]> = SetOnce::new();
+/// Held while a descriptor of ours is closed, replaced or published, so that publishing never
+/// replaces a number that has come to mean something else. A fork holds it, too.
+static CHANGING: AtomicU32 = AtomicU32::new(0);
+
+/// [`CHANGING`] while it lives; nothing in a vfork child, which has descriptors of its own.
+struct Changing(bool);
+
+impl Changing {
+    fn begin() -> Changing {
+        if in_vfork_child() {
+            return Changing(false);
+        }
+        acquire();
+        Changing(true)
+    }
+}
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        if self.0 {
+            release();
+        }
+    }
+}
+
+fn acquire() {
+    const WAIT_NS: u64 = 10_000_000;
+    while CHANGING
+        .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
+        .is_err()
+    {
+        CHANGING.store(2, Ordering::Relaxed);
+        if futex::wait(&CHANGING, 2, WAIT_NS).is_err() {
+            core::hint::spin_loop();
+        }
+    }
+}
+
+fn release() {
+    if CHANGING.swap(0, Ordering::Release) == 2 {
+        futex::wake(&CHANGING, 1);
+    }
+}
+
+/// Before fork, in the parent: the table stays as it is until [`after_fork`].
+pub(crate) fn before_fork() {
+    acquire();
+}
+
+/// After fork, on both sides.
+pub(crate) fn after_fork() {
+    release();
+}
+
 /// This process may hold POSIX locks, so closing a file must drop them.
 static LOCKS_USED: AtomicBool = AtomicBool::new(false);
 
@@ -96,8 +150,14 @@ impl Drop for Held {
 #[inline]
 pub(crate) fn get(fd: i32) -> core::result::Result<Option<Held>, Stop> {
     if in_vfork_child() {
-        let Some(ofd) = placeholder::identify(fd) else { return Ok(None) };
-        return Ok(Some(Held { fs: mounts::fs()?, ofd, counted: false }));
+        let Some(ofd) = placeholder::identify(fd) else {
+            return Ok(None);
+        };
+        return Ok(Some(Held {
+            fs: mounts::fs()?,
+            ofd,
+            counted: false,
+        }));
     }
     loop {
         let word = fdtab::get(fd as usize);
@@ -113,7 +173,11 @@ pub(crate) fn get(fd: i32) -> core::result::Result<Option<Held>, Stop> {
             core::hint::spin_loop();
             continue;
         }
-        let held = Held { fs, ofd, counted: true };
+        let held = Held {
+            fs,
+            ofd,
+            counted: true,
+        };
         // A close between the two looks may have released it, and its number may be in use again.
         if ofd_of(fdtab::get(fd as usize)) == ofd {
             return Ok(Some(held));
@@ -128,7 +192,9 @@ pub(crate) fn ours(fd: i32) -> core::result::Result<Held, Stop> {
 }
 
 fn take(ofd: Ofd) -> bool {
-    let Some(count) = count(ofd) else { return false };
+    let Some(count) = count(ofd) else {
+        return false;
+    };
     let mut now = count.load(Ordering::Relaxed);
     while now != 0 {
         match count.compare_exchange_weak(now, now + 1, Ordering::AcqRel, Ordering::Relaxed) {
@@ -164,7 +230,10 @@ pub(crate) fn install(fs: &'static Dfs, ofd: Ofd, cloexec: bool) -> Result<usize
         placeholder::publish(fd, ofd)?;
         return Ok(fd as usize);
     }
-    if count(ofd).map(|c| c.fetch_add(1, Ordering::AcqRel)).is_none() {
+    if count(ofd)
+        .map(|c| c.fetch_add(1, Ordering::AcqRel))
+        .is_none()
+    {
         kernel::close(fd);
         released(fs.ofd_release(ofd));
         return Err(Errno::ENFILE);
@@ -198,6 +267,12 @@ pub(crate) fn disown(fd: i32) {
     }
 }
 
+/// Runs a kernel call that gives a descriptor number another meaning, with publishing kept out.
+pub(crate) fn replacing<R>(work: impl FnOnce() -> R) -> R {
+    let _changing = Changing::begin();
+    work()
+}
+
 /// Descriptor `new` now is a duplicate of `old` in the kernel; or of a foreign file (`None`).
 /// What `new` was before is given up.
 pub(crate) fn duplicated(old: Option<(i32, &Held)>, new: i32) {
@@ -211,7 +286,11 @@ pub(crate) fn duplicated(old: Option<(i32, &Held)>, new: i32) {
         let published = fdtab::get(fd as usize) & PUBLISHED != 0;
         word(held.ofd, published)
     });
-    let before = if fresh == 0 { fdtab::clear(new as usize) } else { fdtab::set(new as usize, fresh) };
+    let before = if fresh == 0 {
+        fdtab::clear(new as usize)
+    } else {
+        fdtab::set(new as usize, fresh)
+    };
     gone(before);
 }
 
@@ -236,9 +315,11 @@ pub(crate) fn close(fd: i32) -> Result<usize> {
     if in_vfork_child() {
         return call!(nr::CLOSE, fd);
     }
+    let changing = Changing::begin();
     let word = fdtab::clear(fd as usize);
     // The entry goes first: once the kernel has closed it, another thread may get the number.
     let closed = call!(nr::CLOSE, fd);
+    drop(changing);
     gone(word);
     closed
 }
@@ -289,7 +370,9 @@ pub(crate) fn publish_all(kept_by_exec: bool) {
         }
     });
     for (fd, word) in todo {
-        if !kept_by_exec || survives_exec(fd) {
+        let _changing = Changing::begin();
+        let same = fdtab::get(fd as usize) == word;
+        if same && (!kept_by_exec || survives_exec(fd)) {
             publish(fd, word);
         }
     }
@@ -304,6 +387,7 @@ fn publish(fd: i32, before: u32) {
 
 /// Publishes one descriptor, for sending it to another process.
 pub(crate) fn publish_one(fd: i32) {
+    let _changing = Changing::begin();
     let word = fdtab::get(fd as usize);
     if word != 0 && word != OWN && word & PUBLISHED == 0 {
         publish(fd, word);
@@ -363,7 +447,10 @@ const NAME_WORDS: usize = 3 + 32;
 const NAME_SLOTS: usize = 1024;
 
 static NAMES: [NameSlot; NAME_SLOTS] = [const {
-    NameSlot { version: AtomicU32::new(0), words: [const { AtomicU64::new(0) }; NAME_WORDS] }
+    NameSlot {
+        version: AtomicU32::new(0),
+        words: [const { AtomicU64::new(0) }; NAME_WORDS],
+    }
 }; NAME_SLOTS];
 
 fn name_slot(ofd: Ofd) -> &'static NameSlot {
@@ -383,23 +470,35 @@ pub(crate) fn remember_name(ofd: Ofd, parent: Ino, name: &[u8]) {
     if mine.is_err() || intercept::in_vfork_child() {
         return;
     }
-    let head = [u64::from(ofd.0) + 1 | (name.len() as u64) << 32, parent.number, u64::from(parent.generation)];
+    let head = [
+        (u64::from(ofd.0) + 1) | ((name.len() as u64) << 32),
+        parent.number,
+        u64::from(parent.generation),
+    ];
     let tail = name.chunks(8).map(|part| {
         let mut bytes = [0u8; 8];
-        bytes.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
+        bytes
+            .iter_mut()
+            .zip(part)
+            .for_each(|(to, from)| *to = *from);
         u64::from_le_bytes(bytes)
     });
     for (word, value) in slot.words.iter().zip(head.into_iter().chain(tail)) {
         word.store(value, Ordering::Release);
     }
-    slot.version.store((version | 1).wrapping_add(1), Ordering::Release);
+    slot.version
+        .store((version | 1).wrapping_add(1), Ordering::Release);
 }
 
 /// Parent and name by which a description was opened, if that is still known.
 pub(crate) fn name_of(ofd: Ofd) -> Option<(Ino, Vec<u8>)> {
     let slot = name_slot(ofd);
     let version = slot.version.load(Ordering::Acquire);
-    let words: Vec<u64> = slot.words.iter().map(|w| w.load(Ordering::Acquire)).collect();
+    let words: Vec<u64> = slot
+        .words
+        .iter()
+        .map(|w| w.load(Ordering::Acquire))
+        .collect();
     let torn = version & 1 != 0 || slot.version.load(Ordering::Acquire) != version;
     let (&head, rest) = words.split_first()?;
     if torn || head as u32 != ofd.0 + 1 {
@@ -409,5 +508,11 @@ pub(crate) fn name_of(ofd: Ofd) -> Option<(Ino, Vec<u8>)> {
     let (&generation, rest) = rest.split_first()?;
     let mut name: Vec<u8> = rest.iter().flat_map(|word| word.to_le_bytes()).collect();
     name.truncate((head >> 32) as usize);
-    Some((Ino { number, generation: generation as u32 }, name))
+    Some((
+        Ino {
+            number,
+            generation: generation as u32,
+        },
+        name,
+    ))
 }

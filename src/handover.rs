@@ -27,15 +27,20 @@ pub(crate) fn open_descriptors() -> Vec<i32> {
         return open;
     };
     let mut buffer = [0u8; 2048];
-    while let Ok(len @ 1..) =
-        call!(nr::GETDENTS64, dir, addr_mut(&mut buffer), size_of_val(&buffer))
-    {
+    while let Ok(len @ 1..) = call!(
+        nr::GETDENTS64,
+        dir,
+        addr_mut(&mut buffer),
+        size_of_val(&buffer)
+    ) {
         let mut rest = buffer.get(..len).unwrap_or(&[]);
         while let Some(record) = rest.get(16..18) {
             let record_len = usize::from(u16::from_le_bytes([record[0], record[1]]));
             let name = rest.get(19..record_len).unwrap_or(&[]);
             let name = name.split(|&b| b == 0).next().unwrap_or(&[]);
-            let number = core::str::from_utf8(name).ok().and_then(|n| n.parse::<i32>().ok());
+            let number = core::str::from_utf8(name)
+                .ok()
+                .and_then(|n| n.parse::<i32>().ok());
             open.extend(number.filter(|&fd| fd != dir));
             rest = rest.get(record_len.max(19)..).unwrap_or(&[]);
         }
@@ -108,9 +113,11 @@ impl ForkCell {
 
 /// Before fork, vfork and clone, in the parent.
 pub(crate) fn before_clone(kind: CloneKind) {
+    settle_in();
     match kind {
         CloneKind::Thread => {}
         CloneKind::Fork => {
+            files::before_fork();
             crate::calls::map::before_fork();
             if let Some(fs) = mounts::attached() {
                 FORK.put(fs.fork_prepare().ok());
@@ -136,6 +143,7 @@ pub(crate) fn after_clone(kind: CloneKind, result: isize) {
         }
         CloneKind::Fork => {
             crate::calls::map::after_fork();
+            files::after_fork();
             if let Some(fs) = mounts::attached()
                 && let Some(token) = FORK.get().filter(|_| result < 0)
             {
@@ -148,7 +156,26 @@ pub(crate) fn after_clone(kind: CloneKind, result: isize) {
 /// In the child of a fork, before it runs on.
 pub(crate) fn child_after_fork() {
     crate::calls::map::after_fork();
-    if let Some(fs) = mounts::attached()
+    files::after_fork();
+    ADOPT.store(mounts::attached().is_some(), Ordering::Relaxed);
+}
+
+/// A forked child still has to take over what it inherited. Not at once: libc sets up the child's
+/// robust-futex list only after the fork returns, and the engine's owner slot goes into that list.
+static ADOPT: AtomicBool = AtomicBool::new(false);
+
+/// Before any call is served: a forked child takes over what it inherited.
+#[inline]
+pub(crate) fn settle_in() {
+    if ADOPT.load(Ordering::Relaxed) {
+        take_over();
+    }
+}
+
+#[cold]
+fn take_over() {
+    if ADOPT.swap(false, Ordering::Relaxed)
+        && let Some(fs) = mounts::attached()
         && let Some(token) = FORK.get()
     {
         told(fs.ofd_adopt_after_fork(token, &descriptions()));
@@ -168,7 +195,13 @@ pub(crate) fn at_exit() {
 fn is_alone() -> bool {
     let mut stat = abi::Stat::default();
     let path = kernel::addr(c"/proc/self/task".to_bytes_with_nul());
-    let asked = call!(nr::NEWFSTATAT, kernel::abi_cwd(), path, addr_mut(&mut stat), 0);
+    let asked = call!(
+        nr::NEWFSTATAT,
+        kernel::abi_cwd(),
+        path,
+        addr_mut(&mut stat),
+        0
+    );
     // A directory's links: itself, its name, and one for each thread.
     asked.is_ok() && stat.nlink == 3
 }
@@ -213,7 +246,9 @@ fn rights(header: &MsgHdr) -> Vec<i32> {
     let len = header.controllen.min(CONTROL_MAX);
     let mut at = 0;
     while header.control != 0 && at + size_of::<CmsgHdr>() <= len {
-        let Ok(cmsg) = user::get::<CmsgHdr>(header.control + at) else { break };
+        let Ok(cmsg) = user::get::<CmsgHdr>(header.control + at) else {
+            break;
+        };
         if cmsg.len < size_of::<CmsgHdr>() || cmsg.len > len - at {
             break;
         }
@@ -229,7 +264,9 @@ fn rights(header: &MsgHdr) -> Vec<i32> {
 
 /// Before a message is sent: descriptors of ours in it get their identity.
 pub(crate) fn sending(message: usize) {
-    let Ok(header) = user::get::<MsgHdr>(message) else { return };
+    let Ok(header) = user::get::<MsgHdr>(message) else {
+        return;
+    };
     if header.control == 0 || header.controllen < size_of::<CmsgHdr>() {
         return;
     }

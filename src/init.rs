@@ -32,7 +32,10 @@ fn child_of_vfork() {}
 fn after_panic(call: &Call) {
     say::once(
         Once::Internal,
-        format_args!("internal error in system call {}; it returned EIO (please report)", call.nr),
+        format_args!(
+            "internal error in system call {}; it returned EIO (please report)",
+            call.nr
+        ),
     );
 }
 
@@ -46,7 +49,10 @@ extern "C" fn init(argc: c_int, argv: *const *const c_char, envp: *const *const 
     if let Some(place) = environment.libraries {
         libraries::arrive(place, envp);
     }
-    let name = startup.arguments().next().map_or(b"".as_slice(), |arg| arg.to_bytes());
+    let name = startup
+        .arguments()
+        .next()
+        .map_or(b"".as_slice(), |arg| arg.to_bytes());
     if config::bypassed(&environment, name) {
         return;
     }
@@ -63,7 +69,10 @@ extern "C" fn init(argc: c_int, argv: *const *const c_char, envp: *const *const 
 }
 
 fn complain(text: &'static str) {
-    say::once(Once::Config, format_args!("{text}; running without the mount"));
+    say::once(
+        Once::Config,
+        format_args!("{text}; running without the mount"),
+    );
 }
 
 static FILTER: Filter = Filter::new();
@@ -72,8 +81,13 @@ static FILTER: Filter = Filter::new();
 /// could be reached by paths that only the dispatcher understands, so then all paths come here.
 fn filter_paths() {
     let Some(mount) = mounts::path() else { return };
-    let special =
-        [b"/proc".as_slice(), b"/dev/fd", b"/dev/stdin", b"/dev/stdout", b"/dev/stderr"];
+    let special = [
+        b"/proc".as_slice(),
+        b"/dev/fd",
+        b"/dev/stdin",
+        b"/dev/stdout",
+        b"/dev/stderr",
+    ];
     if !mounts::shadows() && FILTER.add(mount) && special.iter().all(|path| FILTER.add(path)) {
         paths::install(&FILTER, true);
         cwd::filter();
@@ -84,7 +98,10 @@ fn begin(startup: &Startup, environment: &Environment, wanted: Wanted, mode: Mod
     if !mounts::configure(wanted, environment.root) {
         return;
     }
-    if environment.io_uring.is_some_and(|v| v != b"0" && !v.is_empty()) {
+    if environment
+        .io_uring
+        .is_some_and(|v| v != b"0" && !v.is_empty())
+    {
         calls::misc::allow_rings();
     }
     cred::learn_umask();
@@ -94,7 +111,10 @@ fn begin(startup: &Startup, environment: &Environment, wanted: Wanted, mode: Mod
         report::enable();
         say::keep_stderr();
     }
-    exec::remember(startup.variables().map(|line| line.to_bytes()), environment.exe);
+    exec::remember(
+        startup.variables().map(|line| line.to_bytes()),
+        environment.exe,
+    );
     handover::find_inherited();
     filter_paths();
     // SAFETY: a constructor of a preloaded library runs before other threads exist and under the

@@ -51,7 +51,14 @@ pub(crate) fn getpid() -> i32 {
 
 /// `openat(2)` relative to the kernel's working directory.
 pub(crate) fn open(path: &CStr, flags: u32) -> Result<i32> {
-    call!(nr::OPENAT, abi_cwd(), addr(path.to_bytes_with_nul()), flags, 0).map(|fd| fd as i32)
+    call!(
+        nr::OPENAT,
+        abi_cwd(),
+        addr(path.to_bytes_with_nul()),
+        flags,
+        0
+    )
+    .map(|fd| fd as i32)
 }
 
 /// `AT_FDCWD` as a register value.
@@ -80,7 +87,16 @@ pub(crate) fn readlink<'a>(path: &CStr, buf: &'a mut [u8]) -> Result<&'a [u8]> {
 pub(crate) fn map_anonymous(len: usize) -> Option<usize> {
     const PROT_READ_WRITE: usize = 3;
     const MAP_PRIVATE_ANONYMOUS_NORESERVE: usize = 0x2 | 0x20 | 0x4000;
-    call!(nr::MMAP, 0, len, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS_NORESERVE, usize::MAX, 0).ok()
+    call!(
+        nr::MMAP,
+        0,
+        len,
+        PROT_READ_WRITE,
+        MAP_PRIVATE_ANONYMOUS_NORESERVE,
+        usize::MAX,
+        0
+    )
+    .ok()
 }
 
 /// Gives back memory from [`map_anonymous`].
@@ -97,7 +113,10 @@ pub(crate) struct Text<const N: usize> {
 impl<const N: usize> Text<N> {
     /// Formats into the buffer; what does not fit is cut off.
     pub(crate) fn new(args: core::fmt::Arguments<'_>) -> Self {
-        let mut text = Text { bytes: [0; N], len: 0 };
+        let mut text = Text {
+            bytes: [0; N],
+            len: 0,
+        };
         let _cut = core::fmt::Write::write_fmt(&mut text, args);
         text
     }

@@ -42,12 +42,16 @@ pub(crate) enum Source {
 impl Source {
     /// Opens a file of the mount for reading, whatever its mode.
     pub(crate) fn of(fs: &'static Dfs, ino: Ino) -> Result<Source> {
-        fs.open(&cred::unchecked(), ino, 0).map(|ofd| Source::Mount(fs, ofd))
+        fs.open(&cred::unchecked(), ino, 0)
+            .map(|ofd| Source::Mount(fs, ofd))
     }
 
     /// Opens whatever the program would open under this NUL-terminated path.
     fn open(path: &[u8]) -> Option<Source> {
-        let probe = Call { nr: nr::STAT, args: [addr(path), 0, 0, 0, 0, 0] };
+        let probe = Call {
+            nr: nr::STAT,
+            args: [addr(path), 0, 0, 0, 0, 0],
+        };
         match route::resolve(&probe, Arg::path(0), route::follow(true)).ok()? {
             Resolved::Ours(spot) => Source::of(spot.fs, spot.target?).ok(),
             Resolved::Kernel => {
@@ -65,7 +69,10 @@ impl Source {
     fn read(&self, at: u64, buffer: &mut [u8]) -> Result<usize> {
         match self {
             Source::Mount(fs, ofd) => {
-                let piece = [IoVec { base: buffer.as_mut_ptr(), len: buffer.len() }];
+                let piece = [IoVec {
+                    base: buffer.as_mut_ptr(),
+                    len: buffer.len(),
+                }];
                 // SAFETY: the buffer is ours and valid for its length.
                 unsafe { fs.pread(*ofd, &piece, at as i64) }
             }
@@ -122,7 +129,9 @@ fn word(bytes: &[u8], at: usize) -> Option<u64> {
 }
 
 fn half(bytes: &[u8], at: usize) -> Option<usize> {
-    Some(usize::from(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?)))
+    Some(usize::from(u16::from_le_bytes(
+        bytes.get(at..at + 2)?.try_into().ok()?,
+    )))
 }
 
 /// Reads the needs of a 64-bit little-endian ELF file; `None` for anything else.
@@ -139,9 +148,14 @@ fn needs(source: &Source) -> Option<Needs> {
     }
     let table = source.bytes(table, count * PROGRAM_HEADER)?;
     let rows: Vec<&[u8]> = table.chunks_exact(PROGRAM_HEADER).collect();
-    let kind = |row: &[u8]| row.get(..4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    let kind = |row: &[u8]| {
+        row.get(..4)
+            .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+    };
     let dynamic = rows.iter().find(|row| kind(row) == Some(PT_DYNAMIC))?;
-    let len = usize::try_from(word(dynamic, 32)?).ok()?.min(TABLE_MAX * 16);
+    let len = usize::try_from(word(dynamic, 32)?)
+        .ok()?
+        .min(TABLE_MAX * 16);
     let entries = source.bytes(word(dynamic, 8)?, len)?;
     let entries: Vec<(u64, u64)> = entries
         .chunks_exact(16)
@@ -150,11 +164,14 @@ fn needs(source: &Source) -> Option<Needs> {
         .collect();
     let strings = entries.iter().find(|(tag, _)| *tag == DT_STRTAB)?.1;
     // The table is named by its address in memory.
-    let strings = rows.iter().filter(|row| kind(row) == Some(PT_LOAD)).find_map(|row| {
-        let (offset, address, size) = (word(row, 8)?, word(row, 16)?, word(row, 32)?);
-        let inside = strings.checked_sub(address).filter(|delta| *delta < size)?;
-        Some(offset + inside)
-    })?;
+    let strings = rows
+        .iter()
+        .filter(|row| kind(row) == Some(PT_LOAD))
+        .find_map(|row| {
+            let (offset, address, size) = (word(row, 8)?, word(row, 16)?, word(row, 32)?);
+            let inside = strings.checked_sub(address).filter(|delta| *delta < size)?;
+            Some(offset + inside)
+        })?;
     let mut found = Needs::default();
     let mut rpath = Vec::new();
     for (tag, value) in entries {
@@ -183,16 +200,26 @@ fn directories(path: &[u8], origin: &[u8]) -> Vec<Vec<u8>> {
                     return [origin, rest].concat();
                 }
             }
-            if dir.is_empty() { b".".to_vec() } else { dir.to_vec() }
+            if dir.is_empty() {
+                b".".to_vec()
+            } else {
+                dir.to_vec()
+            }
         })
         .collect()
 }
 
 /// Whether a search path leads into the mount; nearly none does.
 pub(crate) fn concerns(search_path: &[u8]) -> bool {
-    let Some(mount) = mounts::path() else { return false };
+    let Some(mount) = mounts::path() else {
+        return false;
+    };
     directories(search_path, b"").iter().any(|dir| {
-        if dir.first() == Some(&b'/') { dir.starts_with(mount) } else { cwd::base().is_some() }
+        if dir.first() == Some(&b'/') {
+            dir.starts_with(mount)
+        } else {
+            cwd::base().is_some()
+        }
     })
 }
 
@@ -227,7 +254,9 @@ pub(crate) fn prepare(program: &Source, whole: &[u8], search_path: &[u8]) -> Opt
                 continue;
             }
             seen.push(name.clone());
-            let Some((source, found)) = search(&name, &dirs) else { continue };
+            let Some((source, found)) = search(&name, &dirs) else {
+                continue;
+            };
             if matches!(source, Source::Mount(..)) {
                 if place.is_none() {
                     place = make_place();
@@ -255,7 +284,13 @@ fn copy(source: &Source, place: &[u8], name: &[u8]) -> Result<()> {
     const MODE: u32 = 0o500;
     let path = [place, b"/", name, b"\0"].concat();
     let flags = O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC;
-    let fd = call!(nr::OPENAT, kernel::abi_cwd(), addr(path.as_slice()), flags, MODE)? as i32;
+    let fd = call!(
+        nr::OPENAT,
+        kernel::abi_cwd(),
+        addr(path.as_slice()),
+        flags,
+        MODE
+    )? as i32;
     let copied = copy_all(source, fd);
     kernel::close(fd);
     copied
@@ -284,8 +319,12 @@ pub(crate) fn remove(place: &[u8]) {
         return;
     }
     let path = [place, b"\0"].concat();
-    let Ok(path) = CStr::from_bytes_with_nul(&path) else { return };
-    let Ok(dir) = kernel::open(path, O_DIRECTORY | O_CLOEXEC) else { return };
+    let Ok(path) = CStr::from_bytes_with_nul(&path) else {
+        return;
+    };
+    let Ok(dir) = kernel::open(path, O_DIRECTORY | O_CLOEXEC) else {
+        return;
+    };
     let mut buffer = [0u8; 4096];
     while let Ok(len @ 1..) = call!(nr::GETDENTS64, dir, addr_mut(&mut buffer), buffer.len()) {
         let mut rest = buffer.get(..len).unwrap_or(&[]);

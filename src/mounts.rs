@@ -7,8 +7,8 @@ use crate::config::{Origin, Wanted};
 use crate::dispatch::Stop;
 use crate::kernel::{self, call};
 use crate::say::{self, Once};
-use core::sync::atomic::{AtomicBool, Ordering};
 use client::Backend;
+use core::sync::atomic::{AtomicBool, Ordering};
 use dfs::Dfs;
 use std::boxed::Box;
 use sys::set_once::SetOnce;
@@ -34,7 +34,10 @@ struct Attached {
 /// Installs the mount; false when it gives way to a non-empty kernel directory.
 pub(crate) fn configure(wanted: Wanted, root: Option<&'static [u8]>) -> bool {
     let mut path = [0u8; crate::config::MOUNT_PATH_MAX + 1];
-    for (to, from) in path.iter_mut().zip(wanted.path.iter().take(wanted.path_len)) {
+    for (to, from) in path
+        .iter_mut()
+        .zip(wanted.path.iter().take(wanted.path_len))
+    {
         *to = *from;
     }
     let shown = core::ffi::CStr::from_bytes_until_nul(&path).unwrap_or(c"/");
@@ -42,17 +45,33 @@ pub(crate) fn configure(wanted: Wanted, root: Option<&'static [u8]>) -> bool {
     if shadows && wanted.origin == Origin::Implied && !empty_directory(shown) {
         return false;
     }
-    MOUNT.init(|| Some(Mount { wanted, root, shadows })).is_some()
+    MOUNT
+        .init(|| {
+            Some(Mount {
+                wanted,
+                root,
+                shadows,
+            })
+        })
+        .is_some()
 }
 
 fn kernel_has(path: &core::ffi::CStr) -> bool {
     let bytes = path.to_bytes_with_nul();
-    call!(crate::abi::nr::FACCESSAT, kernel::abi_cwd(), kernel::addr(bytes), 0).is_ok()
+    call!(
+        crate::abi::nr::FACCESSAT,
+        kernel::abi_cwd(),
+        kernel::addr(bytes),
+        0
+    )
+    .is_ok()
 }
 
 fn empty_directory(path: &core::ffi::CStr) -> bool {
     use crate::abi::{O_CLOEXEC, O_DIRECTORY, nr};
-    let Ok(fd) = kernel::open(path, O_DIRECTORY | O_CLOEXEC) else { return false };
+    let Ok(fd) = kernel::open(path, O_DIRECTORY | O_CLOEXEC) else {
+        return false;
+    };
     let mut entries = [0u64; 64];
     let mut bytes = 0;
     let len = size_of_val(&entries);
@@ -132,7 +151,10 @@ fn attach() -> Result<&'static Dfs, Stop> {
             }
             Err(error) => {
                 OFF.store(true, Ordering::Relaxed);
-                say::once(Once::Attach, format_args!("{error}; calls on the mount are passed through"));
+                say::once(
+                    Once::Attach,
+                    format_args!("{error}; calls on the mount are passed through"),
+                );
                 None
             }
         }

@@ -42,7 +42,10 @@ fn make_base() -> Result<i32> {
 }
 
 fn reopen(fd: i32) -> Result<i32> {
-    kernel::open(text!(40, "/proc/self/fd/{fd}").c_str(), abi::O_WRONLY | abi::O_CLOEXEC)
+    kernel::open(
+        text!(40, "/proc/self/fd/{fd}").c_str(),
+        abi::O_WRONLY | abi::O_CLOEXEC,
+    )
 }
 
 fn base() -> Result<i32> {
@@ -110,7 +113,10 @@ pub(crate) fn identify(fd: i32) -> Option<Ofd> {
 
 fn remember(ino: u64) {
     for slot in &KNOWN {
-        if slot.compare_exchange(0, ino, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        if slot
+            .compare_exchange(0, ino, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+        {
             return;
         }
     }

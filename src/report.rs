@@ -54,12 +54,18 @@ pub(crate) fn print() {
         return;
     }
     let counts: [u64; COUNT] = core::array::from_fn(|i| {
-        COUNTS.get(i).map_or(0, |count| count.load(Ordering::Relaxed))
+        COUNTS
+            .get(i)
+            .map_or(0, |count| count.load(Ordering::Relaxed))
     });
     let sum: u64 = counts.iter().sum();
     let mut out = text!(1024, "libpil4dfs intercepting summary for ops on DFS:\n");
     for (index, (name, count)) in NAMES.iter().zip(counts).enumerate() {
-        let gap = if index == Op::Write as usize || index == Op::Mmap as usize { "\n" } else { "" };
+        let gap = if index == Op::Write as usize || index == Op::Mmap as usize {
+            "\n"
+        } else {
+            ""
+        };
         let _cut = core::fmt::Write::write_fmt(&mut out, format_args!("[{name}]  {count}\n{gap}"));
     }
     let _cut = core::fmt::Write::write_fmt(&mut out, format_args!("[op_sum ]  {sum}\n"));

@@ -46,6 +46,10 @@ impl Spot {
 }
 
 /// Outcome of a resolution.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "kept on the hook stack; no allocation in hooks"
+)]
 pub(crate) enum Resolved {
     /// Inside the mount.
     Ours(Spot),
@@ -76,7 +80,10 @@ impl Arg {
 
     /// A path relative to a directory descriptor.
     pub(crate) const fn at(dir: usize, path: usize) -> Arg {
-        Arg { dir: Some(dir), path }
+        Arg {
+            dir: Some(dir),
+            path,
+        }
     }
 
     /// The directory descriptor given, `AT_FDCWD` if the call has none.
@@ -92,7 +99,12 @@ impl Arg {
 
 /// [`How`] of a call that follows a final symbolic link or not.
 pub(crate) const fn follow(yes: bool) -> How {
-    How { follow: yes, no_symlinks: false, beneath: false, in_root: false }
+    How {
+        follow: yes,
+        no_symlinks: false,
+        beneath: false,
+        in_root: false,
+    }
 }
 
 /// Resolves one path of a call and serves it if it is ours; else the kernel gets the call.
@@ -104,7 +116,9 @@ pub(crate) fn at(c: &Call, arg: Arg, how: How, serve: &mut dyn FnMut(&Spot) -> S
                 if !overtaken(&spot, served) {
                     break;
                 }
-                let Resolved::Ours(again) = resolve(c, arg, how)? else { break };
+                let Resolved::Ours(again) = resolve(c, arg, how)? else {
+                    break;
+                };
                 spot = again;
                 served = serve(&spot);
             }
@@ -142,7 +156,11 @@ pub(crate) fn lookup(
         _ => serve(spot),
     };
     let served = at(c, arg, follow(follows), &mut serve);
-    if link.get() { at(c, arg, follow(true), &mut serve) } else { served }
+    if link.get() {
+        at(c, arg, follow(true), &mut serve)
+    } else {
+        served
+    }
 }
 
 /// The file vanished between the walk and the operation: another process replaced or removed the
@@ -243,9 +261,15 @@ pub(crate) fn look_again(c: &Call, result: isize) -> isize {
 /// What is known of a path before the container is asked.
 enum Where<'a> {
     /// Starts at `base` inside the mount; `None` is the mount's root.
-    Inside { base: Option<Ino>, rest: &'a [u8] },
+    Inside {
+        base: Option<Ino>,
+        rest: &'a [u8],
+    },
     /// `/proc/self/fd/N` and the like, naming this inode, and what follows.
-    Magic { base: Ino, rest: &'a [u8] },
+    Magic {
+        base: Ino,
+        rest: &'a [u8],
+    },
     Kernel,
     Ancestor,
 }
@@ -276,7 +300,9 @@ pub(crate) fn resolve(c: &Call, arg: Arg, how: How) -> Result<Resolved, Stop> {
     };
     let fs = mounts::fs()?;
     if magic && rest.iter().all(|&b| b == b'/') {
-        let Some(ino) = base else { return Ok(Resolved::Kernel) };
+        let Some(ino) = base else {
+            return Ok(Resolved::Kernel);
+        };
         if !how.follow && rest.is_empty() {
             return Ok(Resolved::Kernel);
         }
@@ -315,12 +341,10 @@ fn re_enter(fs: &'static Dfs, mount: &[u8], mut path: Vec<u8>, how: How) -> Resu
     for _ in 0..LINKS_MAX {
         let mut joined = Vec::new();
         let left = match locate_absolute(mount, &path, false, how.follow, &mut joined)? {
-            Where::Inside { base, rest } => {
-                match walk(fs, base.unwrap_or(fs.root()), rest, how)? {
-                    Step::Here(spot) => return Ok(Resolved::Ours(spot)),
-                    Step::Left(left) => left,
-                }
-            }
+            Where::Inside { base, rest } => match walk(fs, base.unwrap_or(fs.root()), rest, how)? {
+                Step::Here(spot) => return Ok(Resolved::Ours(spot)),
+                Step::Left(left) => left,
+            },
             Where::Magic { .. } | Where::Kernel | Where::Ancestor => {
                 path.push(0);
                 return Ok(Resolved::KernelPath(path));
@@ -331,6 +355,10 @@ fn re_enter(fs: &'static Dfs, mount: &[u8], mut path: Vec<u8>, how: How) -> Resu
     Err(Errno::ELOOP.into())
 }
 
+#[allow(
+    clippy::large_enum_variant,
+    reason = "kept on the hook stack; no allocation in hooks"
+)]
 enum Step {
     Here(Spot),
     Left(Vec<u8>),
@@ -373,7 +401,11 @@ fn walk(fs: &'static Dfs, from: Ino, path: &[u8], how: How) -> Result<Step, Stop
 }
 
 fn is_ours_dir(dirfd: i32) -> bool {
-    if dirfd == abi::AT_FDCWD { cwd::base().is_some() } else { files::is_ours(dirfd) }
+    if dirfd == abi::AT_FDCWD {
+        cwd::base().is_some()
+    } else {
+        files::is_ours(dirfd)
+    }
 }
 
 /// Compares a path with the mount path.
@@ -395,7 +427,9 @@ fn locate<'a>(
     } else if let Some(held) = files::get(dirfd)? {
         return relative(held.info()?.ino, path);
     }
-    let first = path.split(|&b| b == b'/').find(|part| !part.is_empty() && *part != b".");
+    let first = path
+        .split(|&b| b == b'/')
+        .find(|part| !part.is_empty() && *part != b".");
     let first = first.unwrap_or(b".");
     let concerns = first == b".." || mount.split(|&b| b == b'/').any(|part| part == first);
     if !concerns && !look {
@@ -407,7 +441,9 @@ fn locate<'a>(
     } else {
         kernel::readlink(kernel::text!(40, "/proc/self/fd/{dirfd}").c_str(), &mut dir)
     };
-    let Ok(dir) = link else { return Ok(Where::Kernel) };
+    let Ok(dir) = link else {
+        return Ok(Where::Kernel);
+    };
     if dir.first() != Some(&b'/') {
         return Ok(Where::Kernel);
     }
@@ -429,7 +465,10 @@ fn relative(base: Ino, path: &[u8]) -> Result<Where<'_>, Stop> {
     if path.is_empty() {
         return Err(Errno::ENOENT.into());
     }
-    Ok(Where::Inside { base: Some(base), rest: path })
+    Ok(Where::Inside {
+        base: Some(base),
+        rest: path,
+    })
 }
 
 fn locate_absolute<'a>(
@@ -445,7 +484,10 @@ fn locate_absolute<'a>(
     let hit = compare(mount, path);
     match hit {
         Hit::Inside(at) => {
-            return Ok(Where::Inside { base: None, rest: path.get(at..).unwrap_or(&[]) });
+            return Ok(Where::Inside {
+                base: None,
+                rest: path.get(at..).unwrap_or(&[]),
+            });
         }
         Hit::Through => {}
         Hit::No | Hit::Ancestor if look => {}
@@ -459,7 +501,10 @@ fn locate_absolute<'a>(
     match found {
         Some(rest) => {
             *joined = rest;
-            Ok(Where::Inside { base: None, rest: joined })
+            Ok(Where::Inside {
+                base: None,
+                rest: joined,
+            })
         }
         None if look && hit == Hit::Ancestor => Ok(Where::Ancestor),
         None => Ok(Where::Kernel),
@@ -509,14 +554,22 @@ fn compare(mount: &[u8], path: &[u8]) -> Hit {
             matched += 1;
             wanted = left.get(1..).unwrap_or(&[]);
             if left.is_empty() {
-                return if dotdot { Hit::Through } else { Hit::Inside(at) };
+                return if dotdot {
+                    Hit::Through
+                } else {
+                    Hit::Inside(at)
+                };
             }
         } else if depth == 0 && !dotdot && !has_dotdot(rest) {
             return Hit::No;
         }
         depth += 1;
     }
-    if depth == matched { Hit::Ancestor } else { Hit::No }
+    if depth == matched {
+        Hit::Ancestor
+    } else {
+        Hit::No
+    }
 }
 
 fn has_dotdot(path: &[u8]) -> bool {
@@ -527,7 +580,10 @@ fn has_dotdot(path: &[u8]) -> bool {
 fn after_components(mount: &[u8], n: usize) -> &[u8] {
     let mut rest = mount.get(1..).unwrap_or(&[]);
     for _ in 0..n {
-        let at = rest.iter().position(|&b| b == b'/').map_or(rest.len(), |i| i + 1);
+        let at = rest
+            .iter()
+            .position(|&b| b == b'/')
+            .map_or(rest.len(), |i| i + 1);
         rest = rest.get(at..).unwrap_or(&[]);
     }
     rest
@@ -539,7 +595,11 @@ fn has_link(path: &[u8]) -> bool {
     const RESOLVE_NO_SYMLINKS: u64 = 4;
     let mut terminated = path.to_vec();
     terminated.push(0);
-    let how = [u64::from(abi::O_PATH | abi::O_NOFOLLOW | abi::O_CLOEXEC), 0, RESOLVE_NO_SYMLINKS];
+    let how = [
+        u64::from(abi::O_PATH | abi::O_NOFOLLOW | abi::O_CLOEXEC),
+        0,
+        RESOLVE_NO_SYMLINKS,
+    ];
     let (path, how) = (addr(terminated.as_slice()), addr(&how));
     match kernel::call!(nr::OPENAT2, kernel::abi_cwd(), path, how, 24) {
         Ok(fd) => {
@@ -559,7 +619,11 @@ fn follow_kernel_links(mount: &[u8], path: &[u8], follow: bool) -> Option<Vec<u8
     let mut target = [0u8; PATH_MAX];
     loop {
         let start = todo.iter().position(|&b| b != b'/')?;
-        let end = todo.iter().skip(start).position(|&b| b == b'/').map_or(todo.len(), |i| start + i);
+        let end = todo
+            .iter()
+            .skip(start)
+            .position(|&b| b == b'/')
+            .map_or(todo.len(), |i| start + i);
         let part = todo.get(start..end)?.to_vec();
         let rest = todo.get(end..)?.to_vec();
         let last = rest.is_empty();
@@ -576,7 +640,7 @@ fn follow_kernel_links(mount: &[u8], path: &[u8], follow: bool) -> Option<Vec<u8
                 if here == mount {
                     return Some(rest);
                 }
-                if !(last && !follow) {
+                if !last || follow {
                     here.push(0);
                     let found = core::ffi::CStr::from_bytes_with_nul(&here)
                         .ok()
@@ -588,7 +652,11 @@ fn follow_kernel_links(mount: &[u8], path: &[u8], follow: bool) -> Option<Vec<u8
                             if links > LINKS_MAX {
                                 return None;
                             }
-                            here.truncate(if link.first() == Some(&b'/') { 0 } else { parent });
+                            here.truncate(if link.first() == Some(&b'/') {
+                                0
+                            } else {
+                                parent
+                            });
                             let mut next = link.to_vec();
                             next.extend_from_slice(&rest);
                             todo = next;
@@ -607,11 +675,18 @@ fn follow_kernel_links(mount: &[u8], path: &[u8], follow: bool) -> Option<Vec<u8
 
 /// Paths in `/proc/self` and `/dev` that name a descriptor or the working directory.
 fn magic(path: &[u8]) -> Result<Option<Where<'_>>, Stop> {
-    let Some((what, rest)) = magic_name(path) else { return Ok(None) };
+    let Some((what, rest)) = magic_name(path) else {
+        return Ok(None);
+    };
     match what {
         Magic::Fd(fd) => {
-            let Some(held) = files::get(fd)? else { return Ok(None) };
-            Ok(Some(Where::Magic { base: held.info()?.ino, rest }))
+            let Some(held) = files::get(fd)? else {
+                return Ok(None);
+            };
+            Ok(Some(Where::Magic {
+                base: held.info()?.ino,
+                rest,
+            }))
         }
         Magic::Cwd => Ok(cwd::base().map(|base| Where::Magic { base, rest })),
         Magic::Exe => Ok(None),
@@ -668,7 +743,9 @@ pub(crate) fn magic_name(path: &[u8]) -> Option<(Magic, &[u8])> {
 
 fn fd_number(path: &[u8]) -> Option<(Magic, &[u8])> {
     let (fd, rest) = number_prefix(path)?;
-    rest.first().is_none_or(|&b| b == b'/').then_some((Magic::Fd(fd), rest))
+    rest.first()
+        .is_none_or(|&b| b == b'/')
+        .then_some((Magic::Fd(fd), rest))
 }
 
 fn number_prefix(path: &[u8]) -> Option<(i32, &[u8])> {
@@ -677,7 +754,9 @@ fn number_prefix(path: &[u8]) -> Option<(i32, &[u8])> {
         return None;
     }
     let (digits, rest) = path.split_at(len);
-    let number = digits.iter().fold(0i32, |n, &b| n * 10 + i32::from(b - b'0'));
+    let number = digits
+        .iter()
+        .fold(0i32, |n, &b| n * 10 + i32::from(b - b'0'));
     Some((number, rest))
 }
 

@@ -39,13 +39,17 @@ pub(crate) fn keep_stderr() {
         return;
     }
     const F_DUPFD_CLOEXEC: usize = 1030;
-    let kept = kernel::call!(nr::FCNTL, 2, F_DUPFD_CLOEXEC, 3).and_then(|fd| own_fd::keep(fd as i32));
+    let kept =
+        kernel::call!(nr::FCNTL, 2, F_DUPFD_CLOEXEC, 3).and_then(|fd| own_fd::keep(fd as i32));
     KEPT.store(kept.unwrap_or(-1), Ordering::Relaxed);
 }
 
 /// Writes bytes to descriptor 2 whatever it is, a served file too; if it is closed, to the copy.
 pub(crate) fn to_stderr(bytes: &[u8]) {
-    let mut call = intercept::Call { nr: nr::WRITE, args: [2, addr(bytes), bytes.len(), 0, 0, 0] };
+    let mut call = intercept::Call {
+        nr: nr::WRITE,
+        args: [2, addr(bytes), bytes.len(), 0, 0, 0],
+    };
     if files::is_ours(2) && crate::calls::data::write(&mut call).is_ok() {
         return;
     }

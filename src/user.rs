@@ -29,11 +29,13 @@ pub(crate) fn path(address: usize, buffer: &mut PathBuffer) -> Result<&[u8]> {
         // SAFETY: the destination is ours and `step` bytes long; the source may be anything.
         unsafe { uaccess::copy(slot.as_mut_ptr() as usize, from, step)? };
         // SAFETY: the copy has just filled these bytes.
-        let bytes = unsafe { slot.assume_init_ref() };
+        let bytes = unsafe { core::slice::from_raw_parts(slot.as_ptr().cast::<u8>(), step) };
         if let Some(end) = bytes.iter().position(|&b| b == 0) {
             let path = buffer.get(..len + end).ok_or(Errno::ENAMETOOLONG)?;
             // SAFETY: everything up to `len + end` has been filled.
-            return Ok(unsafe { path.assume_init_ref() });
+            return Ok(unsafe {
+                core::slice::from_raw_parts(path.as_ptr().cast::<u8>(), path.len())
+            });
         }
         len += step;
     }
@@ -54,9 +56,24 @@ macro_rules! plain {
 }
 use crate::abi;
 plain!(
-    u8, u16, i32, u32, i64, u64, usize,
-    abi::Stat, abi::Statx, abi::Statfs, abi::UserIoVec, abi::Flock, abi::Timespec,
-    abi::Timeval, abi::OpenHow, abi::MsgHdr, abi::CmsgHdr, abi::XattrArgs,
+    u8,
+    u16,
+    i32,
+    u32,
+    i64,
+    u64,
+    usize,
+    abi::Stat,
+    abi::Statx,
+    abi::Statfs,
+    abi::UserIoVec,
+    abi::Flock,
+    abi::Timespec,
+    abi::Timeval,
+    abi::OpenHow,
+    abi::MsgHdr,
+    abi::CmsgHdr,
+    abi::XattrArgs,
 );
 
 /// Does the path at this address end in `/`? Then a final symbolic link is followed in any case
@@ -70,9 +87,8 @@ pub(crate) fn ends_in_slash(address: usize) -> bool {
 pub(crate) fn get<T: Plain>(address: usize) -> Result<T> {
     let mut value = T::default();
     // SAFETY: T is Plain, so it may be seen and filled as bytes.
-    let bytes = unsafe {
-        core::slice::from_raw_parts_mut((&raw mut value).cast::<u8>(), size_of::<T>())
-    };
+    let bytes =
+        unsafe { core::slice::from_raw_parts_mut((&raw mut value).cast::<u8>(), size_of::<T>()) };
     uaccess::copy_in(bytes, address)?;
     Ok(value)
 }
@@ -80,8 +96,9 @@ pub(crate) fn get<T: Plain>(address: usize) -> Result<T> {
 /// Writes a structure to the program.
 pub(crate) fn put<T: Plain>(address: usize, value: &T) -> Result<()> {
     // SAFETY: T is Plain, so it may be seen as bytes.
-    let bytes =
-        unsafe { core::slice::from_raw_parts(core::ptr::from_ref(value).cast::<u8>(), size_of::<T>()) };
+    let bytes = unsafe {
+        core::slice::from_raw_parts(core::ptr::from_ref(value).cast::<u8>(), size_of::<T>())
+    };
     put_bytes(address, bytes)
 }
 
@@ -102,7 +119,10 @@ pub(crate) struct Vector {
     count: usize,
 }
 
-const EMPTY: IoVec = IoVec { base: core::ptr::null_mut(), len: 0 };
+const EMPTY: IoVec = IoVec {
+    base: core::ptr::null_mut(),
+    len: 0,
+};
 
 /// Calls `serve` with the vector at `address`; `EINVAL` for too many elements or lengths that
 /// overflow, `EFAULT` for a wild pointer. Bytes beyond what one call moves are cut off.
@@ -120,7 +140,10 @@ pub(crate) fn with_vector<R>(
         fill(address, few)?;
         return serve(few);
     }
-    let mut many = Vector { items: [EMPTY; IOV_MAX], count };
+    let mut many = Vector {
+        items: [EMPTY; IOV_MAX],
+        count,
+    };
     let items = many.items.get_mut(..many.count).ok_or(Errno::EINVAL)?;
     fill(address, items)?;
     serve(items)
@@ -135,7 +158,10 @@ fn fill(address: usize, items: &mut [IoVec]) -> Result<()> {
         }
         let len = item.len.min(left);
         left -= len;
-        *slot = IoVec { base: item.base as *mut u8, len };
+        *slot = IoVec {
+            base: item.base as *mut u8,
+            len,
+        };
     }
     Ok(())
 }

@@ -106,7 +106,9 @@ fn from_timeval(t: Timeval) -> Result<SetTime> {
     if !(0..1_000_000).contains(&t.usec) {
         return Err(Errno::EINVAL);
     }
-    Ok(SetTime::At(t.sec.saturating_mul(NS).saturating_add(t.usec * 1000)))
+    Ok(SetTime::At(
+        t.sec.saturating_mul(NS).saturating_add(t.usec * 1000),
+    ))
 }
 
 const NOW: (SetTime, SetTime) = (SetTime::Now, SetTime::Now);
@@ -162,7 +164,9 @@ pub(crate) fn futimesat(c: &mut Call) -> Served {
         set_times(times?)(held.fs, held.info()?.ino)?;
         return Ok(0);
     }
-    change(c, Arg::at(0, 1), true, &|fs, ino| set_times(times?)(fs, ino))
+    change(c, Arg::at(0, 1), true, &|fs, ino| {
+        set_times(times?)(fs, ino)
+    })
 }
 
 /// `utime(2)`: two whole seconds.
@@ -195,7 +199,11 @@ fn check(c: &Call, arg: Arg, mode: u32, flags: u32) -> Served {
     if mode & !7 != 0 || flags & !KNOWN != 0 {
         return Err(Stop::Pass);
     }
-    let cred = if flags & AT_EACCESS != 0 { cred::current() } else { cred::real() };
+    let cred = if flags & AT_EACCESS != 0 {
+        cred::current()
+    } else {
+        cred::real()
+    };
     let allowed = |fs: &Dfs, ino: Ino| match mode {
         0 => fs.stat(ino).map(drop),
         mode => fs.access(&cred, ino, mode),

@@ -18,11 +18,16 @@ struct Bounce(usize);
 
 impl Bounce {
     fn new() -> Result<Bounce> {
-        kernel::map_anonymous(BOUNCE).map(Bounce).ok_or(Errno::ENOMEM)
+        kernel::map_anonymous(BOUNCE)
+            .map(Bounce)
+            .ok_or(Errno::ENOMEM)
     }
 
     fn piece(&self, len: usize) -> [IoVec; 1] {
-        [IoVec { base: self.0 as *mut u8, len: len.min(BOUNCE) }]
+        [IoVec {
+            base: self.0 as *mut u8,
+            len: len.min(BOUNCE),
+        }]
     }
 }
 
@@ -51,7 +56,10 @@ impl Place {
         }
         let at: i64 = user::get(address)?;
         let at = u64::try_from(at).map_err(|_| Errno::EINVAL)?;
-        Ok(Place { address, at: Some(at) })
+        Ok(Place {
+            address,
+            at: Some(at),
+        })
     }
 
     fn advance(&mut self, by: usize) {
@@ -80,7 +88,11 @@ fn flags_of(from: &End, to: &End) -> Result<(u32, u32)> {
         End::Kernel(fd) => call!(nr::FCNTL, *fd, F_GETFL).map(|flags| flags as u32),
     };
     let (source, target) = (flags(from)?, flags(to)?);
-    if (source | target) & O_PATH == 0 { Ok((source, target)) } else { Err(Errno::EBADF) }
+    if (source | target) & O_PATH == 0 {
+        Ok((source, target))
+    } else {
+        Err(Errno::EBADF)
+    }
 }
 
 /// One end must be open for reading and the other for writing: `EBADF`.
@@ -114,7 +126,9 @@ fn drain(to: &End, place: &Place, bounce: &Bounce, len: usize) -> Result<usize> 
         // SAFETY: the bounce buffer is ours and long enough.
         (End::Ours(held), None) => unsafe { held.fs.write(held.ofd, &piece) },
         // SAFETY: as above.
-        (End::Ours(held), Some(at)) => unsafe { held.fs.pwrite(held.ofd, &piece, at as i64, false) },
+        (End::Ours(held), Some(at)) => unsafe {
+            held.fs.pwrite(held.ofd, &piece, at as i64, false)
+        },
         (End::Kernel(fd), None) => call!(nr::WRITE, *fd, bounce.0, len),
         (End::Kernel(fd), Some(at)) => call!(nr::PWRITE64, *fd, bounce.0, len, at),
     }
@@ -135,7 +149,11 @@ fn rewind(from: &End, by: usize) {
 
 /// Copies until `len` bytes are through, the source ends, or the destination takes no more.
 fn pump(from: &End, mut out: Place, to: &End, mut into: Place, len: usize, once: bool) -> Served {
-    count(if matches!(from, End::Ours(_)) { Op::Read } else { Op::Write });
+    count(if matches!(from, End::Ours(_)) {
+        Op::Read
+    } else {
+        Op::Write
+    });
     let bounce = Bounce::new()?;
     let mut done = 0;
     let mut failed = None;
@@ -169,7 +187,10 @@ fn pump(from: &End, mut out: Place, to: &End, mut into: Place, len: usize, once:
     }
 }
 
-const NOWHERE: Place = Place { address: 0, at: None };
+const NOWHERE: Place = Place {
+    address: 0,
+    at: None,
+};
 
 /// `sendfile(2)`: out, in, offset of in.
 pub(crate) fn sendfile(c: &mut Call) -> Served {

@@ -16,7 +16,10 @@ const RWF_NOAPPEND: u32 = 0x20;
 const RWF_HARMLESS: u32 = 0x0f;
 
 fn one(c: &Call) -> [IoVec; 1] {
-    [IoVec { base: c.args[1] as *mut u8, len: c.args[2].min(RW_MAX) }]
+    [IoVec {
+        base: c.args[1] as *mut u8,
+        len: c.args[2].min(RW_MAX),
+    }]
 }
 
 /// A file position of the program; `dfs` refuses negative ones.
@@ -92,7 +95,10 @@ fn write_limited(
     for piece in pieces {
         let len = piece.len.min(room);
         room -= len;
-        cut.push(IoVec { base: piece.base, len });
+        cut.push(IoVec {
+            base: piece.base,
+            len,
+        });
     }
     write_pieces(held, &cut, at, append)
 }
@@ -119,24 +125,32 @@ pub(crate) fn pwrite64(c: &mut Call) -> Served {
 
 pub(crate) fn readv(c: &mut Call) -> Served {
     let held = files::ours(c.args[0] as i32)?;
-    Ok(user::with_vector(c.args[1], c.args[2], |v| read_pieces(&held, v, None))?)
+    Ok(user::with_vector(c.args[1], c.args[2], |v| {
+        read_pieces(&held, v, None)
+    })?)
 }
 
 pub(crate) fn writev(c: &mut Call) -> Served {
     let held = files::ours(c.args[0] as i32)?;
-    Ok(user::with_vector(c.args[1], c.args[2], |v| write_at(&held, v, None, false))?)
+    Ok(user::with_vector(c.args[1], c.args[2], |v| {
+        write_at(&held, v, None, false)
+    })?)
 }
 
 pub(crate) fn preadv(c: &mut Call) -> Served {
     let held = files::ours(c.args[0] as i32)?;
     let at = position(c.args[3])?;
-    Ok(user::with_vector(c.args[1], c.args[2], |v| read_pieces(&held, v, Some(at)))?)
+    Ok(user::with_vector(c.args[1], c.args[2], |v| {
+        read_pieces(&held, v, Some(at))
+    })?)
 }
 
 pub(crate) fn pwritev(c: &mut Call) -> Served {
     let held = files::ours(c.args[0] as i32)?;
     let at = position(c.args[3])?;
-    Ok(user::with_vector(c.args[1], c.args[2], |v| write_at(&held, v, Some(at), false))?)
+    Ok(user::with_vector(c.args[1], c.args[2], |v| {
+        write_at(&held, v, Some(at), false)
+    })?)
 }
 
 /// `preadv2(2)`: position -1 means the file offset.
@@ -145,8 +159,14 @@ pub(crate) fn preadv2(c: &mut Call) -> Served {
     if c.args[5] as u32 & !RWF_HARMLESS != 0 {
         return Err(Errno::EOPNOTSUPP.into());
     }
-    let at = if c.args[3] as i64 == -1 { None } else { Some(position(c.args[3])?) };
-    Ok(user::with_vector(c.args[1], c.args[2], |v| read_pieces(&held, v, at))?)
+    let at = if c.args[3] as i64 == -1 {
+        None
+    } else {
+        Some(position(c.args[3])?)
+    };
+    Ok(user::with_vector(c.args[1], c.args[2], |v| {
+        read_pieces(&held, v, at)
+    })?)
 }
 
 /// `pwritev2(2)`.
@@ -158,9 +178,15 @@ pub(crate) fn pwritev2(c: &mut Call) -> Served {
     }
     let append = flags & RWF_APPEND != 0;
     let current = c.args[3] as i64 == -1;
-    let at = if current { None } else { Some(position(c.args[3])?) };
+    let at = if current {
+        None
+    } else {
+        Some(position(c.args[3])?)
+    };
     if !(append && current) {
-        return Ok(user::with_vector(c.args[1], c.args[2], |v| write_at(&held, v, at, append))?);
+        return Ok(user::with_vector(c.args[1], c.args[2], |v| {
+            write_at(&held, v, at, append)
+        })?);
     }
     // Appends and moves the file offset to the end of what it wrote.
     let done = user::with_vector(c.args[1], c.args[2], |v| write_at(&held, v, Some(0), true))?;

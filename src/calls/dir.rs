@@ -31,7 +31,10 @@ fn record(entry: &Dirent<'_>, old: bool, out: &mut [u8; RECORD_MAX]) -> Result<u
     } else {
         record[18] = entry.kind;
     }
-    record.get_mut(head..head + entry.name.len()).ok_or(Errno::EIO)?.copy_from_slice(entry.name);
+    record
+        .get_mut(head..head + entry.name.len())
+        .ok_or(Errno::EIO)?
+        .copy_from_slice(entry.name);
     Ok(len)
 }
 

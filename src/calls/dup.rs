@@ -6,7 +6,8 @@ use crate::dispatch::{Served, Stop};
 use crate::files;
 use crate::kernel::{self, call};
 use intercept::Call;
-use sys::Errno;
+use std::vec::Vec;
+use sys::{Errno, Result};
 
 const F_DUPFD: u32 = 0;
 const F_GETFD: u32 = 1;
@@ -42,9 +43,11 @@ pub(crate) fn close(c: &mut Call) -> Served {
 fn duplicate(c: &Call) -> Served {
     let fd = c.args[0] as i32;
     let held = files::ours(fd)?;
-    let new = sys::Errno::from_ret(kernel::raw(c.nr, c.args))?;
-    files::duplicated(Some((fd, &held)), new as i32);
-    Ok(new)
+    files::replacing(|| {
+        let new = sys::Errno::from_ret(kernel::raw(c.nr, c.args))?;
+        files::duplicated(Some((fd, &held)), new as i32);
+        Ok(new)
+    })
 }
 
 pub(crate) fn dup(c: &mut Call) -> Served {
@@ -55,25 +58,21 @@ pub(crate) fn dup(c: &mut Call) -> Served {
 fn onto(c: &Call) -> Served {
     let (old, new) = (c.args[0] as i32, c.args[1] as i32);
     if files::is_own(new) && !intercept::in_vfork_child() {
-        move_away(new)?;
+        // Nothing of ours may go by a remembered number while it moves, so the program is told
+        // that it cannot have this one; only close-all loops meet such numbers.
+        return Err(Errno::EBADF.into());
     }
     let held = files::get(old)?;
     if held.is_none() && !files::is_ours(new) {
         return Err(Stop::Pass);
     }
-    let done = Errno::from_ret(kernel::raw(c.nr, c.args))?;
-    if old != new {
-        files::duplicated(held.as_ref().map(|held| (old, held)), new);
-    }
-    Ok(done)
-}
-
-/// The program wants a number that one of the library's own descriptors has.
-fn move_away(fd: i32) -> Result<(), Stop> {
-    // Nothing of ours may go by a remembered number while it moves, so the program is told that
-    // the table is full there; no program picks such numbers but close-all and shell loops.
-    let _ = fd;
-    Err(Errno::EBADF.into())
+    files::replacing(|| {
+        let done = Errno::from_ret(kernel::raw(c.nr, c.args))?;
+        if old != new {
+            files::duplicated(held.as_ref().map(|held| (old, held)), new);
+        }
+        Ok(done)
+    })
 }
 
 pub(crate) fn dup2(c: &mut Call) -> Served {
@@ -88,7 +87,11 @@ pub(crate) fn dup3(c: &mut Call) -> Served {
 pub(crate) fn close_range(c: &mut Call) -> Served {
     const CLOEXEC: usize = 4;
     const KNOWN: usize = 6;
-    let (first, last, flags) = (c.args[0] as u32 as usize, c.args[1] as u32 as usize, c.args[2]);
+    let (first, last, flags) = (
+        c.args[0] as u32 as usize,
+        c.args[1] as u32 as usize,
+        c.args[2],
+    );
     if first > last || flags & !KNOWN != 0 {
         return Err(Stop::Pass);
     }
@@ -97,13 +100,24 @@ pub(crate) fn close_range(c: &mut Call) -> Served {
         return Err(Stop::Pass);
     }
     let own = files::own_in(first, last);
-    let taken = if flags & CLOEXEC == 0 { files::take_range(first, last) } else { Default::default() };
-    if own.is_empty() && taken.is_empty() {
-        return Err(Stop::Pass);
-    }
+    let closes = flags & CLOEXEC == 0;
+    let (result, taken) = files::replacing(|| {
+        let taken = if closes {
+            files::take_range(first, last)
+        } else {
+            Vec::new()
+        };
+        (close_around(&own, first, last, flags), taken)
+    });
+    files::release_all(&taken);
+    Ok(result?)
+}
+
+/// Closes a range without the library's own descriptors in it.
+fn close_around(own: &[usize], first: usize, last: usize, flags: usize) -> Result<usize> {
     let mut from = first;
     let mut result = Ok(0);
-    for stop in own {
+    for &stop in own {
         if stop > from {
             result = result.and(call!(nr::CLOSE_RANGE, from, stop - 1, flags));
         }
@@ -112,8 +126,7 @@ pub(crate) fn close_range(c: &mut Call) -> Served {
     if from <= last {
         result = result.and(call!(nr::CLOSE_RANGE, from, last, flags));
     }
-    files::release_all(&taken);
-    Ok(result?)
+    result
 }
 
 pub(crate) fn fcntl(c: &mut Call) -> Served {
@@ -137,7 +150,8 @@ fn other(c: &Call, command: u32) -> Served {
         F_SETFL => {
             const MAY: u32 =
                 abi::O_APPEND | abi::O_NONBLOCK | abi::O_DIRECT | abi::O_NOATIME | abi::O_ASYNC;
-            held.fs.set_flags(held.ofd, (flags & !MAY) | (c.args[2] as u32 & MAY))?;
+            held.fs
+                .set_flags(held.ofd, (flags & !MAY) | (c.args[2] as u32 & MAY))?;
             Ok(0)
         }
         F_GETOWN | F_SETOWN => Ok(0),

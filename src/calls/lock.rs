@@ -47,7 +47,13 @@ pub(crate) fn record(c: &Call) -> Served {
     let whence = u32::try_from(lock.whence).map_err(|_| Errno::EINVAL)?;
     let (start, len) = held.fs.lock_range(held.ofd, whence, lock.start, lock.len)?;
     let wait = matches!(command, F_SETLKW | F_OFD_SETLKW);
-    let request = LockReq { kind, start, len, ofd_owned, wait };
+    let request = LockReq {
+        kind,
+        start,
+        len,
+        ofd_owned,
+        wait,
+    };
     if matches!(command, F_GETLK | F_OFD_GETLK) {
         if kind == LockKind::Unlock {
             return Err(Errno::EINVAL.into());

@@ -48,14 +48,20 @@ struct Regions {
 // SAFETY: the list is touched only by whoever holds the lock.
 unsafe impl Sync for Regions {}
 
-static REGIONS: Regions =
-    Regions { lock: AtomicU32::new(0), list: UnsafeCell::new(Vec::new()) };
+static REGIONS: Regions = Regions {
+    lock: AtomicU32::new(0),
+    list: UnsafeCell::new(Vec::new()),
+};
 static NUMBER: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(1);
 
 impl Regions {
     fn acquire(&self) {
         const WAIT_NS: u64 = 10_000_000;
-        while self.lock.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        while self
+            .lock
+            .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
+            .is_err()
+        {
             if futex::wait(&self.lock, 1, WAIT_NS).is_err() {
                 core::hint::spin_loop();
             }
@@ -97,11 +103,18 @@ fn cut(list: &mut Vec<Region>, start: usize, end: usize) -> Vec<Ino> {
         }
         touched.push((region.number, region.ino));
         if region.start < start {
-            kept.push(Region { end: start, ..region });
+            kept.push(Region {
+                end: start,
+                ..region
+            });
         }
         if region.end > end {
             let offset = region.offset + (end - region.start) as u64;
-            kept.push(Region { start: end, offset, ..region });
+            kept.push(Region {
+                start: end,
+                offset,
+                ..region
+            });
         }
     }
     *list = kept;
@@ -128,19 +141,26 @@ fn forget(start: usize, end: usize) {
 }
 
 fn span(address: usize, len: usize) -> (usize, usize) {
-    (address, address.saturating_add(len.div_ceil(PAGE).saturating_mul(PAGE)))
+    (
+        address,
+        address.saturating_add(len.div_ceil(PAGE).saturating_mul(PAGE)),
+    )
 }
 
 /// `mmap(2)`.
 pub(crate) fn mmap(c: &mut Call) -> Served {
     let [address, len, prot, flags, fd, offset] = c.args;
-    let held = if flags & MAP_ANONYMOUS != 0 { None } else { files::get(fd as i32)? };
+    let held = if flags & MAP_ANONYMOUS != 0 {
+        None
+    } else {
+        files::get(fd as i32)?
+    };
     let Some(held) = held else {
         if flags & MAP_FIXED == 0 || intercept::in_vfork_child() {
             return Err(Stop::Pass);
         }
         let result = kernel::raw(c.nr, c.args);
-        if result >= 0 || result < -4095 {
+        if Errno::from_ret(result).is_ok() {
             let (start, end) = span(address, len);
             forget(start, end);
         }
@@ -151,8 +171,17 @@ pub(crate) fn mmap(c: &mut Call) -> Served {
     let shared = matches!(kind, MAP_SHARED | MAP_SHARED_VALIDATE);
     let writable = prot & PROT_WRITE != 0;
     let info = held.info()?;
-    let source = held.fs.map_begin(held.ofd, shared, writable, offset as u64, len as u64)?;
-    let args = [address, len, prot, flags, source.fd as usize, source.offset as usize];
+    let source = held
+        .fs
+        .map_begin(held.ofd, shared, writable, offset as u64, len as u64)?;
+    let args = [
+        address,
+        len,
+        prot,
+        flags,
+        source.fd as usize,
+        source.offset as usize,
+    ];
     let mapped = Errno::from_ret(kernel::raw(c.nr, args));
     kernel::close(source.fd);
     match mapped {
@@ -165,7 +194,14 @@ pub(crate) fn mmap(c: &mut Call) -> Served {
                 let may_write = info.flags & crate::abi::O_ACCMODE == crate::abi::O_RDWR;
                 let number = NUMBER.fetch_add(1, Ordering::Relaxed);
                 let offset = offset as u64;
-                let region = Region { start, end, ino: info.ino, offset, may_write, number };
+                let region = Region {
+                    start,
+                    end,
+                    ino: info.ino,
+                    offset,
+                    may_write,
+                    number,
+                };
                 REGIONS.with(|list| list.push(region));
                 intercept::set_maps_active(true);
             }
@@ -196,7 +232,9 @@ pub(crate) fn mremap(c: &mut Call) -> Served {
     let [old, old_len, new_len, ..] = c.args;
     let (start, end) = span(old, old_len);
     let piece = REGIONS.with(|list| {
-        list.iter().copied().find(|region| region.start < end && region.end > start)
+        list.iter()
+            .copied()
+            .find(|region| region.start < end && region.end > start)
     });
     let Some(piece) = piece.filter(|_| !intercept::in_vfork_child()) else {
         return Err(Stop::Pass);
@@ -204,7 +242,14 @@ pub(crate) fn mremap(c: &mut Call) -> Served {
     let at = Errno::from_ret(kernel::raw(c.nr, c.args))?;
     let (new_start, new_end) = span(at, new_len);
     let offset = piece.offset + (start - piece.start.min(start)) as u64;
-    REGIONS.with(|list| list.push(Region { start: new_start, end: new_end, offset, ..piece }));
+    REGIONS.with(|list| {
+        list.push(Region {
+            start: new_start,
+            end: new_end,
+            offset,
+            ..piece
+        })
+    });
     // With an old length of 0 the mapping was doubled, not moved.
     if old_len != 0 && at != old {
         forget(start, end);
@@ -216,7 +261,10 @@ pub(crate) fn mremap(c: &mut Call) -> Served {
 
 fn overlapping(start: usize, end: usize) -> Vec<Region> {
     REGIONS.with(|list| {
-        list.iter().copied().filter(|region| region.start < end && region.end > start).collect()
+        list.iter()
+            .copied()
+            .filter(|region| region.start < end && region.end > start)
+            .collect()
     })
 }
 
@@ -234,7 +282,12 @@ pub(crate) fn msync(c: &mut Call) -> Served {
         let from = start.max(region.start);
         let to = end.min(region.end);
         let offset = region.offset + (from - region.start) as u64;
-        fs.map_sync(region.ino, offset, (to - from) as u64, c.args[2] & MS_SYNC != 0)?;
+        fs.map_sync(
+            region.ino,
+            offset,
+            (to - from) as u64,
+            c.args[2] & MS_SYNC != 0,
+        )?;
     }
     Ok(0)
 }
@@ -243,7 +296,9 @@ pub(crate) fn msync(c: &mut Call) -> Served {
 pub(crate) fn mprotect(c: &mut Call) -> Served {
     let (start, end) = span(c.args[0], c.args[1]);
     if c.args[2] & PROT_WRITE != 0
-        && overlapping(start, end).iter().any(|region| !region.may_write)
+        && overlapping(start, end)
+            .iter()
+            .any(|region| !region.may_write)
     {
         return Err(Errno::EACCES.into());
     }

@@ -32,7 +32,11 @@ pub(crate) fn ioctl(c: &mut Call) -> Served {
         }
         FIONBIO => {
             let on: i32 = user::get(c.args[2])?;
-            let flags = if on != 0 { info.flags | O_NONBLOCK } else { info.flags & !O_NONBLOCK };
+            let flags = if on != 0 {
+                info.flags | O_NONBLOCK
+            } else {
+                info.flags & !O_NONBLOCK
+            };
             held.fs.set_flags(held.ofd, flags)?;
         }
         FIGETBSZ => user::put(c.args[2], &4096i32)?,
@@ -77,7 +81,11 @@ pub(crate) fn allow_rings() {
 /// `io_uring_setup(2)`: the kernel would work on the placeholders behind our back, so programs are
 /// told that there are no rings; they fall back to ordinary calls.
 pub(crate) fn io_uring_setup(_c: &mut Call) -> Served {
-    if RINGS.load(Ordering::Relaxed) { Err(Stop::Pass) } else { Err(Errno::ENOSYS.into()) }
+    if RINGS.load(Ordering::Relaxed) {
+        Err(Stop::Pass)
+    } else {
+        Err(Errno::ENOSYS.into())
+    }
 }
 
 /// `io_submit(2)`: a batch that touches one of our files is refused before anything of it runs.
@@ -86,11 +94,19 @@ pub(crate) fn io_submit(c: &mut Call) -> Served {
     const FILDES: usize = 20;
     let count = isize::try_from(c.args[1]).unwrap_or(0).clamp(0, 65536) as usize;
     for index in 0..count {
-        let Ok(iocb) = user::get::<usize>(c.args[2] + index * size_of::<usize>()) else { break };
-        let Ok(fd) = user::get::<i32>(iocb + FILDES) else { break };
+        let Ok(iocb) = user::get::<usize>(c.args[2] + index * size_of::<usize>()) else {
+            break;
+        };
+        let Ok(fd) = user::get::<i32>(iocb + FILDES) else {
+            break;
+        };
         if files::is_ours(fd) {
             // What file systems without asynchronous I/O answer (io_submit(2)).
-            return if index == 0 { Err(Errno::EINVAL.into()) } else { partly(c, index) };
+            return if index == 0 {
+                Err(Errno::EINVAL.into())
+            } else {
+                partly(c, index)
+            };
         }
     }
     Err(Stop::Pass)
@@ -106,7 +122,11 @@ fn partly(c: &Call, count: usize) -> Served {
 /// `inotify_add_watch(2)`: nobody would feed events; `ENOSPC` is what programs expect when watches
 /// run out, and they fall back to polling.
 pub(crate) fn inotify_add_watch(c: &mut Call) -> Served {
-    if route::is_inside(c, Arg::path(1)) { Err(Errno::ENOSPC.into()) } else { Err(Stop::Pass) }
+    if route::is_inside(c, Arg::path(1)) {
+        Err(Errno::ENOSPC.into())
+    } else {
+        Err(Stop::Pass)
+    }
 }
 
 pub(crate) fn fanotify_mark(c: &mut Call) -> Served {
@@ -114,7 +134,11 @@ pub(crate) fn fanotify_mark(c: &mut Call) -> Served {
         0 => files::is_ours(c.args[3] as i32),
         _ => route::is_inside(c, Arg::at(3, 4)),
     };
-    if inside { Err(Errno::ENODEV.into()) } else { Err(Stop::Pass) }
+    if inside {
+        Err(Errno::ENODEV.into())
+    } else {
+        Err(Stop::Pass)
+    }
 }
 
 /// `name_to_handle_at(2)`: file systems without handles answer `EOPNOTSUPP`.

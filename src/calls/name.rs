@@ -25,7 +25,8 @@ fn make_dir(c: &Call, arg: Arg, mode: usize) -> Served {
     route::at(c, arg, route::follow(false), &mut |spot| {
         count(Op::Mkdir);
         let name = vacant(spot, true)?;
-        spot.fs.mkdir(&cred::current(), spot.parent, name, mode as u32 & 0o7777)?;
+        spot.fs
+            .mkdir(&cred::current(), spot.parent, name, mode as u32 & 0o7777)?;
         Ok(0)
     })
 }
@@ -53,8 +54,13 @@ fn make_node(c: &Call, arg: Arg, mode: usize, device: usize) -> Served {
             return Err(Errno::EPERM.into());
         }
         // The kernel takes the device number in its 32-bit form, which is also stat's.
-        let rdev = if matches!(kind, S_IFCHR | S_IFBLK) { device as u64 } else { 0 };
-        spot.fs.mknod(&cred, spot.parent, name, kind | (mode & 0o7777), rdev)?;
+        let rdev = if matches!(kind, S_IFCHR | S_IFBLK) {
+            device as u64
+        } else {
+            0
+        };
+        spot.fs
+            .mknod(&cred, spot.parent, name, kind | (mode & 0o7777), rdev)?;
         Ok(0)
     })
 }
@@ -78,7 +84,8 @@ fn remove_file(spot: &Spot) -> Served {
         return Err(Errno::ENOTDIR.into());
     }
     let before = spot.fs.stat(ino)?;
-    spot.fs.unlink(&cred::current(), spot.parent, spot.name.as_bytes())?;
+    spot.fs
+        .unlink(&cred::current(), spot.parent, spot.name.as_bytes())?;
     if matches!(before.mode & S_IFMT, S_IFIFO | S_IFSOCK) && before.nlink == 1 {
         crate::calls::special::removed(ino);
     }
@@ -91,7 +98,8 @@ fn remove_dir(spot: &Spot) -> Served {
     if ino == spot.fs.root() {
         return Err(Errno::EBUSY.into());
     }
-    spot.fs.rmdir(&cred::current(), spot.parent, spot.name.as_bytes())?;
+    spot.fs
+        .rmdir(&cred::current(), spot.parent, spot.name.as_bytes())?;
     Ok(0)
 }
 
@@ -99,7 +107,9 @@ fn remove_dir(spot: &Spot) -> Served {
 /// resolved place no longer shows.
 fn written_last(address: usize) -> Last {
     let mut buffer = user::path_buffer();
-    let Ok(path) = user::path(address, &mut buffer) else { return Last::Name };
+    let Ok(path) = user::path(address, &mut buffer) else {
+        return Last::Name;
+    };
     let end = path.iter().rposition(|&b| b != b'/').map_or(0, |i| i + 1);
     let path = path.get(..end).unwrap_or(path);
     match path.rsplit(|&b| b == b'/').next() {
@@ -117,11 +127,16 @@ enum Last {
 }
 
 fn rmdir_at(c: &Call, arg: Arg) -> Served {
-    route::at(c, arg, route::follow(false), &mut |spot| match written_last(arg.address(c)) {
-        Last::Dot => Err(Errno::EINVAL.into()),
-        Last::DotDot => Err(Errno::ENOTEMPTY.into()),
-        Last::Name => remove_dir(spot),
-    })
+    route::at(
+        c,
+        arg,
+        route::follow(false),
+        &mut |spot| match written_last(arg.address(c)) {
+            Last::Dot => Err(Errno::EINVAL.into()),
+            Last::DotDot => Err(Errno::ENOTEMPTY.into()),
+            Last::Name => remove_dir(spot),
+        },
+    )
 }
 
 pub(crate) fn rmdir(c: &mut Call) -> Served {
@@ -179,10 +194,14 @@ fn move_name(c: &Call, from: Arg, to: Arg, flags: u32) -> Served {
         if exchange {
             directory(new.trailing_slash, new.found()?)?;
         }
-        directory(old.trailing_slash || new.trailing_slash && !exchange, source)?;
+        directory(
+            old.trailing_slash || new.trailing_slash && !exchange,
+            source,
+        )?;
         let cred = cred::current();
         let (from, to) = (old.name.as_bytes(), new.name.as_bytes());
-        old.fs.rename(&cred, old.parent, from, new.parent, to, flags)?;
+        old.fs
+            .rename(&cred, old.parent, from, new.parent, to, flags)?;
         Ok(0)
     })
 }
@@ -236,7 +255,9 @@ pub(crate) fn linkat(c: &mut Call) -> Served {
     let dirfd = from.dirfd(c);
     if !files::is_ours(dirfd) {
         // A foreign file cannot get a name in the mount.
-        return route::at(c, to, route::follow(false), &mut |_| Err(Errno::EXDEV.into()));
+        return route::at(c, to, route::follow(false), &mut |_| {
+            Err(Errno::EXDEV.into())
+        });
     }
     let ino = files::ours(dirfd)?.info()?.ino;
     let mut inside = false;
@@ -244,7 +265,11 @@ pub(crate) fn linkat(c: &mut Call) -> Served {
         inside = true;
         add_name(spot, ino)
     });
-    if inside { served } else { Err(Errno::EXDEV.into()) }
+    if inside {
+        served
+    } else {
+        Err(Errno::EXDEV.into())
+    }
 }
 
 fn make_symlink(c: &Call, target: usize, arg: Arg) -> Served {
@@ -255,7 +280,8 @@ fn make_symlink(c: &Call, target: usize, arg: Arg) -> Served {
             return Err(Errno::ENOENT.into());
         }
         let name = vacant(spot, false)?;
-        spot.fs.symlink(&cred::current(), target, spot.parent, name)?;
+        spot.fs
+            .symlink(&cred::current(), target, spot.parent, name)?;
         Ok(0)
     })
 }
@@ -301,12 +327,19 @@ pub(crate) fn path_of_file(held: &files::Held) -> std::vec::Vec<u8> {
     let mut path = mounts::path().unwrap_or(b"").to_vec();
     let known = held.info().and_then(|info| {
         if info.kind == S_IFDIR {
-            return Ok((held.fs.path_of(info.ino, &mut inside)?, std::vec::Vec::new()));
+            return Ok((
+                held.fs.path_of(info.ino, &mut inside)?,
+                std::vec::Vec::new(),
+            ));
         }
         let (parent, name) = files::name_of(held.ofd).ok_or(Errno::ENOENT)?;
         let len = held.fs.path_of(parent, &mut inside)?;
         let there = held.fs.lookup(&cred::unchecked(), parent, &name)?;
-        if there == info.ino { Ok((len, name)) } else { Err(Errno::ENOENT) }
+        if there == info.ino {
+            Ok((len, name))
+        } else {
+            Err(Errno::ENOENT)
+        }
     });
     match known {
         Ok((len, name)) => {

@@ -1,8 +1,8 @@
 //! `open`, `openat`, `openat2`, `creat`: flags decoded, the file found or made, a descriptor given.
 
 use crate::abi::*;
-use crate::dispatch::{Served, Stop};
 use crate::calls::special;
+use crate::dispatch::{Served, Stop};
 use crate::report::{Op, count};
 use crate::route::{self, Arg, Spot};
 use crate::{cred, files, user};
@@ -29,7 +29,13 @@ pub(crate) fn open(c: &mut Call) -> Served {
 }
 
 pub(crate) fn creat(c: &mut Call) -> Served {
-    serve(c, Arg::path(0), O_CREAT | O_WRONLY | O_TRUNC, c.args[1] as u32, 0)
+    serve(
+        c,
+        Arg::path(0),
+        O_CREAT | O_WRONLY | O_TRUNC,
+        c.args[1] as u32,
+        0,
+    )
 }
 
 pub(crate) fn openat(c: &mut Call) -> Served {
@@ -54,18 +60,31 @@ pub(crate) fn openat2(c: &mut Call) -> Served {
         // The kernel refuses these wherever the path leads, and says how.
         return Err(Stop::Pass);
     }
-    serve(c, Arg::at(0, 1), how.flags as u32, how.mode as u32, how.resolve)
+    serve(
+        c,
+        Arg::at(0, 1),
+        how.flags as u32,
+        how.mode as u32,
+        how.resolve,
+    )
 }
 
 fn serve(c: &mut Call, arg: Arg, flags: u32, mode: u32, resolve: u64) -> Served {
-    let wish = Wish { flags, mode: mode & 0o7777 };
+    let wish = Wish {
+        flags,
+        mode: mode & 0o7777,
+    };
     let new_only = flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL;
     let (creates, stays) = (flags & O_CREAT != 0, flags & O_NOFOLLOW != 0);
     // A slash after the last name follows a link that would stay, and is refused where a file is
     // to be made, wherever a link leads.
     let slash = (creates || stays) && user::ends_in_slash(arg.address(c));
     let how = How {
-        follow: if creates { !stays && !new_only && !slash } else { !stays || slash },
+        follow: if creates {
+            !stays && !new_only && !slash
+        } else {
+            !stays || slash
+        },
         no_symlinks: resolve & RESOLVE_NO_SYMLINKS != 0,
         beneath: resolve & RESOLVE_BENEATH != 0,
         in_root: resolve & RESOLVE_IN_ROOT != 0,
@@ -74,7 +93,11 @@ fn serve(c: &mut Call, arg: Arg, flags: u32, mode: u32, resolve: u64) -> Served 
         && !starts_in_mount(c, arg)
         && route::is_inside(c, arg)
     {
-        let crossing = if resolve & RESOLVE_NO_XDEV != 0 { Errno::EXDEV } else { Errno::ELOOP };
+        let crossing = if resolve & RESOLVE_NO_XDEV != 0 {
+            Errno::EXDEV
+        } else {
+            Errno::ELOOP
+        };
         if resolve & RESOLVE_NO_XDEV != 0 {
             return Err(crossing.into());
         }
@@ -101,7 +124,11 @@ const IS_FIFO: Errno = Errno::ESPIPE;
 
 fn starts_in_mount(c: &Call, arg: Arg) -> bool {
     let dirfd = arg.dirfd(c);
-    if dirfd == AT_FDCWD { crate::cwd::base().is_some() } else { files::is_ours(dirfd) }
+    if dirfd == AT_FDCWD {
+        crate::cwd::base().is_some()
+    } else {
+        files::is_ours(dirfd)
+    }
 }
 
 fn open_spot(spot: &Spot, wish: Wish) -> Served {
@@ -152,8 +179,14 @@ fn make_or_open(spot: &Spot, wish: Wish) -> Served {
         return existing(spot, ino, wish);
     }
     let name = spot.name.as_bytes();
-    let (ino, made) = spot.fs.create(&cred::current(), spot.parent, name, wish.mode, exclusive)?;
-    if made { give(spot, ino, wish, true) } else { existing(spot, ino, wish) }
+    let (ino, made) = spot
+        .fs
+        .create(&cred::current(), spot.parent, name, wish.mode, exclusive)?;
+    if made {
+        give(spot, ino, wish, true)
+    } else {
+        existing(spot, ino, wish)
+    }
 }
 
 fn existing(spot: &Spot, ino: Ino, wish: Wish) -> Served {

@@ -40,7 +40,13 @@ fn lend(bytes: Vec<u8>) -> (usize, usize) {
 }
 
 fn kernel_name(ino: Ino) -> kernel::Text<96> {
-    text!(96, "/dev/shm/daos-node-{:x}-{:x}-{:x}", mounts::id(), ino.number, ino.generation)
+    text!(
+        96,
+        "/dev/shm/daos-node-{:x}-{:x}-{:x}",
+        mounts::id(),
+        ino.number,
+        ino.generation
+    )
 }
 
 /// Rewrites an open of a fifo into one of the kernel's fifo, which may block.
@@ -63,7 +69,14 @@ pub(crate) fn open_fifo(c: &mut Call, fs: &Dfs, ino: Ino, flags: u32) -> Served 
     }
     let (at, lent) = lend(name.c_str().to_bytes_with_nul().to_vec());
     c.nr = nr::OPENAT;
-    c.args = [kernel::abi_cwd(), at, (flags & !(O_CREAT | O_EXCL | O_TRUNC)) as usize, 0, 0, 0];
+    c.args = [
+        kernel::abi_cwd(),
+        at,
+        (flags & !(O_CREAT | O_EXCL | O_TRUNC)) as usize,
+        0,
+        0,
+        0,
+    ];
     Err(Stop::PassThenWith(After::Lent, lent))
 }
 
@@ -92,7 +105,10 @@ fn socket_path(address: usize, len: usize) -> Option<Vec<u8>> {
 }
 
 fn in_mount(path: &[u8]) -> core::result::Result<Option<Spot>, Stop> {
-    let probe = Call { nr: nr::STAT, args: [addr(path), 0, 0, 0, 0, 0] };
+    let probe = Call {
+        nr: nr::STAT,
+        args: [addr(path), 0, 0, 0, 0, 0],
+    };
     match route::resolve(&probe, Arg::path(0), route::follow(true)) {
         Ok(Resolved::Ours(spot)) => Ok(Some(spot)),
         Err(Stop::Fail(errno)) => Err(errno.into()),

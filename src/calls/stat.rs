@@ -43,7 +43,11 @@ fn kernel_form(s: &dfs::Stat) -> Stat {
 fn statx_form(s: &dfs::Stat, root: bool) -> Statx {
     let time = |ns: i64| {
         let (sec, nsec) = split(ns);
-        StatxTime { sec, nsec: nsec as u32, pad: 0 }
+        StatxTime {
+            sec,
+            nsec: nsec as u32,
+            pad: 0,
+        }
     };
     let device = mounts::device();
     Statx {
@@ -73,7 +77,13 @@ fn statx_form(s: &dfs::Stat, root: bool) -> Statx {
 /// Attributes shown for a directory above the mount point that the kernel does not have, so that
 /// walking up or down to the mount works.
 fn ancestor() -> dfs::Stat {
-    dfs::Stat { ino: 1, mode: S_IFDIR | 0o555, nlink: 2, blksize: 4096, ..dfs::Stat::default() }
+    dfs::Stat {
+        ino: 1,
+        mode: S_IFDIR | 0o555,
+        nlink: 2,
+        blksize: 4096,
+        ..dfs::Stat::default()
+    }
 }
 
 fn put_stat(fs: &Dfs, ino: Ino, out: usize) -> Served {
@@ -115,12 +125,15 @@ pub(crate) fn fstat(c: &mut Call) -> Served {
 /// Does the call mean the descriptor itself: `AT_EMPTY_PATH` with an empty path or, as Linux 6.11
 /// allows for stat calls, without one?
 fn means_descriptor(c: &Call, arg: Arg, flags: u32) -> bool {
-    flags & AT_EMPTY_PATH != 0
-        && (arg.address(c) == 0 || user::get::<u8>(arg.address(c)) == Ok(0))
+    flags & AT_EMPTY_PATH != 0 && (arg.address(c) == 0 || user::get::<u8>(arg.address(c)) == Ok(0))
 }
 
 /// The inode an `*at` call with `AT_EMPTY_PATH` means, if it is ours.
-pub(crate) fn empty_path(c: &Call, arg: Arg, flags: u32) -> core::result::Result<Option<Ino>, Stop> {
+pub(crate) fn empty_path(
+    c: &Call,
+    arg: Arg,
+    flags: u32,
+) -> core::result::Result<Option<Ino>, Stop> {
     if !means_descriptor(c, arg, flags) {
         return Ok(None);
     }

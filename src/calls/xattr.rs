@@ -20,7 +20,11 @@ fn name(address: usize, buffer: &mut user::PathBuffer) -> Result<&[u8]> {
         Errno::ENAMETOOLONG => Errno::ERANGE,
         other => other,
     })?;
-    if name.is_empty() || name.len() >= NAME_MAX { Err(Errno::ERANGE) } else { Ok(name) }
+    if name.is_empty() || name.len() >= NAME_MAX {
+        Err(Errno::ERANGE)
+    } else {
+        Ok(name)
+    }
 }
 
 /// Lets `fill` write into a buffer of the size the program gave and copies the result out.
@@ -43,7 +47,9 @@ fn fetch(out: usize, size: usize, fill: &mut dyn FnMut(&mut [u8]) -> Result<usiz
 fn get(fs: &Dfs, ino: Ino, named: usize, out: usize, size: usize) -> Served {
     let mut buffer = user::path_buffer();
     let name = name(named, &mut buffer)?;
-    fetch(out, size, &mut |value| fs.getxattr(&cred::current(), ino, name, value))
+    fetch(out, size, &mut |value| {
+        fs.getxattr(&cred::current(), ino, name, value)
+    })
 }
 
 fn set(fs: &Dfs, ino: Ino, named: usize, value: usize, size: usize, flags: u32) -> Served {
@@ -62,7 +68,9 @@ fn set(fs: &Dfs, ino: Ino, named: usize, value: usize, size: usize, flags: u32) 
 }
 
 fn list(fs: &Dfs, ino: Ino, out: usize, size: usize) -> Served {
-    fetch(out, size, &mut |names| fs.listxattr(&cred::current(), ino, names))
+    fetch(out, size, &mut |names| {
+        fs.listxattr(&cred::current(), ino, names)
+    })
 }
 
 fn remove(fs: &Dfs, ino: Ino, named: usize) -> Served {
@@ -137,17 +145,23 @@ forms! {
 
 pub(crate) fn setxattr(c: &mut Call) -> Served {
     let a = c.args;
-    served(c, By::Path, &|fs, ino| set(fs, ino, a[1], a[2], a[3], a[4] as u32))
+    served(c, By::Path, &|fs, ino| {
+        set(fs, ino, a[1], a[2], a[3], a[4] as u32)
+    })
 }
 
 pub(crate) fn lsetxattr(c: &mut Call) -> Served {
     let a = c.args;
-    served(c, By::Link, &|fs, ino| set(fs, ino, a[1], a[2], a[3], a[4] as u32))
+    served(c, By::Link, &|fs, ino| {
+        set(fs, ino, a[1], a[2], a[3], a[4] as u32)
+    })
 }
 
 pub(crate) fn fsetxattr(c: &mut Call) -> Served {
     let a = c.args;
-    served(c, By::Fd, &|fs, ino| set(fs, ino, a[1], a[2], a[3], a[4] as u32))
+    served(c, By::Fd, &|fs, ino| {
+        set(fs, ino, a[1], a[2], a[3], a[4] as u32)
+    })
 }
 
 fn at_args(c: &Call) -> core::result::Result<XattrArgs, Stop> {
@@ -159,7 +173,9 @@ fn at_args(c: &Call) -> core::result::Result<XattrArgs, Stop> {
 
 pub(crate) fn setxattrat(c: &mut Call) -> Served {
     let (named, v) = (c.args[3], at_args(c)?);
-    by_at(c, &|fs, ino| set(fs, ino, named, v.value as usize, v.size as usize, v.flags))
+    by_at(c, &|fs, ino| {
+        set(fs, ino, named, v.value as usize, v.size as usize, v.flags)
+    })
 }
 
 pub(crate) fn getxattrat(c: &mut Call) -> Served {
@@ -167,7 +183,9 @@ pub(crate) fn getxattrat(c: &mut Call) -> Served {
     if v.flags != 0 {
         return Err(Stop::Pass);
     }
-    by_at(c, &|fs, ino| get(fs, ino, named, v.value as usize, v.size as usize))
+    by_at(c, &|fs, ino| {
+        get(fs, ino, named, v.value as usize, v.size as usize)
+    })
 }
 
 pub(crate) fn listxattrat(c: &mut Call) -> Served {

@@ -74,15 +74,21 @@ impl Backend {
         let shown_pool = text(pool);
         let shown_container = text(container);
         let system = SystemRoot::locate(root).map_err(MountError::System)?;
-        let (_, pool, info) =
-            system.open_container(&pool_name, &shown_container).map_err(|error| match error {
-                SystemError::Engine(error) => MountError::Container { pool: shown_pool, error },
+        let (_, pool, info) = system
+            .open_container(&pool_name, &shown_container)
+            .map_err(|error| match error {
+                SystemError::Engine(error) => MountError::Container {
+                    pool: shown_pool,
+                    error,
+                },
                 other => MountError::System(other),
             })?;
-        Dfs::mount(pool, &info).map(Backend::Embedded).map_err(|errno| MountError::Namespace {
-            container: shown_container,
-            errno,
-        })
+        Dfs::mount(pool, &info)
+            .map(Backend::Embedded)
+            .map_err(|errno| MountError::Namespace {
+                container: shown_container,
+                errno,
+            })
     }
 
     /// The namespace of the container.
@@ -98,6 +104,12 @@ fn text(name: &[u8]) -> String {
 }
 
 fn ident(what: &'static str, name: &[u8]) -> Result<Ident, MountError> {
-    let bad = || MountError::Name { what, name: text(name) };
-    core::str::from_utf8(name).ok().and_then(|name| name.parse().ok()).ok_or_else(bad)
+    let bad = || MountError::Name {
+        what,
+        name: text(name),
+    };
+    core::str::from_utf8(name)
+        .ok()
+        .and_then(|name| name.parse().ok())
+        .ok_or_else(bad)
 }
