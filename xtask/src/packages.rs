@@ -26,6 +26,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("strace", "strace"),
     ("file", "file"),
     ("setpriv", "util-linux"),
+    ("ip", "iproute2"),
     ("setfattr", "attr"),
     ("getfacl", "acl"),
     ("bc", "bc"),

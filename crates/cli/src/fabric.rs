@@ -14,6 +14,7 @@ use crate::Outcome;
 use crate::output::{Failure, Tool};
 
 mod plan;
+mod run;
 mod show;
 mod text;
 
@@ -32,6 +33,8 @@ pub(crate) enum FabricCommand {
         #[command(flatten)]
         job: plan::Job,
     },
+    /// Choose an interface for this rank and run a program that uses it
+    Run(run::Job),
     /// Write a description of this machine to a file, for --topology
     Record {
         /// The file to write
@@ -60,6 +63,15 @@ enum PolicyName {
     All,
 }
 
+impl PolicyName {
+    fn as_str(self) -> &'static str {
+        match self {
+            PolicyName::Near => "near",
+            PolicyName::All => "all",
+        }
+    }
+}
+
 impl Node {
     fn topology(&self) -> Result<Topology, Failure> {
         match &self.topology {
@@ -84,6 +96,7 @@ pub(crate) fn run(tool: Tool, command: &FabricCommand) -> Outcome {
             show::show(&node.topology()?, node.policy(), node.topology.is_none())
         }
         FabricCommand::Plan { node, job } => plan::plan(&node.topology()?, node.policy(), job)?,
+        FabricCommand::Run(job) => return Err(run::run(job)),
         FabricCommand::Record { file, name } => record(file, name.as_deref())?,
     };
     tool.reply(text, &response)
@@ -94,7 +107,9 @@ fn failed(error: TopologyError) -> Failure {
 }
 
 fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+    // A value that is no text is still one the user has set.
+    let value = std::env::var_os(name)?;
+    Some(value.to_string_lossy().into_owned())
 }
 
 fn this_machine() -> Result<Topology, Failure> {

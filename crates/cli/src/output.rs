@@ -32,6 +32,8 @@ pub(crate) struct Failure {
     pub(crate) spoken: String,
     /// Wrong usage: no JSON object is printed.
     pub(crate) usage: bool,
+    /// Exit code of the command.
+    pub(crate) exit_code: u8,
 }
 
 impl Failure {
@@ -57,6 +59,7 @@ impl Failure {
             lead: Vec::new(),
             spoken: String::new(),
             usage: false,
+            exit_code: 1,
         }
     }
 
@@ -142,7 +145,7 @@ impl Tool {
         })
     }
 
-    /// Prints the outcome; the exit code is 1 for every failure.
+    /// Prints the outcome; the exit code of a failure is 1 unless it has one of its own.
     pub(crate) fn finish(self, outcome: Result<Reply, Failure>) -> ExitCode {
         match outcome {
             Ok(Reply { text, json }) => {
@@ -158,7 +161,7 @@ impl Tool {
             }
             Err(failure) => {
                 self.complain(&failure);
-                ExitCode::FAILURE
+                ExitCode::from(failure.exit_code)
             }
         }
     }
@@ -190,7 +193,7 @@ impl Tool {
 }
 
 /// Keeps an error on one line, whatever a path or label contains.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '?' } else { c })
         .collect()

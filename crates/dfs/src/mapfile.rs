@@ -10,12 +10,13 @@
 //! Each process that maps a file shared has a record in a list of its process slot, which counts
 //! as an open description of the inode.
 
-use crate::inode::{self, Guard, high, link_word, low, pair, word};
+use crate::inode::{self, high, link_word, low, pair, word};
 use crate::io::cursor::{Cursor, Source};
 use crate::io::read::read_at;
 use crate::io::write::{Rules, Start, bump, write_at};
 use crate::map::BLOCK;
 use crate::map::file::File;
+use crate::names::orphan::Retired;
 use crate::ofd::{lock_of, proc, word_at};
 use crate::{Dfs, Ino, IoVec, Ofd};
 use core::ffi::CStr;
@@ -91,7 +92,11 @@ impl CachePath {
     }
 
     fn open(&self) -> Result<OwnedFd> {
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        self.open_as(OFlags::RDWR)
+    }
+
+    fn open_as(&self, access: OFlags) -> Result<OwnedFd> {
+        let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         rustix::fs::open(self.as_cstr()?, flags, Mode::empty()).map_err(errno)
     }
 
@@ -343,7 +348,18 @@ impl Dfs {
         }
         let file = open.file().map_err(|_| Errno::ENODEV)?;
         if shared {
-            let fd = self.map_shared(&file)?;
+            let mut fd = self.map_shared(&file)?;
+            if !open.writable() {
+                // So that the kernel refuses to make the mapping writable later (`mprotect(2)`).
+                let path = CachePath::new(self.pool, file.ino)?;
+                fd = match path.open_as(OFlags::RDONLY) {
+                    Ok(fd) => fd,
+                    Err(errno) => {
+                        self.map_end(file.ino)?;
+                        return Err(errno);
+                    }
+                };
+            }
             return Ok(MapSource {
                 fd: fd.into_raw_fd(),
                 offset: off,
@@ -428,7 +444,11 @@ impl Dfs {
             if last {
                 failed = write_back(&file, 0, u64::MAX).is_err();
             }
-            let mut tx = self.pool.tx(&[file.lock(), lock_of(self.pool, slot)])?;
+            // The list of what is to be freed is kept under the root's lock.
+            let root = inode::lock(self.pool, self.root)?;
+            let mut tx = self
+                .pool
+                .tx(&[file.lock(), lock_of(self.pool, slot), root])?;
             inode::still(self.pool, file.ino, file.base)?;
             let Some((rec, link_at)) = find(&tx, slot, ino)? else {
                 return Err(Errno::EINVAL);
@@ -456,14 +476,14 @@ impl Dfs {
                 pair(users.saturating_sub(1), 1)
             };
             tx.set_volatile(file.at(word::TABLE), state)?;
-            let left = count_open(&mut tx, file.base, -1)?;
-            let nameless = Guard::read(self.pool, file.base)?.nlink == 0;
+            count_open(&mut tx, file.base, -1)?;
+            let retired = self.retire_closed(&mut tx, ino, file.base, true)?;
             tx.commit()?;
-            if unregister || (left == 0 && nameless) {
+            if unregister || retired != Retired::Kept {
                 CachePath::new(self.pool, ino)?.remove()?;
             }
-            if left == 0 && nameless {
-                self.reclaim(ino)?;
+            if retired == Retired::Queued {
+                self.drain_reclaim();
             }
             return Ok(());
         }
@@ -471,13 +491,12 @@ impl Dfs {
     }
 }
 
-/// Changes the number of open descriptions of an inode; the new one.
-fn count_open(tx: &mut Tx<'_>, base: u64, change: i32) -> Result<u32> {
+/// Changes the number of open descriptions of an inode.
+fn count_open(tx: &mut Tx<'_>, base: u64, change: i32) -> Result<()> {
     let at = inode::at(base, word::OPEN);
     let opened = tx.load(at)?;
     let count = high(opened).saturating_add_signed(change);
-    tx.set_volatile(at, pair(count, low(opened)))?;
-    Ok(count)
+    tx.set_volatile(at, pair(count, low(opened)))
 }
 
 /// The record of a process for a file, and the offset of the word that links it.

@@ -148,6 +148,18 @@ fn private_mappings_keep_to_themselves() {
         c.dfs.map_begin(r.ofd, false, true, 1, 1),
         Err(Errno::EINVAL)
     );
+    let source = c
+        .dfs
+        .map_begin(r.ofd, true, false, 0, 4096)
+        .expect("map_begin");
+    // SAFETY: the descriptor is ours from here on.
+    let fd = unsafe { OwnedFd::from_raw_fd(source.fd) };
+    let flags = rustix::fs::fcntl_getfl(&fd).expect("flags");
+    assert!(
+        !flags.intersects(rustix::fs::OFlags::RDWR),
+        "cannot become writable"
+    );
+    c.dfs.map_end(f.ino).expect("map_end");
     let root = c.dfs.open(&support::ROOT, c.dfs.root(), 0).expect("open");
     assert_eq!(
         c.dfs.map_begin(root, false, false, 0, 1),

@@ -41,7 +41,7 @@ impl Pool {
     fn reserve_locked(&self, entry: u64, count: u32, exact: bool) -> Result<u32> {
         self.store(header::ALLOC_JOURNAL, entry)?;
         let head = self.load(header::FREE_HEAD)? as u32;
-        let first = if !exact && head != 0 {
+        let first = if (!exact || count == 1) && head != 0 {
             let next = self.load(descriptor_at(head) + descriptor::NEXT)?;
             self.store(entry, run(head, 1))?;
             crash_point!("pages.popping");

@@ -29,6 +29,12 @@ pub struct Stage<'p> {
 /// Ranks and pieces one operation can grab from; split larger ones.
 pub const STAGED_MAX: usize = 40;
 
+/// Place in an owner's list for the blocks of a rank that the owner has freed itself.
+pub(crate) fn spare_at(owner: u16, rank: u16) -> u64 {
+    let place = (u64::from(rank) + owner::RUNS_LEN / 2) % owner::RUNS_LEN;
+    owner_at(owner) + owner::RUNS + place * 8
+}
+
 impl Pool {
     /// Starts grabbing blocks for one operation of the calling thread.
     pub fn stage(&self) -> Result<Stage<'_>> {
@@ -53,6 +59,11 @@ impl Stage<'_> {
     pub fn grab(&mut self, rank: u16, blocks: u32) -> Result<Run> {
         let blocks = blocks.clamp(1, RUN_LEN_MAX);
         let list = owner_at(self.me) + owner::RUNS;
+        let spare = spare_at(self.me, rank);
+        let (value, _) = self.current(spare)?;
+        if value != 0 && Run::unpack(value).rank == rank && Run::unpack(value).len >= blocks {
+            return self.cut(spare, value, blocks);
+        }
         // A rank's blocks are kept in the place of its number if that is free.
         let home = list + u64::from(rank) % owner::RUNS_LEN * 8;
         let mut empty = None;

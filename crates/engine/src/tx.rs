@@ -25,6 +25,9 @@ pub(crate) const ENTRY_DURABLE: u64 = 1 << 56;
 /// Entry flag: the words are zeros and are not listed.
 pub(crate) const ENTRY_ZERO: u64 = 1 << 57;
 
+/// Longest freed run that stays with the thread that freed it, in blocks.
+const SPARE_BLOCKS_MAX: u32 = 16;
+
 /// Packs an entry's head: word offset, word count, flags.
 fn entry(off: u64, count: usize, flags: u64) -> u64 {
     (off / 8) | ((count as u64) << 40) | flags
@@ -466,6 +469,20 @@ impl<'p> Tx<'p> {
     /// Frees blocks that are no longer referenced once this transaction is published.
     /// `EOVERFLOW` when the transaction has freed all it can: commit and go on in a further one.
     pub fn free_run(&mut self, run: Run) -> Result<()> {
+        // A small one is the first to be given out again to this thread: it is still in the caches.
+        // Like the blocks that go back to the bitmap, it may be reused before this record is on the
+        // device.
+        let spare = crate::space::spare_at(self.me, run.rank);
+        if run.len <= SPARE_BLOCKS_MAX && self.load(spare)? == 0 {
+            return self.set_volatile(
+                spare,
+                Run {
+                    fresh: false,
+                    ..run
+                }
+                .pack(),
+            );
+        }
         if self.freed_runs >= TX_FREED_MAX {
             return Err(Errno::EOVERFLOW);
         }

@@ -8,6 +8,7 @@
 //! A process joins early (cheap) and chooses late, just before libdaos starts. In an MPI job all
 //! ranks have joined by then, and every rank's choice is its entry of the plan.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -28,6 +29,8 @@ use crate::store;
 const MAGIC: &str = "daos-nic 1";
 const PREFIX: &str = "daos-nic-";
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Limit where the lock goes round among other processes: hundreds of ranks on few CPUs.
+const LOCK_QUEUE_MAX: Duration = Duration::from_secs(10);
 /// First pause between attempts; each is twice the one before, up to the second value, or hundreds
 /// of waiting ranks would take the time from the one that holds the lock.
 const LOCK_PAUSE: Duration = Duration::from_micros(200);
@@ -141,6 +144,43 @@ impl Registry {
     /// # Errors
     /// The file cannot be used.
     pub fn peers(&self) -> Result<Vec<Peer>, TopologyError> {
+        let mut members = self.read()?;
+        members.retain(Member::is_alive);
+        Ok(members.into_iter().map(|member| member.peer).collect())
+    }
+
+    /// How many of the job's `size` ranks on this node are not there.
+    ///
+    /// # Errors
+    /// The file cannot be used.
+    pub fn absent(&self, size: usize) -> Result<usize, TopologyError> {
+        let mut members = self.read()?;
+        // Most calls find too few lines: whether their processes live is then of no interest.
+        let present = match ranks(&members) {
+            present if present < size => present,
+            _ => {
+                members.retain(Member::is_alive);
+                ranks(&members)
+            }
+        };
+        Ok(size.saturating_sub(present))
+    }
+
+    /// How many ranks have joined and not yet chosen; 0 if none of these lives.
+    ///
+    /// # Errors
+    /// The file cannot be used.
+    pub fn undecided(&self) -> Result<usize, TopologyError> {
+        let mut members = self.read()?;
+        members.retain(|m| m.peer.process.local.is_some() && m.peer.nic.is_none());
+        // All are waited for: whether the others live is of no interest while one does.
+        match members.iter().any(Member::is_alive) {
+            true => Ok(members.len()),
+            false => Ok(0),
+        }
+    }
+
+    fn read(&self) -> Result<Vec<Member>, TopologyError> {
         let error = |e: Errno| TopologyError::io(self.path.display(), e);
         let file = store::open(&self.path, OFlags::RDONLY)?;
         let bytes = store::read_all(&file).map_err(error)?;
@@ -148,8 +188,7 @@ impl Registry {
         // Half of a change may show a line at its old and its new place.
         members.sort_by_key(|member| member.pid);
         members.dedup_by_key(|member| member.pid);
-        members.retain(Member::is_alive);
-        Ok(members.into_iter().map(|member| member.peer).collect())
+        Ok(members)
     }
 
     /// Runs `change` on the other live members, with this process's own entry beside them, and
@@ -190,17 +229,10 @@ impl Registry {
     /// The file, open and locked.
     fn locked(&self) -> Result<OwnedFd, TopologyError> {
         let error = |e: Errno| TopologyError::io(self.path.display(), e);
-        let deadline = Instant::now() + LOCK_WAIT_MAX;
-        let mut pause = LOCK_PAUSE;
+        let end = Instant::now() + LOCK_QUEUE_MAX;
         loop {
             let file = store::open(&self.path, OFlags::RDWR | OFlags::CREATE)?;
-            while let Err(e) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                if !matches!(e, Errno::WOULDBLOCK | Errno::INTR) || Instant::now() >= deadline {
-                    return Err(error(e));
-                }
-                std::thread::sleep(pause);
-                pause = (pause * 2).min(LOCK_PAUSE_MAX);
-            }
+            wait_for_lock(&file, end).map_err(error)?;
             // Removed by a sweep between open and lock: make it again.
             if rustix::fs::fstat(&file).map_err(error)?.st_nlink > 0 {
                 return Ok(file);
@@ -239,6 +271,38 @@ impl Registry {
             }
         }
     }
+}
+
+/// Waits for the lock until `end`, and for [`LOCK_WAIT_MAX`] at most while nobody else gets it
+/// either: then its holder is stopped.
+fn wait_for_lock(file: &OwnedFd, end: Instant) -> Result<(), Errno> {
+    let written = || rustix::fs::fstat(file).map(|stat| (stat.st_mtime, stat.st_mtime_nsec));
+    let (mut seen, mut deadline) = (written()?, Instant::now() + LOCK_WAIT_MAX);
+    let mut pause = LOCK_PAUSE;
+    while let Err(e) = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        let now = Instant::now();
+        if !matches!(e, Errno::WOULDBLOCK | Errno::INTR) || now >= end {
+            return Err(e);
+        }
+        if now >= deadline {
+            let latest = written()?;
+            if latest == seen {
+                return Err(e);
+            }
+            (seen, deadline) = (latest, now + LOCK_WAIT_MAX);
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LOCK_PAUSE_MAX);
+    }
+    Ok(())
+}
+
+/// Number of different ranks.
+fn ranks(members: &[Member]) -> usize {
+    let ranks = members
+        .iter()
+        .filter_map(|m| Some(m.peer.process.local?.rank));
+    ranks.collect::<BTreeSet<usize>>().len()
 }
 
 fn same_rank(a: &Process, b: &Process) -> bool {

@@ -22,6 +22,9 @@ mod share;
 
 use seat::{Fabric, Seat};
 
+/// Environment variable that says how ranks are spread: `near` or `all`.
+pub const POLICY_VARIABLE: &str = "D_IL_NIC_POLICY";
+
 /// How ranks are spread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Spread {
@@ -48,7 +51,7 @@ impl Policy {
     pub fn from_env(variable: &crate::launcher::Lookup<'_>) -> (Policy, Vec<String>) {
         let mut policy = Policy::default();
         let mut notes = Vec::new();
-        match variable("D_IL_NIC_POLICY").as_deref() {
+        match variable(POLICY_VARIABLE).as_deref() {
             None | Some("" | "near") => {}
             Some("all") => policy.spread = Spread::All,
             Some(_) => notes.push("D_IL_NIC_POLICY ignored: it is \"near\" or \"all\"".to_owned()),
@@ -128,7 +131,8 @@ pub struct Choice {
     pub rule: Rule,
     /// Why, in one line for a user.
     pub reason: String,
-    /// Processes on each interface, this one included, as far as known.
+    /// Processes on each interface, this one included, as far as known: of a job whose ranks are all
+    /// there, also those that have not chosen yet.
     pub loads: Vec<usize>,
 }
 
@@ -253,7 +257,14 @@ fn in_complete_job(
             _ => true,
         });
     let (&nic, seat) = (nics.get(own)?, seats.get(own)?);
-    kept.then(|| answer(topology, fabric, seat, nic, loads_of(topology, peers)))
+    kept.then(|| {
+        let mut loads = loads_of(topology, &unranked(peers));
+        nics.iter().flatten().for_each(|&nic| add(&mut loads, nic));
+        Choice {
+            loads,
+            ..answer(topology, fabric, seat, nic, Vec::new())
+        }
+    })
 }
 
 /// What the interfaces will carry in the end: for a process beside a job whose ranks are all known.
@@ -268,17 +279,17 @@ fn planned_loads(
     }
     let ranks = complete_job(me, peers)?;
     let seats = Seat::of_all(topology, fabric, &ranks);
-    let unranked: Vec<Peer> = peers
-        .iter()
-        .filter(|peer| peer.process.local.is_none())
-        .cloned()
-        .collect();
-    let mut loads = loads_of(topology, &unranked);
+    let mut loads = loads_of(topology, &unranked(peers));
     share::assign(fabric, &seats)
         .iter()
         .flatten()
         .for_each(|&nic| add(&mut loads, nic));
     Some(loads)
+}
+
+fn unranked(peers: &[Peer]) -> Vec<Peer> {
+    let unranked = peers.iter().filter(|peer| peer.process.local.is_none());
+    unranked.cloned().collect()
 }
 
 /// The ranks of the job in order, if each is there exactly once.

@@ -8,6 +8,7 @@
 //! ```
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::cache::{Cache, Source, is_up_now, refresh_states};
 use crate::cpuset::CpuSet;
@@ -23,6 +24,15 @@ use crate::store;
 
 /// Environment variable that names a recorded topology to use instead of this machine.
 pub const FILE_VARIABLE: &str = "DAOS_TOPOLOGY_FILE";
+
+/// How long a rank waits for others when none has come lately.
+const QUIET_MAX: Duration = Duration::from_secs(1);
+/// How long in all.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+/// Pauses between looks grow from the first value to the second: looking takes the time of the ranks
+/// that are waited for.
+const PAUSE_FIRST: Duration = Duration::from_millis(1);
+const PAUSE_MAX: Duration = Duration::from_millis(64);
 
 /// A process that may need an interface later.
 #[derive(Clone, Debug)]
@@ -140,6 +150,32 @@ impl Session {
         }
     }
 
+    /// As [`Session::choose`], for a process that starts with its job: waits until the other ranks
+    /// of the node have joined, so that all take their entries of one plan, and then until they have
+    /// chosen, because a rank that ends is missing from the plan of those that come later. Either
+    /// wait ends a second after it last got shorter, and after ten at most.
+    #[must_use]
+    pub fn choose_together(&self, variable: &Lookup<'_>) -> Selection {
+        let shared = self.registry.as_ref().filter(|_| self.joined.is_some());
+        let job = shared.zip(self.identity.local.filter(|local| local.size > 1));
+        let Some((registry, local)) = job else {
+            return self.choose(variable);
+        };
+        let absent = wait(|| registry.absent(local.size));
+        let mut selection = self.choose(variable);
+        if absent > 0 {
+            let note = "ranks of this node had not joined when this one chose";
+            selection
+                .notes
+                .push(format!("{absent} of {} {note}", local.size));
+        }
+        // Without an interface there is nothing to count.
+        if selection.choice.nic.is_some() {
+            let _undecided = wait(|| registry.undecided());
+        }
+        selection
+    }
+
     fn decide(&self, topology: &Topology, policy: Policy, notes: &mut Vec<String>) -> Choice {
         let me = self.process();
         let shared = self.registry.as_ref();
@@ -170,6 +206,25 @@ impl Session {
             .registry
             .as_ref()
             .is_some_and(|registry| registry.leave().is_ok());
+    }
+}
+
+/// Waits until `missing` is zero, has not become less for [`QUIET_MAX`], or [`WAIT_MAX`] is over;
+/// returns what is left. A registry that cannot be read is not waited for.
+fn wait(missing: impl Fn() -> Result<usize, TopologyError>) -> usize {
+    let start = Instant::now();
+    let (mut least, mut since) = (usize::MAX, start);
+    let mut pause = PAUSE_FIRST;
+    loop {
+        let now = missing().unwrap_or(0);
+        if now < least {
+            (least, since) = (now, Instant::now());
+        }
+        if now == 0 || since.elapsed() >= QUIET_MAX || start.elapsed() >= WAIT_MAX {
+            return now;
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 
@@ -214,7 +269,7 @@ impl Selection {
             .collect();
         if !loads.is_empty() {
             lines.push(format!(
-                "processes per NIC on this node so far: {}",
+                "processes per NIC on this node: {}",
                 loads.join(", ")
             ));
         }

@@ -492,3 +492,25 @@ fn damaged_or_foreign_registries() {
     });
     assert!(line.contains("other ranks not known"), "{line}");
 }
+
+/// A process that is stopped while it holds the lock delays the others, but does not hang them.
+#[test]
+fn a_lock_that_is_not_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Held::start(dir.path(), Some(0));
+    let mut entries = std::fs::read_dir(dir.path()).unwrap();
+    let file = std::fs::File::open(entries.next().unwrap().unwrap().path()).unwrap();
+    file.lock().unwrap();
+    let second = Held::start(dir.path(), Some(4));
+    assert_eq!(
+        second.nic(),
+        first.nic(),
+        "its core's interface: {}",
+        second.line
+    );
+    assert!(
+        second.line.contains("other ranks not known"),
+        "{}",
+        second.line
+    );
+}

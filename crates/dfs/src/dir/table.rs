@@ -196,7 +196,11 @@ pub(super) fn rebuild(tx: &mut Tx<'_>, pool: &Pool, owner: Ino, dir: u64) -> Res
     }
     let pages = (1u64 << log2) * 8 / PAGE;
     let target = pool.target_of(crate::inode::record(owner)?)?;
-    let link = tx.alloc_pages(kind::TABLE, target, pages as u32)?;
+    // Single pages come from the pool's free list, runs do not.
+    let link = match pages {
+        1 => tx.alloc_page(kind::TABLE, target, 0, false)?,
+        _ => tx.alloc_pages(kind::TABLE, target, pages as u32)?,
+    };
     let link = PageLink(link.0 | u64::from(log2) << 48);
     let table = Table::named(link.0)?.ok_or(Errno::EIO)?;
     for slot in 0..table.len() {

@@ -5,7 +5,8 @@
 //! changes the description's count, under the lock of the process ([`lock`]).
 
 use super::{Open, field};
-use crate::inode::{self, high, low, pair, word};
+use crate::inode::{self, Guard, high, low, pair, word};
+use crate::names::orphan::Retired;
 use crate::{Dfs, Ino, Ofd, locks, mapfile};
 use core::sync::atomic::Ordering;
 use engine::{LockId, PAGE, PageLink, Pool, Rec, Tx, kind, process};
@@ -208,10 +209,10 @@ pub(super) fn for_each(
 
 /// What letting go of a description led to.
 enum Let {
-    /// Done; the inode lost its last description and has no name.
-    Orphan(Ino),
     /// Done.
     Done,
+    /// The inode goes too, and needs the list of what is to be freed.
+    NeedsQueue,
     /// The description goes, but still has locks.
     Locked(Ino),
 }
@@ -269,20 +270,26 @@ impl Dfs {
 
     /// Takes `ofd` from `slot`. `own`: the process itself lets go, so that a fork under way counts.
     pub(super) fn release_in(&self, slot: u32, ofd: Ofd, own: bool) -> Result<()> {
+        let mut queue = false;
         loop {
             let open = self.description(ofd)?;
-            match self.try_release(slot, &open, own)? {
+            match self.try_release(slot, &open, own, queue)? {
                 Let::Locked(ino) => locks::drop_of_description(self, ino, ofd)?,
-                Let::Orphan(ino) => return self.reclaim(ino),
+                Let::NeedsQueue => queue = true,
                 Let::Done => return Ok(()),
             }
         }
     }
 
-    fn try_release(&self, slot: u32, open: &Open<'_>, own: bool) -> Result<Let> {
+    fn try_release(&self, slot: u32, open: &Open<'_>, own: bool, queue: bool) -> Result<Let> {
         let pool = self.pool;
         let target = LockId::Target(pool.target_of(inode::record(open.ino)?)?);
-        let mut tx = pool.tx(&[target, lock(pool, slot)])?;
+        let list = if queue {
+            inode::lock(pool, self.root)?
+        } else {
+            target
+        };
+        let mut tx = pool.tx(&[target, lock(pool, slot), list])?;
         if self.description(open.ofd)?.ino != open.ino {
             return Err(Errno::EBADF);
         }
@@ -306,16 +313,33 @@ impl Dfs {
         let base = inode::locate(pool, open.ino)?;
         let opened = tx.load(inode::at(base, word::OPEN))?;
         let opened = pair(high(opened).saturating_sub(1), low(opened));
-        let nlink = low(tx.load(inode::at(base, word::MODE))?);
         tx.set_volatile(inode::at(base, word::OPEN), opened)?;
         tx.free(Rec(open.ofd.0))?;
-        tx.commit()?;
-        let orphan = high(opened) == 0 && nlink == 0;
-        Ok(if orphan {
-            Let::Orphan(open.ino)
-        } else {
-            Let::Done
-        })
+        match self.retire_closed(&mut tx, open.ino, base, queue)? {
+            Retired::NeedsQueue => return Ok(Let::NeedsQueue),
+            Retired::Queued => {
+                tx.commit()?;
+                self.drain_reclaim();
+            }
+            Retired::Kept | Retired::Freed => drop(tx.commit()?),
+        }
+        Ok(Let::Done)
+    }
+
+    /// Frees an inode whose open count this transaction has lowered, in the same transaction, if
+    /// nothing keeps it: a process killed right after must not leave it behind.
+    pub(crate) fn retire_closed(
+        &self,
+        tx: &mut Tx<'_>,
+        ino: Ino,
+        base: u64,
+        queue: bool,
+    ) -> Result<Retired> {
+        let guard = Guard::read(self.pool, base)?;
+        if guard.nlink != 0 || high(tx.load(inode::at(base, word::OPEN))?) != 0 {
+            return Ok(Retired::Kept);
+        }
+        self.retire(tx, ino, base, &guard, self.pool.now_ns(), queue)
     }
 
     fn defer(&self, mut tx: Tx<'_>, slot: u32, ofd: Ofd) -> Result<Let> {

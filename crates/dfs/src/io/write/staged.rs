@@ -288,10 +288,12 @@ impl<'p> Round<'_, 'p> {
                 return Ok(None);
             }
         }
-        let Some(new_blocks) = self.point(&mut tx, plan, extent)? else {
+        let Some((new_blocks, mut freed)) = self.point(&mut tx, plan, extent)? else {
             return Ok(None);
         };
+        // First what is taken, then what is given back: it may come to lie in the same place.
         tx.consume(stage)?;
+        freed.flush(&mut tx)?;
         for (from, to) in extent.kept.ranges() {
             self.store_kept(extent, from, to.min(extent.end))?;
         }
@@ -326,9 +328,9 @@ impl<'p> Round<'_, 'p> {
         Ok(())
     }
 
-    /// Lists the pointers to the new blocks and frees the old ones; the number of blocks that
-    /// were holes.
-    fn point(&self, tx: &mut Tx<'p>, plan: &Plan, extent: &Extent) -> Try<u64> {
+    /// Lists the pointers to the new blocks; the number of blocks that were holes, and the old
+    /// blocks to be freed.
+    fn point(&self, tx: &mut Tx<'p>, plan: &Plan, extent: &Extent) -> Try<(u64, Freed)> {
         let file = self.file;
         let version = super::bump(file)? as u32;
         let mut freed = Freed::new();
@@ -372,8 +374,7 @@ impl<'p> Round<'_, 'p> {
             }
             block += run;
         }
-        freed.flush(tx)?;
-        Ok(Some(new_blocks))
+        Ok(Some((new_blocks, freed)))
     }
 }
 
