@@ -101,6 +101,7 @@ impl Arg {
 pub(crate) const fn follow(yes: bool) -> How {
     How {
         follow: yes,
+        creates: false,
         no_symlinks: false,
         beneath: false,
         in_root: false,

@@ -75,16 +75,11 @@ fn serve(c: &mut Call, arg: Arg, flags: u32, mode: u32, resolve: u64) -> Served 
         mode: mode & 0o7777,
     };
     let new_only = flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL;
-    let (creates, stays) = (flags & O_CREAT != 0, flags & O_NOFOLLOW != 0);
-    // A slash after the last name follows a link that would stay, and is refused where a file is
-    // to be made, wherever a link leads.
-    let slash = (creates || stays) && user::ends_in_slash(arg.address(c));
+    // Without `O_CREAT`, a slash after the last name follows a link in any case.
+    let stays = flags & O_NOFOLLOW != 0 && !user::ends_in_slash(arg.address(c));
     let how = How {
-        follow: if creates {
-            !stays && !new_only && !slash
-        } else {
-            !stays || slash
-        },
+        follow: !stays && !new_only,
+        creates: flags & (O_CREAT | O_PATH) == O_CREAT,
         no_symlinks: resolve & RESOLVE_NO_SYMLINKS != 0,
         beneath: resolve & RESOLVE_BENEATH != 0,
         in_root: resolve & RESOLVE_IN_ROOT != 0,
