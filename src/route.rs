@@ -101,6 +101,7 @@ impl Arg {
 pub(crate) const fn follow(yes: bool) -> How {
     How {
         follow: yes,
+        creates: false,
         no_symlinks: false,
         beneath: false,
         in_root: false,
@@ -136,35 +137,31 @@ pub(crate) fn at(c: &Call, arg: Arg, how: How, serve: &mut dyn FnMut(&Spot) -> S
     }
 }
 
-/// [`at`] for calls that only look a file up: a trailing slash follows a final symbolic link.
+/// [`at`] for calls that only look a file up: a trailing slash follows a final symbolic link, and
+/// what it then names must be a directory (`path_resolution(7)`).
 pub(crate) fn lookup(
     c: &Call,
     arg: Arg,
     follows: bool,
     serve: &mut dyn FnMut(&Spot) -> Served,
 ) -> Served {
-    let mut link = false;
-    let served = at(c, arg, follow(follows), &mut |spot| {
-        link = !follows && spot.trailing_slash && is_symlink(spot);
-        if link {
-            Err(Errno::ELOOP.into())
-        } else {
-            serve(spot)
-        }
-    });
-    if link {
-        at(c, arg, follow(true), serve)
+    let link = Cell::new(false);
+    let mut serve = |spot: &Spot| match spot.target {
+        Some(ino) if spot.trailing_slash => match spot.fs.stat(ino)?.mode & abi::S_IFMT {
+            abi::S_IFDIR => serve(spot),
+            kind => {
+                link.set(kind == abi::S_IFLNK);
+                Err(Errno::ENOTDIR.into())
+            }
+        },
+        _ => serve(spot),
+    };
+    let served = at(c, arg, follow(follows), &mut serve);
+    if link.get() {
+        at(c, arg, follow(true), &mut serve)
     } else {
         served
     }
-}
-
-fn is_symlink(spot: &Spot) -> bool {
-    let mode = spot
-        .target
-        .and_then(|ino| spot.fs.stat(ino).ok())
-        .map_or(0, |stat| stat.mode);
-    mode & abi::S_IFMT == abi::S_IFLNK
 }
 
 /// The file vanished between the walk and the operation: another process replaced or removed the
@@ -175,24 +172,30 @@ fn overtaken(spot: &Spot, served: Served) -> bool {
         && matches!(served, Err(Stop::Fail(Errno::ESTALE | Errno::ENOENT)))
 }
 
-/// Resolves both paths of a call; `EXDEV` when only one is ours.
+/// Resolves both paths of a call; `EXDEV` when only one is ours. `check` judges the first place
+/// before the second path is looked at.
 pub(crate) fn pair(
     c: &Call,
     one: (Arg, How),
     two: (Arg, How),
+    check: &dyn Fn(&Spot) -> sys::Result<()>,
     serve: &mut dyn FnMut(&Spot, &Spot) -> Served,
 ) -> Served {
-    pair_again(c, one, two, serve, &Cell::new(0))
+    pair_again(c, one, two, check, serve, &Cell::new(0))
 }
 
 fn pair_again(
     c: &Call,
     one: (Arg, How),
     two: (Arg, How),
+    check: &dyn Fn(&Spot) -> sys::Result<()>,
     serve: &mut dyn FnMut(&Spot, &Spot) -> Served,
     again: &Cell<usize>,
 ) -> Served {
     let first = resolve(c, one.0, one.1)?;
+    if let Resolved::Ours(spot) = &first {
+        check(spot)?;
+    }
     let second = resolve(c, two.0, two.1)?;
     let mut args = c.args;
     match (&first, &second) {
@@ -201,7 +204,7 @@ fn pair_again(
             let tried = again.get();
             if (overtaken(a, served) || overtaken(b, served)) && tried < RACES_MAX {
                 again.set(tried + 1);
-                return pair_again(c, one, two, serve, again);
+                return pair_again(c, one, two, check, serve, again);
             }
             return served;
         }

@@ -76,6 +76,13 @@ plain!(
     abi::XattrArgs,
 );
 
+/// Does the path at this address end in `/`? Then a final symbolic link is followed in any case
+/// (`path_resolution(7)`).
+pub(crate) fn ends_in_slash(address: usize) -> bool {
+    let mut buffer = path_buffer();
+    path(address, &mut buffer).is_ok_and(|path| path.last() == Some(&b'/'))
+}
+
 /// Reads a structure of the program.
 pub(crate) fn get<T: Plain>(address: usize) -> Result<T> {
     let mut value = T::default();

@@ -1,7 +1,7 @@
 //! Attributes, changed: mode, owner, times, size by path; and permission to access.
 
 use crate::abi::*;
-use crate::calls::stat::{empty_path, is_dir};
+use crate::calls::stat::empty_path;
 use crate::dispatch::{After, Served, Stop};
 use crate::route::{self, Arg, Spot};
 use crate::{cred, files, limits, mounts, user};
@@ -12,11 +12,7 @@ use sys::{Errno, Result};
 /// Serves a change by path; the last component is followed unless told otherwise.
 fn change(c: &Call, arg: Arg, follow: bool, act: &dyn Fn(&Dfs, Ino) -> Result<()>) -> Served {
     route::lookup(c, arg, follow, &mut |spot: &Spot| {
-        let ino = spot.found()?;
-        if spot.trailing_slash && !is_dir(spot.fs, ino)? {
-            return Err(Errno::ENOTDIR.into());
-        }
-        act(spot.fs, ino)?;
+        act(spot.fs, spot.found()?)?;
         Ok(0)
     })
 }

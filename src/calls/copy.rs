@@ -1,6 +1,6 @@
 //! Moving bytes between descriptors, one or both of them ours.
 
-use crate::abi::{O_ACCMODE, O_PATH, O_WRONLY, RW_MAX, nr};
+use crate::abi::{O_ACCMODE, O_APPEND, O_PATH, O_WRONLY, RW_MAX, S_IFDIR, nr};
 use crate::dispatch::{Served, Stop};
 use crate::files::{self, Held};
 use crate::kernel::{self, call};
@@ -80,21 +80,31 @@ fn end(fd: i32) -> core::result::Result<End, Stop> {
     Ok(files::get(fd)?.map_or(End::Kernel(fd), End::Ours))
 }
 
-/// Both ends must be open, one for reading and the other for writing: `EBADF` before anything
-/// else is looked at.
-fn check_ends(from: &End, to: &End) -> Result<()> {
+/// Flags of the files behind both ends, `EBADF` unless both can be used at all.
+fn flags_of(from: &End, to: &End) -> Result<(u32, u32)> {
     const F_GETFL: usize = 3;
     let flags = |end: &End| match end {
         End::Ours(held) => held.info().map(|info| info.flags),
         End::Kernel(fd) => call!(nr::FCNTL, *fd, F_GETFL).map(|flags| flags as u32),
     };
     let (source, target) = (flags(from)?, flags(to)?);
-    let readable = source & O_PATH == 0 && source & O_ACCMODE != O_WRONLY;
-    let writable = target & O_PATH == 0 && target & O_ACCMODE != 0;
-    if readable && writable {
-        Ok(())
+    if (source | target) & O_PATH == 0 {
+        Ok((source, target))
     } else {
         Err(Errno::EBADF)
+    }
+}
+
+/// One end must be open for reading and the other for writing: `EBADF`.
+fn check_modes((source, target): (u32, u32)) -> Result<()> {
+    let fits = source & O_ACCMODE != O_WRONLY && target & O_ACCMODE != 0;
+    if fits { Ok(()) } else { Err(Errno::EBADF) }
+}
+
+fn is_dir(end: &End) -> Result<bool> {
+    match end {
+        End::Ours(held) => Ok(held.info()?.kind == S_IFDIR),
+        End::Kernel(_) => Ok(false),
     }
 }
 
@@ -188,8 +198,13 @@ pub(crate) fn sendfile(c: &mut Call) -> Served {
     if matches!((&to, &from), (End::Kernel(_), End::Kernel(_))) {
         return Err(Stop::Pass);
     }
-    check_ends(&from, &to)?;
     let place = Place::read(c.args[2])?;
+    let flags = flags_of(&from, &to)?;
+    check_modes(flags)?;
+    // Linux splices: from files only, and not to the end of one (splice(2)).
+    if flags.1 & O_APPEND != 0 || c.args[3] > 0 && is_dir(&from)? {
+        return Err(Errno::EINVAL.into());
+    }
     pump(&from, place, &to, NOWHERE, c.args[3].min(RW_MAX), false)
 }
 
@@ -199,10 +214,14 @@ pub(crate) fn copy_file_range(c: &mut Call) -> Served {
     if matches!((&from, &to), (End::Kernel(_), End::Kernel(_))) {
         return Err(Stop::Pass);
     }
+    let flags = flags_of(&from, &to)?;
     if c.args[5] != 0 {
         return Err(Errno::EINVAL.into());
     }
-    check_ends(&from, &to)?;
+    if is_dir(&from)? || is_dir(&to)? {
+        return Err(Errno::EISDIR.into());
+    }
+    check_modes(flags)?;
     match (from, to) {
         (End::Ours(from), End::Ours(to)) => {
             let (mut out, mut into) = (Place::read(c.args[1])?, Place::read(c.args[3])?);
@@ -238,7 +257,7 @@ pub(crate) fn splice(c: &mut Call) -> Served {
         (End::Ours(_), End::Ours(_)) => return Err(Errno::EINVAL.into()),
         _ => {}
     }
-    check_ends(&from, &to)?;
+    check_modes(flags_of(&from, &to)?)?;
     let (out, into) = (Place::read(c.args[1])?, Place::read(c.args[3])?);
     pump(&from, out, &to, into, c.args[4].min(RW_MAX), true)
 }

@@ -46,6 +46,14 @@ fn read_at(held: &Held, pieces: &[IoVec], at: Option<i64>) -> Result<usize> {
     }
 }
 
+/// [`read_at`] for the vectored calls, which look no further when there is nothing to read.
+fn read_pieces(held: &Held, pieces: &[IoVec], at: Option<i64>) -> Result<usize> {
+    match read_at(held, pieces, at) {
+        Err(Errno::EISDIR) if pieces.iter().all(|piece| piece.len == 0) => Ok(0),
+        other => other,
+    }
+}
+
 fn write_at(held: &Held, pieces: &[IoVec], at: Option<i64>, append: bool) -> Result<usize> {
     count(Op::Write);
     reachable(pieces, at)?;
@@ -118,7 +126,7 @@ pub(crate) fn pwrite64(c: &mut Call) -> Served {
 pub(crate) fn readv(c: &mut Call) -> Served {
     let held = files::ours(c.args[0] as i32)?;
     Ok(user::with_vector(c.args[1], c.args[2], |v| {
-        read_at(&held, v, None)
+        read_pieces(&held, v, None)
     })?)
 }
 
@@ -133,7 +141,7 @@ pub(crate) fn preadv(c: &mut Call) -> Served {
     let held = files::ours(c.args[0] as i32)?;
     let at = position(c.args[3])?;
     Ok(user::with_vector(c.args[1], c.args[2], |v| {
-        read_at(&held, v, Some(at))
+        read_pieces(&held, v, Some(at))
     })?)
 }
 
@@ -157,7 +165,7 @@ pub(crate) fn preadv2(c: &mut Call) -> Served {
         Some(position(c.args[3])?)
     };
     Ok(user::with_vector(c.args[1], c.args[2], |v| {
-        read_at(&held, v, at)
+        read_pieces(&held, v, at)
     })?)
 }
 

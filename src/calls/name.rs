@@ -170,21 +170,34 @@ fn move_name(c: &Call, from: Arg, to: Arg, flags: u32) -> Served {
         return Err(Stop::Pass);
     }
     let how = route::follow(false);
-    route::pair(c, (from, how), (to, how), &mut |old, new| {
+    let (no_replace, exchange) = (flags & RENAME_NOREPLACE != 0, flags & RENAME_EXCHANGE != 0);
+    route::pair(c, (from, how), (to, how), &|_| Ok(()), &mut |old, new| {
         count(Op::Rename);
         let named = |arg: Arg| written_last(arg.address(c)) == Last::Name;
         if !named(from) || !named(to) {
-            return Err(Errno::EBUSY.into());
+            let taken = named(from) && no_replace;
+            return Err(if taken { Errno::EEXIST } else { Errno::EBUSY }.into());
         }
         let root = Some(old.fs.root());
         if old.target == root || new.target == root {
             return Err(Errno::EBUSY.into());
         }
         let source = old.found()?;
-        let directory = is_dir(old.fs, source)?;
-        if !directory && (old.trailing_slash || new.trailing_slash) {
-            return Err(Errno::ENOTDIR.into());
+        if no_replace && new.target.is_some() {
+            return Err(Errno::EEXIST.into());
         }
+        let directory = |slash: bool, ino: Ino| match slash && !is_dir(old.fs, ino)? {
+            true => Err(Errno::ENOTDIR),
+            false => Ok(()),
+        };
+        // In an exchange each slash concerns the name it follows, else both the file moved.
+        if exchange {
+            directory(new.trailing_slash, new.found()?)?;
+        }
+        directory(
+            old.trailing_slash || new.trailing_slash && !exchange,
+            source,
+        )?;
         let cred = cred::current();
         let (from, to) = (old.name.as_bytes(), new.name.as_bytes());
         old.fs
@@ -207,25 +220,19 @@ pub(crate) fn renameat2(c: &mut Call) -> Served {
 
 fn add_name(spot: &Spot, ino: Ino) -> Served {
     count(Op::Link);
-    if is_dir(spot.fs, ino)? {
-        return Err(if spot.target.is_some() {
-            Errno::EEXIST
-        } else {
-            Errno::EPERM
-        }
-        .into());
-    }
     let name = vacant(spot, false)?;
     spot.fs.link(&cred::current(), ino, spot.parent, name)?;
     Ok(0)
 }
 
 fn link_at(c: &Call, from: Arg, to: Arg, follow: bool) -> Served {
+    let follow = follow || user::ends_in_slash(from.address(c));
     let hows = (route::follow(follow), route::follow(false));
-    route::pair(c, (from, hows.0), (to, hows.1), &mut |old, new| {
-        if old.trailing_slash && !is_dir(old.fs, old.found()?)? {
-            return Err(Errno::ENOTDIR.into());
-        }
+    let exists = |old: &Spot| match is_dir(old.fs, old.found()?) {
+        Ok(false) if old.trailing_slash => Err(Errno::ENOTDIR),
+        _ => Ok(()),
+    };
+    route::pair(c, (from, hows.0), (to, hows.1), &exists, &mut |old, new| {
         add_name(new, old.found()?)
     })
 }

@@ -75,8 +75,11 @@ fn serve(c: &mut Call, arg: Arg, flags: u32, mode: u32, resolve: u64) -> Served 
         mode: mode & 0o7777,
     };
     let new_only = flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL;
+    // Without `O_CREAT`, a slash after the last name follows a link in any case.
+    let stays = flags & O_NOFOLLOW != 0 && !user::ends_in_slash(arg.address(c));
     let how = How {
-        follow: flags & O_NOFOLLOW == 0 && !new_only,
+        follow: !stays && !new_only,
+        creates: flags & (O_CREAT | O_PATH) == O_CREAT,
         no_symlinks: resolve & RESOLVE_NO_SYMLINKS != 0,
         beneath: resolve & RESOLVE_BENEATH != 0,
         in_root: resolve & RESOLVE_IN_ROOT != 0,
@@ -183,6 +186,9 @@ fn make_or_open(spot: &Spot, wish: Wish) -> Served {
 
 fn existing(spot: &Spot, ino: Ino, wish: Wish) -> Served {
     let kind = spot.fs.stat(ino)?.mode & S_IFMT;
+    if kind != S_IFDIR && (wish.flags & O_DIRECTORY != 0 || spot.trailing_slash) {
+        return Err(Errno::ENOTDIR.into());
+    }
     if wish.flags & O_PATH == 0 {
         match kind {
             S_IFLNK => return Err(Errno::ELOOP.into()),
@@ -191,9 +197,6 @@ fn existing(spot: &Spot, ino: Ino, wish: Wish) -> Served {
             S_IFSOCK | S_IFCHR | S_IFBLK => return Err(Errno::ENXIO.into()),
             _ => {}
         }
-    }
-    if kind != S_IFDIR && (wish.flags & O_DIRECTORY != 0 || spot.trailing_slash) {
-        return Err(Errno::ENOTDIR.into());
     }
     give(spot, ino, wish, false)
 }

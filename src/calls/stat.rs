@@ -7,7 +7,7 @@ use crate::route::{self, Arg};
 use crate::{files, mounts, user};
 use dfs::{Dfs, Ino};
 use intercept::Call;
-use sys::{Errno, Result};
+use sys::Result;
 
 const NS: i64 = 1_000_000_000;
 
@@ -95,11 +95,7 @@ fn put_stat(fs: &Dfs, ino: Ino, out: usize) -> Served {
 
 fn by_path(c: &Call, arg: Arg, follow: bool, out: usize) -> Served {
     let served = route::lookup(c, arg, follow, &mut |spot| {
-        let ino = spot.found()?;
-        if spot.trailing_slash && !is_dir(spot.fs, ino)? {
-            return Err(Errno::ENOTDIR.into());
-        }
-        put_stat(spot.fs, ino, out)
+        put_stat(spot.fs, spot.found()?, out)
     });
     if served == Err(Stop::Ancestor) {
         user::put(out, &kernel_form(&ancestor()))?;
@@ -181,11 +177,7 @@ pub(crate) fn statx(c: &mut Call) -> Served {
     }
     let follow = flags & AT_SYMLINK_NOFOLLOW == 0;
     let served = route::lookup(c, arg, follow, &mut |spot| {
-        let ino = spot.found()?;
-        if spot.trailing_slash && !is_dir(spot.fs, ino)? {
-            return Err(Errno::ENOTDIR.into());
-        }
-        put_statx(spot.fs, ino, out)
+        put_statx(spot.fs, spot.found()?, out)
     });
     if served == Err(Stop::Ancestor) {
         user::put(out, &statx_form(&ancestor(), false))?;

@@ -105,6 +105,9 @@ impl Name {
 pub struct How {
     /// Follow a symbolic link that is the last component.
     pub follow: bool,
+    /// A file is to be made (`O_CREAT`): a last component with a slash behind it, in the path or
+    /// in the target of a link, ends the walk without being followed.
+    pub creates: bool,
     /// `RESOLVE_NO_SYMLINKS`: any symbolic link is `ELOOP`.
     pub no_symlinks: bool,
     /// `RESOLVE_BENEATH`: leaving the starting directory is `EXDEV`.

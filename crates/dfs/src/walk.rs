@@ -234,7 +234,8 @@ impl Walker<'_> {
                     Err(Errno::ENOENT)
                 };
             }
-            if found.entry_type() != DT_LNK || last && !self.how.follow {
+            let stays = last && (!self.how.follow || self.how.creates && slash);
+            if found.entry_type() != DT_LNK || stays {
                 if last {
                     return place(here, part.name, Some(target), slash);
                 }
