@@ -2,7 +2,7 @@
 
 use crate::abi::nr;
 use crate::calls::{
-    attr, copy, data, dir, dup, lock, map, misc, name, open, process, special, stat, xattr,
+    attr, copy, data, dir, dup, edge, lock, map, name, open, process, special, stat, xattr,
 };
 use intercept::classes::{CLASS_COUNT, Class, ClassTable, FILE_CALLS};
 use intercept::{Call, Outcome, paths};
@@ -301,17 +301,17 @@ table! {
     UNSHARE => process::unshare,
     CHROOT => process::chroot,
     SETNS => process::setns,
-    IOCTL => misc::ioctl,
-    SENDMSG => misc::sendmsg,
-    SENDMMSG => misc::sendmmsg,
-    RECVMSG => misc::recvmsg,
-    RECVMMSG => misc::recvmmsg,
-    PIDFD_GETFD => misc::pidfd_getfd,
-    IO_URING_SETUP => misc::io_uring_setup,
-    IO_SUBMIT => misc::io_submit,
-    INOTIFY_ADD_WATCH => misc::inotify_add_watch,
-    FANOTIFY_MARK => misc::fanotify_mark,
-    NAME_TO_HANDLE_AT => misc::name_to_handle_at,
-    OPEN_BY_HANDLE_AT => misc::open_by_handle_at,
-    OPEN_TREE => misc::open_tree,
+    IOCTL => edge::ioctl,
+    SENDMSG => edge::sendmsg,
+    SENDMMSG => edge::sendmmsg,
+    RECVMSG => edge::recvmsg,
+    RECVMMSG => edge::recvmmsg,
+    PIDFD_GETFD => edge::pidfd_getfd,
+    IO_URING_SETUP => edge::io_uring_setup,
+    IO_SUBMIT => edge::io_submit,
+    INOTIFY_ADD_WATCH => edge::inotify_add_watch,
+    FANOTIFY_MARK => edge::fanotify_mark,
+    NAME_TO_HANDLE_AT => edge::name_to_handle_at,
+    OPEN_BY_HANDLE_AT => edge::open_by_handle_at,
+    OPEN_TREE => edge::open_tree,
 }

@@ -1,4 +1,4 @@
-//! What is left: `ioctl`, messages that carry descriptors, watches, rings, file handles.
+//! Calls at the edge of files: `ioctl`, messages that carry descriptors, watches, rings, handles.
 
 use crate::dispatch::{After, Served, Stop};
 use crate::handover::{self, MMSGHDR_BYTES};
