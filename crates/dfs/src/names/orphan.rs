@@ -39,7 +39,8 @@ impl Dfs {
         now: i64,
         queue: bool,
     ) -> Result<Retired> {
-        if high(self.pool.load(at(offset, word::OPEN))?) != 0 {
+        // As this transaction leaves it: the last close lowers it in the same one.
+        if high(tx.load(at(offset, word::OPEN))?) != 0 {
             super::set_nlink(tx, offset, guard, 0, now)?;
             return Ok(Retired::Kept);
         }
