@@ -3,6 +3,7 @@
 use crate::abi::nr;
 use crate::kernel::{self, addr_mut, call};
 use core::sync::atomic::{AtomicU64, Ordering};
+use dfs::{Dfs, Ino};
 use sys::{Errno, Result};
 
 static FILE_SIZE: AtomicU64 = AtomicU64::new(u64::MAX);
@@ -23,10 +24,11 @@ pub(crate) fn file_size() -> Option<u64> {
     (limit != u64::MAX).then_some(limit)
 }
 
-/// A file may not become `len` bytes long: `SIGXFSZ` and `EFBIG` (`write(2)`, `truncate(2)`).
-pub(crate) fn check(len: u64) -> Result<()> {
+/// A file may not grow to `len` bytes: `SIGXFSZ` and `EFBIG` (`truncate(2)`). A file that is that
+/// long already may be cut or stay.
+pub(crate) fn check(len: u64, fs: &Dfs, ino: Ino) -> Result<()> {
     match file_size() {
-        Some(limit) if len > limit => Err(exceeded()),
+        Some(limit) if len > limit && len > fs.stat(ino)?.size => Err(exceeded()),
         _ => Ok(()),
     }
 }

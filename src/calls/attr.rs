@@ -184,11 +184,17 @@ pub(crate) fn utime(c: &mut Call) -> Served {
 
 pub(crate) fn truncate(c: &mut Call) -> Served {
     let len = c.args[1] as i64;
+    if len < 0 {
+        // Refused wherever the path leads.
+        return Err(Stop::Pass);
+    }
     change(c, Arg::path(0), true, &|fs, ino| {
         let len = u64::try_from(len).map_err(|_| Errno::EINVAL)?;
         match fs.stat(ino)?.mode & S_IFMT {
             S_IFDIR => Err(Errno::EISDIR),
-            S_IFREG => limits::check(len).and_then(|()| fs.truncate(&cred::current(), ino, len)),
+            S_IFREG => {
+                limits::check(len, fs, ino).and_then(|()| fs.truncate(&cred::current(), ino, len))
+            }
             _ => Err(Errno::EINVAL),
         }
     })

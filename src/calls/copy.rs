@@ -1,11 +1,12 @@
 //! Moving bytes between descriptors, one or both of them ours.
 
 use crate::abi::{O_ACCMODE, O_APPEND, O_PATH, O_WRONLY, RW_MAX, S_IFDIR, nr};
+use crate::calls::data::write_within_limit;
 use crate::dispatch::{Served, Stop};
 use crate::files::{self, Held};
 use crate::kernel::{self, call};
 use crate::report::{Op, count};
-use crate::user;
+use crate::{limits, user};
 use dfs::IoVec;
 use intercept::Call;
 use sys::{Errno, Result};
@@ -123,12 +124,7 @@ fn fill(from: &End, place: &Place, bounce: &Bounce, len: usize) -> Result<usize>
 fn drain(to: &End, place: &Place, bounce: &Bounce, len: usize) -> Result<usize> {
     let piece = bounce.piece(len);
     match (to, place.at) {
-        // SAFETY: the bounce buffer is ours and long enough.
-        (End::Ours(held), None) => unsafe { held.fs.write(held.ofd, &piece) },
-        // SAFETY: as above.
-        (End::Ours(held), Some(at)) => unsafe {
-            held.fs.pwrite(held.ofd, &piece, at as i64, false)
-        },
+        (End::Ours(held), at) => write_within_limit(held, &piece, at.map(|at| at as i64), false),
         (End::Kernel(fd), None) => call!(nr::WRITE, *fd, bounce.0, len),
         (End::Kernel(fd), Some(at)) => call!(nr::PWRITE64, *fd, bounce.0, len, at),
     }
@@ -199,6 +195,12 @@ pub(crate) fn sendfile(c: &mut Call) -> Served {
         return Err(Stop::Pass);
     }
     let place = Place::read(c.args[2])?;
+    if place
+        .at
+        .is_some_and(|at| at.saturating_add(c.args[3] as u64) > i64::MAX as u64)
+    {
+        return Err(Errno::EINVAL.into());
+    }
     let flags = flags_of(&from, &to)?;
     check_modes(flags)?;
     // Linux splices: from files only, and not to the end of one (splice(2)).
@@ -230,6 +232,11 @@ pub(crate) fn copy_file_range(c: &mut Call) -> Served {
             let offset = |held: &Held| held.info().map(|info| info.offset);
             let from_at = out.at.map_or_else(|| offset(&from), Ok)?;
             let to_at = into.at.map_or_else(|| offset(&to), Ok)?;
+            let len = match limits::file_size() {
+                Some(limit) if to_at >= limit => return Err(limits::exceeded().into()),
+                Some(limit) => len.min(usize::try_from(limit - to_at).unwrap_or(len)),
+                None => len,
+            };
             let done = from.fs.copy_range(from.ofd, from_at, to.ofd, to_at, len)?;
             out.advance(done);
             into.advance(done);

@@ -57,6 +57,16 @@ fn read_pieces(held: &Held, pieces: &[IoVec], at: Option<i64>) -> Result<usize> 
 fn write_at(held: &Held, pieces: &[IoVec], at: Option<i64>, append: bool) -> Result<usize> {
     count(Op::Write);
     reachable(pieces, at)?;
+    write_within_limit(held, pieces, at, append)
+}
+
+/// Writes as far as `RLIMIT_FSIZE` allows.
+pub(crate) fn write_within_limit(
+    held: &Held,
+    pieces: &[IoVec],
+    at: Option<i64>,
+    append: bool,
+) -> Result<usize> {
     match limits::file_size() {
         None => write_pieces(held, pieces, at, append),
         Some(limit) => write_limited(held, pieces, at, append, limit),
@@ -205,10 +215,12 @@ pub(crate) fn lseek(c: &mut Call) -> Served {
 pub(crate) fn ftruncate(c: &mut Call) -> Served {
     let held = files::ours(c.args[0] as i32)?;
     let len = position(c.args[1])? as u64;
-    limits::check(len)?;
+    limits::check(len, held.fs, held.info()?.ino)?;
     held.fs.ftruncate(held.ofd, len)?;
     Ok(0)
 }
+
+const FALLOC_FL_PUNCH_HOLE: u32 = 2;
 
 pub(crate) fn fallocate(c: &mut Call) -> Served {
     let held = files::ours(c.args[0] as i32)?;
@@ -216,7 +228,10 @@ pub(crate) fn fallocate(c: &mut Call) -> Served {
     if len == 0 {
         return Err(Errno::EINVAL.into());
     }
-    limits::check((at as u64).saturating_add(len as u64))?;
+    if c.args[1] as u32 & FALLOC_FL_PUNCH_HOLE == 0 {
+        let end = (at as u64).saturating_add(len as u64);
+        limits::check(end, held.fs, held.info()?.ino)?;
+    }
     held.fs.fallocate(held.ofd, c.args[1] as u32, at, len)?;
     Ok(0)
 }

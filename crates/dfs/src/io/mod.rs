@@ -156,7 +156,7 @@ fn transfer_in(
     if cursor.left() == 0 {
         return Ok(0);
     }
-    if pos > SIZE_MAX {
+    if pos.saturating_add(cursor.left() as u64) > SIZE_MAX {
         return Err(Errno::EINVAL);
     }
     let read = match mapfile::read(file, &mut cursor, pos)? {
@@ -176,6 +176,9 @@ fn transfer_out(
     cursor: Cursor<'_>,
     start: Start,
 ) -> Result<(usize, u64)> {
+    if matches!(start, Start::At(pos) if pos.saturating_add(cursor.left() as u64) > SIZE_MAX) {
+        return Err(Errno::EINVAL);
+    }
     let rules = Rules {
         drop_suid: open.drops_suid(),
         ..Rules::PLAIN
