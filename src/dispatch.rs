@@ -2,7 +2,8 @@
 
 use crate::abi::nr;
 use crate::calls::{
-    attr, copy, data, dir, dup, lock, map, misc, name, open, process, special, stat, xattr,
+    attr, copy, data, dir, dup, ioctl, lock, map, message, name, open, process, refuse, special,
+    stat, xattr,
 };
 use intercept::classes::{CLASS_COUNT, Class, ClassTable, FILE_CALLS};
 use intercept::{Call, Outcome, paths};
@@ -301,17 +302,17 @@ table! {
     UNSHARE => process::unshare,
     CHROOT => process::chroot,
     SETNS => process::setns,
-    IOCTL => misc::ioctl,
-    SENDMSG => misc::sendmsg,
-    SENDMMSG => misc::sendmmsg,
-    RECVMSG => misc::recvmsg,
-    RECVMMSG => misc::recvmmsg,
-    PIDFD_GETFD => misc::pidfd_getfd,
-    IO_URING_SETUP => misc::io_uring_setup,
-    IO_SUBMIT => misc::io_submit,
-    INOTIFY_ADD_WATCH => misc::inotify_add_watch,
-    FANOTIFY_MARK => misc::fanotify_mark,
-    NAME_TO_HANDLE_AT => misc::name_to_handle_at,
-    OPEN_BY_HANDLE_AT => misc::open_by_handle_at,
-    OPEN_TREE => misc::open_tree,
+    IOCTL => ioctl::ioctl,
+    SENDMSG => message::sendmsg,
+    SENDMMSG => message::sendmmsg,
+    RECVMSG => message::recvmsg,
+    RECVMMSG => message::recvmmsg,
+    PIDFD_GETFD => message::pidfd_getfd,
+    IO_URING_SETUP => refuse::io_uring_setup,
+    IO_SUBMIT => refuse::io_submit,
+    INOTIFY_ADD_WATCH => refuse::inotify_add_watch,
+    FANOTIFY_MARK => refuse::fanotify_mark,
+    NAME_TO_HANDLE_AT => refuse::name_to_handle_at,
+    OPEN_BY_HANDLE_AT => refuse::open_by_handle_at,
+    OPEN_TREE => refuse::open_tree,
 }
