@@ -2,7 +2,8 @@
 
 use crate::abi::nr;
 use crate::calls::{
-    attr, copy, data, dir, dup, edge, lock, map, name, open, process, special, stat, xattr,
+    attr, copy, data, dir, dup, ioctl, lock, map, message, name, open, process, refuse, special,
+    stat, xattr,
 };
 use intercept::classes::{CLASS_COUNT, Class, ClassTable, FILE_CALLS};
 use intercept::{Call, Outcome, paths};
@@ -301,17 +302,17 @@ table! {
     UNSHARE => process::unshare,
     CHROOT => process::chroot,
     SETNS => process::setns,
-    IOCTL => edge::ioctl,
-    SENDMSG => edge::sendmsg,
-    SENDMMSG => edge::sendmmsg,
-    RECVMSG => edge::recvmsg,
-    RECVMMSG => edge::recvmmsg,
-    PIDFD_GETFD => edge::pidfd_getfd,
-    IO_URING_SETUP => edge::io_uring_setup,
-    IO_SUBMIT => edge::io_submit,
-    INOTIFY_ADD_WATCH => edge::inotify_add_watch,
-    FANOTIFY_MARK => edge::fanotify_mark,
-    NAME_TO_HANDLE_AT => edge::name_to_handle_at,
-    OPEN_BY_HANDLE_AT => edge::open_by_handle_at,
-    OPEN_TREE => edge::open_tree,
+    IOCTL => ioctl::ioctl,
+    SENDMSG => message::sendmsg,
+    SENDMMSG => message::sendmmsg,
+    RECVMSG => message::recvmsg,
+    RECVMMSG => message::recvmmsg,
+    PIDFD_GETFD => message::pidfd_getfd,
+    IO_URING_SETUP => refuse::io_uring_setup,
+    IO_SUBMIT => refuse::io_submit,
+    INOTIFY_ADD_WATCH => refuse::inotify_add_watch,
+    FANOTIFY_MARK => refuse::fanotify_mark,
+    NAME_TO_HANDLE_AT => refuse::name_to_handle_at,
+    OPEN_BY_HANDLE_AT => refuse::open_by_handle_at,
+    OPEN_TREE => refuse::open_tree,
 }

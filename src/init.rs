@@ -102,7 +102,7 @@ fn begin(startup: &Startup, environment: &Environment, wanted: Wanted, mode: Mod
         .io_uring
         .is_some_and(|v| v != b"0" && !v.is_empty())
     {
-        calls::edge::allow_rings();
+        calls::refuse::allow_rings();
     }
     cred::learn_umask();
     limits::learn();

@@ -1,75 +1,13 @@
-//! Calls at the edge of files: `ioctl`, messages that carry descriptors, watches, rings, handles.
+//! Interfaces that cannot reach the mount, refused in the way programs expect: rings, asynchronous
+//! requests, watches, file handles.
 
-use crate::dispatch::{After, Served, Stop};
-use crate::handover::{self, MMSGHDR_BYTES};
+use crate::dispatch::{Served, Stop};
 use crate::kernel;
 use crate::route::{self, Arg};
 use crate::{files, user};
 use core::sync::atomic::{AtomicBool, Ordering};
 use intercept::Call;
 use sys::Errno;
-
-/// `ioctl(2)` on a file of ours.
-pub(crate) fn ioctl(c: &mut Call) -> Served {
-    const FIONCLEX: u32 = 0x5450;
-    const FIOCLEX: u32 = 0x5451;
-    const FIONBIO: u32 = 0x5421;
-    const FIONREAD: u32 = 0x541b;
-    const FIGETBSZ: u32 = 2;
-    const O_NONBLOCK: u32 = crate::abi::O_NONBLOCK;
-    let request = c.args[1] as u32;
-    if matches!(request, FIOCLEX | FIONCLEX) {
-        // About the descriptor, not the file: the kernel keeps that flag.
-        return Err(Stop::Pass);
-    }
-    let held = files::ours(c.args[0] as i32)?;
-    let info = held.info()?;
-    match request {
-        FIONREAD => {
-            let size = held.fs.stat(info.ino)?.size;
-            let left = size.saturating_sub(info.offset).min(i32::MAX as u64) as i32;
-            user::put(c.args[2], &left)?;
-        }
-        FIONBIO => {
-            let on: i32 = user::get(c.args[2])?;
-            let flags = if on != 0 {
-                info.flags | O_NONBLOCK
-            } else {
-                info.flags & !O_NONBLOCK
-            };
-            held.fs.set_flags(held.ofd, flags)?;
-        }
-        FIGETBSZ => user::put(c.args[2], &4096i32)?,
-        _ => return Err(Errno::ENOTTY.into()),
-    }
-    Ok(0)
-}
-
-/// `sendmsg(2)`: descriptors of ours get their identity first.
-pub(crate) fn sendmsg(c: &mut Call) -> Served {
-    handover::sending(c.args[1]);
-    Err(Stop::Pass)
-}
-
-pub(crate) fn sendmmsg(c: &mut Call) -> Served {
-    const MESSAGES_MAX: usize = 1024;
-    for index in 0..c.args[2].min(MESSAGES_MAX) {
-        handover::sending(c.args[1] + index * MMSGHDR_BYTES);
-    }
-    Err(Stop::Pass)
-}
-
-pub(crate) fn recvmsg(_c: &mut Call) -> Served {
-    Err(Stop::PassThen(After::Recvmsg))
-}
-
-pub(crate) fn recvmmsg(_c: &mut Call) -> Served {
-    Err(Stop::PassThen(After::Recvmmsg))
-}
-
-pub(crate) fn pidfd_getfd(_c: &mut Call) -> Served {
-    Err(Stop::PassThen(After::Pidfd))
-}
 
 static RINGS: AtomicBool = AtomicBool::new(false);
 
