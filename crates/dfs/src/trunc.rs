@@ -112,11 +112,12 @@ fn allocate(file: &File<'_>, first: u64, end: u64) -> Result<()> {
             continue;
         }
         let chunk_end = (block / file.chunk_blocks + 1) * file.chunk_blocks;
+        // What lies behind the run that was looked at may have space.
         let mut to = end
             .min(chunk_end)
-            .min(block + ALLOCATE_MAX / file.geo.stride() as u64);
+            .min(block + ALLOCATE_MAX / file.geo.stride() as u64)
+            .min(block.saturating_add(spot.run));
         if let Some(at) = spot.at {
-            to = to.min(block + spot.run);
             let is_hole = |index: u64| -> Result<bool> {
                 Ok(BlockPtr(file.pool.load(file.nth(at, index))?).is_hole())
             };
