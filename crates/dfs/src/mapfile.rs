@@ -253,6 +253,14 @@ fn compare(file: &File<'_>, cache: BorrowedFd<'_>, from: u64, to: u64) -> Result
     let (mut ours, mut theirs) = (buffer(BUFFER)?, buffer(BUFFER)?);
     let mut pos = from / BLOCK * BLOCK;
     while pos < to.min(file.size()?) {
+        // A mapped file may be far larger than anything in it.
+        let Some(next) = next_data(file, cache, pos)? else {
+            break;
+        };
+        if next >= to {
+            break;
+        }
+        pos = next / BLOCK * BLOCK;
         let read = pread(cache, theirs.as_mut_ptr(), BUFFER, pos)?;
         if read == 0 {
             break;
@@ -279,6 +287,21 @@ fn compare(file: &File<'_>, cache: BorrowedFd<'_>, from: u64, to: u64) -> Result
         pos += read as u64;
     }
     Ok(())
+}
+
+/// Where data begins at or after `pos`, in the cache or in the pool.
+fn next_data(file: &File<'_>, cache: BorrowedFd<'_>, pos: u64) -> Result<Option<u64>> {
+    let cached = match rustix::fs::seek(cache, rustix::fs::SeekFrom::Data(pos)) {
+        Ok(at) => Some(at),
+        Err(rustix::io::Errno::NXIO) => None,
+        Err(e) => return Err(errno(e)),
+    };
+    let stored = match crate::trunc::seek_data(file, pos, false) {
+        Ok(at) => Some(at),
+        Err(Errno::ENXIO) => None,
+        Err(e) => return Err(e),
+    };
+    Ok(cached.into_iter().chain(stored).min())
 }
 
 fn store(file: &File<'_>, from: *mut u8, len: usize, pos: u64) -> Result<()> {

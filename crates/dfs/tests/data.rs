@@ -37,7 +37,7 @@ fn errors_are_linux_errors() {
     let w = c.file("f", O_WRONLY);
     assert_eq!(w.read(&mut [0; 4]), Err(Errno::EBADF));
     assert_eq!(w.pwrite(b"x", u64::MAX), Err(Errno::EINVAL));
-    assert_eq!(w.pwrite(b"x", i64::MAX as u64), Err(Errno::EFBIG));
+    assert_eq!(w.pwrite(b"x", i64::MAX as u64), Err(Errno::EINVAL));
     assert_eq!(c.dfs.ftruncate(w.ofd, 1 << 63), Err(Errno::EFBIG));
     assert_eq!(c.dfs.ftruncate(f.ofd, 5), Err(Errno::EINVAL));
     assert_eq!(c.dfs.seek(w.ofd, -1, 0), Err(Errno::EINVAL));
@@ -68,10 +68,27 @@ fn the_largest_file_is_sparse() {
         let mut part = [1; 8];
         assert_eq!(f.pread(&mut part, last - 5), Ok(8));
         assert_eq!(&part, b"\0\0\0\0ends");
-        assert_eq!(f.pwrite(b"toolong", last + 1), Ok(2));
+        assert_eq!(f.pwrite(b"toolong", last + 1), Err(Errno::EINVAL));
         assert_eq!(c.dfs.seek(f.ofd, 0, 3), Ok((last - 1) / 4096 * 4096));
         c.dfs.ftruncate(f.ofd, 0).expect("truncate");
         assert_eq!(c.dfs.stat(f.ino).expect("stat").blocks, 0);
+    }
+}
+
+#[test]
+fn space_is_given_around_data_that_lies_behind_a_hole() {
+    for c in containers(64) {
+        let f = c.file("f", O_RDWR);
+        for block in [200, 700, 701] {
+            assert_eq!(f.pwrite(b"data", block * 4096), Ok(4));
+        }
+        let whole = 1000 * 4096;
+        c.dfs.fallocate(f.ofd, 0, 0, whole).expect("fallocate");
+        assert_eq!(f.size(), whole as u64);
+        assert_eq!(c.dfs.stat(f.ino).expect("stat").blocks, 8000, "{}", c.label);
+        let mut part = [0; 4];
+        assert_eq!(f.pread(&mut part, 700 * 4096), Ok(4));
+        assert_eq!(&part, b"data");
     }
 }
 
