@@ -50,13 +50,17 @@ impl Drop for Changing {
     }
 }
 
+/// The word is 0 when free, 1 when held, 2 when held and somebody may be waiting.
 fn acquire() {
     const WAIT_NS: u64 = 10_000_000;
-    while CHANGING
+    if CHANGING
         .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
-        .is_err()
+        .is_ok()
     {
-        CHANGING.store(2, Ordering::Relaxed);
+        return;
+    }
+    while CHANGING.swap(2, Ordering::Acquire) != 0 {
+        // A wake-up, a timeout and a signal all mean: look again.
         if futex::wait(&CHANGING, 2, WAIT_NS).is_err() {
             core::hint::spin_loop();
         }

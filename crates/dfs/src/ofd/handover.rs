@@ -139,7 +139,11 @@ impl Dfs {
     /// come after it.
     pub fn depart(&self) -> Result<()> {
         self.leave()?;
-        process::vacate(self.pool, process::slot(self.pool)?)
+        let slot = process::slot(self.pool)?;
+        // The owner slot goes first: one that is being left by a process that is not there any
+        // more would be taken for a dead one's.
+        self.pool.leave()?;
+        process::vacate(self.pool, slot)
     }
 
     /// The slot of the process that would exec: that of a vfork child is not its parent's, though
