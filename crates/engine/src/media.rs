@@ -14,7 +14,7 @@ use sys::{Errno, Result, uaccess};
 /// Bytes of a mapped window of a rank's data file.
 const WINDOW: u64 = 1 << 30;
 const WINDOWS: usize = (RANK_BLOCKS_MAX * BLOCK / WINDOW) as usize;
-/// From this size on, never-written space is filled by `pwrite`: it takes no page fault per page.
+/// From this size on, blocks are written by `pwrite`, which takes no page fault per page.
 const PWRITE_FROM: usize = 64 << 10;
 
 /// From this size on, copies to rank files go past the caches: the destination is cold.
@@ -219,9 +219,8 @@ impl Pool {
         off: usize,
         src: *const u8,
         len: usize,
-        fresh: bool,
     ) -> Result<()> {
-        if fresh && len >= PWRITE_FROM {
+        if len >= PWRITE_FROM {
             let file = self.open_data(rank)?;
             let mut done = 0;
             while done < len {

@@ -85,7 +85,7 @@ fn blocks_are_grabbed_written_and_freed() {
         let run = stage.grab((i % 2) as u16, 3).expect("grab");
         let data = vec![i as u8; run.len as usize * 4096];
         // SAFETY: the source is a live buffer, the run is ours.
-        unsafe { pool.write_blocks(run.rank, run.start, 0, data.as_ptr(), data.len(), run.fresh) }
+        unsafe { pool.write_blocks(run.rank, run.start, 0, data.as_ptr(), data.len()) }
             .expect("write");
         let mut tx = pool.tx(&[LockId::Target(0)]).expect("tx");
         tx.consume(&stage).expect("consume");

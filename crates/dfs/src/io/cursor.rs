@@ -138,9 +138,7 @@ impl Source<'_> {
         match self {
             Source::User(cursor) => cursor.each(len, |done, address, part| {
                 // SAFETY: the run belongs to the caller; the copy survives faults of the source.
-                unsafe {
-                    pool.write_blocks(run.rank, run.start, off + done, address, part, run.fresh)
-                }
+                unsafe { pool.write_blocks(run.rank, run.start, off + done, address, part) }
             }),
             Source::Zero => pool.zero_blocks(run.rank, run.start, off, len),
         }

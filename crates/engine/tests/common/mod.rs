@@ -23,8 +23,7 @@ pub(crate) fn record(pool: &Pool, target: u16, value: u64) -> Rec {
     let run = stage.grab(target / 4, 1).expect("grab");
     let data = [value as u8; 4096];
     // SAFETY: the source is a live buffer, the run is ours.
-    unsafe { pool.write_blocks(run.rank, run.start, 0, data.as_ptr(), 4096, run.fresh) }
-        .expect("write");
+    unsafe { pool.write_blocks(run.rank, run.start, 0, data.as_ptr(), 4096) }.expect("write");
     let mut tx = pool.tx(&[LockId::Target(target)]).expect("tx");
     let rec = tx.alloc(kind::MAP_SMALL, 256, target, 2).expect("alloc");
     tx.consume(&stage).expect("consume");

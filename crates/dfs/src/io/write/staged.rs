@@ -256,7 +256,7 @@ impl<'p> Round<'_, 'p> {
                     let bytes = buffer.as_ptr();
                     self.file
                         .pool
-                        .write_blocks(run.rank, at, 0, bytes, buffer.len(), run.fresh)
+                        .write_blocks(run.rank, at, 0, bytes, buffer.len())
                 }?;
             }
         }
