@@ -1,5 +1,6 @@
-/* Eight threads opening, writing, duplicating, spawning and forking at once for STRESS_SECONDS. */
-#define CHECK_SECONDS 110
+/* Eight threads opening, writing, duplicating, spawning and forking at once for three times STRESS_SECONDS; storms of
+ * signals, forks and kills for STRESS_SECONDS each. */
+#define CHECK_SECONDS 170
 #include "check.h"
 #include <pthread.h>
 #include <spawn.h>
@@ -10,9 +11,9 @@ enum { THREADS = 8 };
 
 static time_t until;
 
-static void begin(void) {
+static void begin(int parts) {
     const char *s = getenv("STRESS_SECONDS");
-    until = time(NULL) + (s ? atoi(s) : 5);
+    until = time(NULL) + parts * (s ? atoi(s) : 5);
 }
 
 static void *mix(void *arg) {
@@ -62,7 +63,7 @@ static void *mix(void *arg) {
 }
 
 CASE(eight_threads) {
-    begin();
+    begin(3);
     pthread_t t[THREADS];
     for (long i = 0; i < THREADS; i++) EQ(pthread_create(&t[i], NULL, mix, (void *)i), 0);
     for (int i = 0; i < THREADS; i++) EQ(pthread_join(t[i], NULL), 0);
@@ -75,7 +76,7 @@ static void tick(int sig) {
 }
 
 CASE(signal_storm) {
-    begin();
+    begin(1);
     struct sigaction sa = {.sa_handler = tick, .sa_flags = SA_RESTART};
     OK(sigaction(SIGUSR1, &sa, NULL));
     pid_t parent = getpid(), stormer = OK(fork());
@@ -104,7 +105,7 @@ CASE(signal_storm) {
 }
 
 CASE(forking_storm) {
-    begin();
+    begin(1);
     int fd = OK(open("f", O_CREAT | O_RDWR | O_APPEND, 0644));
     int rounds = 0;
     for (; time(NULL) < until; rounds++) {
@@ -126,7 +127,7 @@ CASE(forking_storm) {
 }
 
 CASE(killed_processes) {
-    begin();
+    begin(1);
     for (int round = 0; time(NULL) < until; round++) {
         pid_t pids[4];
         for (int p = 0; p < 4; p++) {

@@ -203,7 +203,8 @@ fn unit(context: &Context) -> Result<Suite, Failure> {
     let mut step = Step::new("cargo")
         .args(["test", "--workspace", "--no-fail-fast"])
         .cwd(workspace::root())
-        .timeout(Duration::from_secs(if context.long { 3600 } else { 720 }))
+        .env("PIL_STORM_SECONDS", if context.long { "600" } else { "60" })
+        .timeout(Duration::from_secs(if context.long { 3600 } else { 900 }))
         .log("unit");
     if context.long {
         step = step.env("PIL4DFS_LONG_TESTS", "1");
