@@ -128,6 +128,7 @@ pub(crate) fn before_clone(kind: CloneKind) {
             // failure has been said and leaves a process without a mount.
             if mounts::path().is_some() && mounts::fs().is_ok() {
                 files::publish_all(false);
+                told(dfs::vfork::prepare());
             }
         }
     }
@@ -191,6 +192,13 @@ pub(crate) fn at_exit() {
     told(fs.pool().leave());
 }
 
+/// [`at_exit`] of a vfork child, which is alone.
+pub(crate) fn at_exit_of_vfork_child() {
+    if let Some(fs) = mounts::attached() {
+        told(fs.depart());
+    }
+}
+
 /// Whether the calling thread is the only one of the process.
 fn is_alone() -> bool {
     let mut stat = abi::Stat::default();
@@ -213,16 +221,7 @@ pub(crate) fn before_exec() {
             files::publish_all(true);
         }
         told(fs.exec_prepare(&files::kept_by_exec()));
-        if !intercept::in_vfork_child() {
-            told(fs.pool().leave());
-        }
-    }
-}
-
-/// The exec failed: this image goes on.
-pub(crate) fn exec_failed() {
-    if let Some(fs) = mounts::attached() {
-        told(fs.exec_failed());
+        told(fs.pool().leave());
     }
 }
 
