@@ -156,6 +156,7 @@ pub(crate) fn after_clone(kind: CloneKind, result: isize) {
 
 /// In the child of a fork, before it runs on.
 pub(crate) fn child_after_fork() {
+    crate::calls::aio::after_fork();
     crate::calls::map::after_fork();
     files::after_fork();
     ADOPT.store(mounts::attached().is_some(), Ordering::Relaxed);
