@@ -6,6 +6,7 @@
 pub(crate) mod nr {
     pub(crate) use intercept::nr::*;
     pub(crate) const SCHED_YIELD: usize = 24;
+    pub(crate) const GETEUID: usize = 107;
     pub(crate) const CONNECT: usize = 42;
     pub(crate) const BIND: usize = 49;
     pub(crate) const GETGID: usize = 104;

@@ -7,6 +7,7 @@ pub(crate) mod data;
 pub(crate) mod dir;
 pub(crate) mod dup;
 pub(crate) mod ioctl;
+pub(crate) mod listing;
 pub(crate) mod lock;
 pub(crate) mod map;
 pub(crate) mod message;

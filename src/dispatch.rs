@@ -23,8 +23,6 @@ pub(crate) enum Stop {
     PassThenWith(After, usize),
     /// Ours, and it failed.
     Fail(Errno),
-    /// A directory above the mount point that the kernel does not have.
-    Ancestor,
     /// The kernel has done it already; its raw result.
     Kernel(isize),
 }
@@ -88,7 +86,7 @@ fn refused(handler: Handler, call: &mut Call) -> Outcome {
     let served = handler(call);
     match served {
         Ok(_) | Err(Stop::Fail(_) | Stop::Kernel(_) | Stop::PassThenWith(..)) => outcome(served),
-        Err(Stop::Pass | Stop::PassThen(_) | Stop::PassThenLook | Stop::Ancestor) => {
+        Err(Stop::Pass | Stop::PassThen(_) | Stop::PassThenLook) => {
             call.nr = number;
             Outcome::Done(Errno::ENOENT.as_ret())
         }
@@ -99,7 +97,7 @@ fn outcome(served: Served) -> Outcome {
     match served {
         Ok(value) => Outcome::Done(value as isize),
         Err(Stop::Fail(errno)) => Outcome::Done(errno.as_ret()),
-        Err(Stop::Pass | Stop::Ancestor) => Outcome::Pass,
+        Err(Stop::Pass) => Outcome::Pass,
         Err(Stop::PassThenLook) => Outcome::PassThen(After::Look as usize),
         Err(Stop::PassThen(after)) => Outcome::PassThen(after as usize),
         Err(Stop::PassThenWith(after, address)) => Outcome::PassThen(address | after as usize),
@@ -164,6 +162,8 @@ pub(crate) const CLASSES: ClassTable = {
         nr::SETFSGID,
         nr::BIND,
         nr::CONNECT,
+        nr::GETDENTS,
+        nr::GETDENTS64,
     ];
     let mut i = 0;
     while i < always.len() {

@@ -18,6 +18,7 @@
 //! runs); those that a vfork child needs say so and write no table there.
 
 mod abi;
+mod above;
 mod calls;
 mod config;
 mod cred;

@@ -41,7 +41,7 @@ pub(crate) fn configure(wanted: Wanted, root: Option<&'static [u8]>) -> bool {
         *to = *from;
     }
     let shown = core::ffi::CStr::from_bytes_until_nul(&path).unwrap_or(c"/");
-    let shadows = kernel_has(shown);
+    let shadows = kernel_has(shown.to_bytes_with_nul());
     if shadows && wanted.origin == Origin::Implied && !empty_directory(shown) {
         return false;
     }
@@ -56,15 +56,10 @@ pub(crate) fn configure(wanted: Wanted, root: Option<&'static [u8]>) -> bool {
         .is_some()
 }
 
-fn kernel_has(path: &core::ffi::CStr) -> bool {
-    let bytes = path.to_bytes_with_nul();
-    call!(
-        crate::abi::nr::FACCESSAT,
-        kernel::abi_cwd(),
-        kernel::addr(bytes),
-        0
-    )
-    .is_ok()
+/// Whether the kernel finds something at the NUL-terminated path.
+pub(crate) fn kernel_has(path: &[u8]) -> bool {
+    let path = kernel::addr(path);
+    call!(crate::abi::nr::FACCESSAT, kernel::abi_cwd(), path, 0).is_ok()
 }
 
 fn empty_directory(path: &core::ffi::CStr) -> bool {

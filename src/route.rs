@@ -9,7 +9,7 @@
 use crate::abi::{self, PATH_MAX, nr};
 use crate::dispatch::{self, Served, Stop};
 use crate::kernel::{self, addr};
-use crate::{cwd, files, mounts, user};
+use crate::{above, cwd, files, mounts, user};
 use core::cell::Cell;
 use dfs::{Dfs, How, Ino, Name, Walk};
 use intercept::Call;
@@ -57,8 +57,8 @@ pub(crate) enum Resolved {
     Kernel,
     /// The kernel's, but under this NUL-terminated absolute path.
     KernelPath(Vec<u8>),
-    /// A directory above the mount point that the kernel does not have.
-    Ancestor,
+    /// A directory above the mount point, of so many components, that the kernel does not have.
+    Ancestor(usize),
     /// The path cannot be read or is too long.
     Bad(Errno),
 }
@@ -126,7 +126,7 @@ pub(crate) fn at(c: &Call, arg: Arg, how: How, serve: &mut dyn FnMut(&Spot) -> S
             served
         }
         Resolved::Kernel => Err(Stop::PassThenLook),
-        Resolved::Ancestor => Err(Stop::Ancestor),
+        Resolved::Ancestor(depth) => above::serve(c, arg, depth),
         // The kernel's to refuse, in its own order of checks.
         Resolved::Bad(_) => Err(Stop::Pass),
         Resolved::KernelPath(path) => {
@@ -214,6 +214,7 @@ fn pair_again(
         }
         (Resolved::Bad(_), _) | (_, Resolved::Bad(_)) => return Err(Stop::Pass),
         (Resolved::Ours(_), _) | (_, Resolved::Ours(_)) => return Err(Errno::EXDEV.into()),
+        (Resolved::Ancestor(_), _) | (_, Resolved::Ancestor(_)) => return Err(Errno::EROFS.into()),
         _ => {}
     }
     if let Resolved::KernelPath(path) = &first {
@@ -235,7 +236,8 @@ pub(crate) fn look(c: &Call) -> usize {
     c.nr | LOOK
 }
 
-fn redirect(args: &mut [usize; 6], arg: Arg, path: &[u8]) {
+/// Puts an absolute path in the place of one of the call's.
+pub(crate) fn redirect(args: &mut [usize; 6], arg: Arg, path: &[u8]) {
     args[arg.path & 7] = addr(path);
     if let Some(dir) = arg.dir {
         args[dir & 7] = kernel::abi_cwd();
@@ -272,7 +274,9 @@ enum Where<'a> {
         rest: &'a [u8],
     },
     Kernel,
-    Ancestor,
+    /// The kernel's, but under this NUL-terminated path.
+    Elsewhere(Vec<u8>),
+    Ancestor(usize),
 }
 
 /// Resolves a path of the program.
@@ -295,7 +299,8 @@ pub(crate) fn resolve(c: &Call, arg: Arg, how: How) -> Result<Resolved, Stop> {
     };
     let (base, rest, magic) = match place {
         Where::Kernel => return Ok(Resolved::Kernel),
-        Where::Ancestor => return Ok(Resolved::Ancestor),
+        Where::Elsewhere(path) => return Ok(Resolved::KernelPath(path)),
+        Where::Ancestor(depth) => return Ok(Resolved::Ancestor(depth)),
         Where::Inside { base, rest } => (base, rest, false),
         Where::Magic { base, rest } => (Some(base), rest, true),
     };
@@ -346,9 +351,13 @@ fn re_enter(fs: &'static Dfs, mount: &[u8], mut path: Vec<u8>, how: How) -> Resu
                 Step::Here(spot) => return Ok(Resolved::Ours(spot)),
                 Step::Left(left) => left,
             },
-            Where::Magic { .. } | Where::Kernel | Where::Ancestor => {
+            Where::Magic { .. } | Where::Kernel | Where::Elsewhere(_) | Where::Ancestor(_) => {
+                let hit = compare(mount, &path);
                 path.push(0);
-                return Ok(Resolved::KernelPath(path));
+                return Ok(match hit {
+                    Hit::Ancestor(depth) if !mounts::kernel_has(&path) => Resolved::Ancestor(depth),
+                    _ => Resolved::KernelPath(path),
+                });
             }
         };
         path = left;
@@ -433,7 +442,7 @@ fn locate<'a>(
         .find(|part| !part.is_empty() && *part != b".");
     let first = first.unwrap_or(b".");
     let concerns = first == b".." || mount.split(|&b| b == b'/').any(|part| part == first);
-    if !concerns && !look {
+    if !concerns && !look && !above::in_use() {
         return Ok(Where::Kernel);
     }
     let mut dir = [0u8; PATH_MAX];
@@ -448,17 +457,22 @@ fn locate<'a>(
     if dir.first() != Some(&b'/') {
         return Ok(Where::Kernel);
     }
-    let mut whole = dir.to_vec();
+    let from_tree = above::shown(dir);
+    let mut whole = from_tree.unwrap_or(dir).to_vec();
     whole.push(b'/');
     whole.extend_from_slice(path);
-    match locate_absolute(mount, &whole, look, follow, joined)? {
+    match locate_absolute(mount, &whole, look || from_tree.is_some(), follow, joined)? {
         Where::Inside { base, rest } => {
             let rest = rest.to_vec();
             *joined = rest;
             Ok(Where::Inside { base, rest: joined })
         }
-        Where::Ancestor => Ok(Where::Ancestor),
-        Where::Magic { .. } | Where::Kernel => Ok(Where::Kernel),
+        Where::Ancestor(depth) => Ok(Where::Ancestor(depth)),
+        Where::Magic { .. } | Where::Kernel | Where::Elsewhere(_) => match from_tree {
+            // An empty path is the descriptor itself.
+            Some(dir) if !path.is_empty() => Ok(Where::Elsewhere(above::outside(dir, path)?)),
+            _ => Ok(Where::Kernel),
+        },
     }
 }
 
@@ -491,24 +505,24 @@ fn locate_absolute<'a>(
             });
         }
         Hit::Through => {}
-        Hit::No | Hit::Ancestor if look => {}
-        Hit::No | Hit::Ancestor => return Ok(Where::Kernel),
+        Hit::No | Hit::Ancestor(_) if look => {}
+        Hit::No | Hit::Ancestor(_) => return Ok(Where::Kernel),
     }
     let found = if hit == Hit::Through || has_link(path) {
         follow_kernel_links(mount, path, follow)
     } else {
         None
     };
-    match found {
-        Some(rest) => {
+    match (found, hit) {
+        (Some(rest), _) => {
             *joined = rest;
             Ok(Where::Inside {
                 base: None,
                 rest: joined,
             })
         }
-        None if look && hit == Hit::Ancestor => Ok(Where::Ancestor),
-        None => Ok(Where::Kernel),
+        (None, Hit::Ancestor(depth)) if look => Ok(Where::Ancestor(depth)),
+        (None, _) => Ok(Where::Kernel),
     }
 }
 
@@ -519,8 +533,8 @@ enum Hit {
     Inside(usize),
     /// Reaches the mount after a `..`, so symbolic links before it matter.
     Through,
-    /// Names a directory above the mount point.
-    Ancestor,
+    /// Names a directory above the mount point, of so many components.
+    Ancestor(usize),
     No,
 }
 
@@ -567,7 +581,7 @@ fn compare(mount: &[u8], path: &[u8]) -> Hit {
         depth += 1;
     }
     if depth == matched {
-        Hit::Ancestor
+        Hit::Ancestor(matched)
     } else {
         Hit::No
     }
@@ -664,7 +678,7 @@ fn follow_kernel_links(mount: &[u8], path: &[u8], follow: bool) -> Option<Vec<u8
                             continue;
                         }
                         Err(Errno::EINVAL) => {}
-                        Err(_) if compare(mount, &here) == Hit::Ancestor => {}
+                        Err(_) if matches!(compare(mount, &here), Hit::Ancestor(_)) => {}
                         Err(_) => return None,
                     }
                 }
@@ -765,6 +779,14 @@ fn number_prefix(path: &[u8]) -> Option<(i32, &[u8])> {
 /// `inotify_add_watch` that we refuse inside the mount.
 pub(crate) fn is_inside(c: &Call, arg: Arg) -> bool {
     matches!(resolve(c, arg, follow(true)), Ok(Resolved::Ours(_)))
+}
+
+/// Whether the path names a directory above the mount point that the kernel lacks.
+pub(crate) fn is_above(c: &Call, arg: Arg) -> bool {
+    let mut looked = *c;
+    looked.nr |= LOOK;
+    let found = resolve(&looked, arg, follow(false));
+    matches!(found, Ok(Resolved::Ancestor(1..)))
 }
 
 const _: () = assert!(nr::STATX < LOOK);

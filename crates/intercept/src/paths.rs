@@ -96,8 +96,8 @@ impl Filter {
         Some(row)
     }
 
-    /// Lets paths through that lie at or below the absolute path `mount` or that, being relative,
-    /// begin with one of its components. False if the table is full, or `mount` is not a plain
+    /// Lets paths through that lie at, below or on the way to the absolute path `mount` or that, being
+    /// relative, begin with one of its components. False if the table is full, or `mount` is not a plain
     /// absolute path: the filter must then not be installed.
     ///
     /// To be called before [`install`] only.
@@ -131,6 +131,9 @@ impl Filter {
                 NATIVE => {
                     let next = self.new_component()?;
                     self.set(row, b'/', next as u8 + 1);
+                    // A directory above the mount, which the kernel may not have.
+                    self.set(row, 0, OURS);
+                    self.set(next, 0, OURS);
                     next
                 }
                 state => usize::from(state) - 1,
