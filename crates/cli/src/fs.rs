@@ -1,6 +1,7 @@
 //! `daos fs`: looking at and changing the files of a container without mounting it.
 
 use crate::copy::{CopyArgs, copy};
+use crate::fs_check::{FsCheckArgs, fs_check};
 use crate::names::{ContArgs, ContNames};
 use crate::output::{Failure, Reply, Tool};
 use crate::session::open_container;
@@ -32,6 +33,8 @@ pub(crate) enum FsCommand {
     Get(ContArgs),
     /// copy between a local path and daos://pool/container/path
     Copy(CopyArgs),
+    /// check the files of a container and, if asked, repair them: POOL CONT
+    Check(FsCheckArgs),
 }
 
 /// Arguments of `fs ls`.
@@ -453,6 +456,7 @@ pub(crate) fn run(tool: Tool, command: FsCommand) -> Result<Reply, Failure> {
         FsCommand::Put(cont) => transfer(tool, cont, Mode::Put),
         FsCommand::Get(cont) => transfer(tool, cont, Mode::Get),
         FsCommand::Copy(args) => copy(tool, &args),
+        FsCommand::Check(args) => fs_check(tool, args),
     }
 }
 

@@ -19,6 +19,7 @@ mod copy;
 mod dmg;
 mod fabric;
 mod fs;
+mod fs_check;
 mod names;
 mod output;
 mod pool;
