@@ -5,7 +5,7 @@ use crate::names::PoolArg;
 use crate::output::{Failure, Reply, Tool};
 use crate::session::{find_pool, find_pool_dmg, system_root};
 use crate::table::{ranges, table};
-use crate::usage_figures::{Usage, usage};
+use crate::usage_figures::{EngineJson, Usage, usage};
 use clap::{Args, Subcommand};
 use daos_types::{Der, format_base10};
 use engine::system::{PoolDescriptor, RankDescriptor};
@@ -160,6 +160,8 @@ struct PoolJson {
     usage: Option<Vec<TierUsage>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ranks: Option<Vec<RankJson>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embedded: Option<EngineJson>,
 }
 
 /// State of a rank as shown: one whose directory is missing is down, whatever the map says.
@@ -204,6 +206,7 @@ fn tiers(usage: &Usage) -> Vec<Tier> {
         min,
         max,
         mean,
+        engine: _,
     } = *usage;
     vec![
         Tier {
@@ -270,6 +273,7 @@ impl PoolJson {
                 ]
             }),
             ranks: None,
+            embedded: usage.and_then(|usage| usage.engine),
         }
     }
 }
@@ -331,6 +335,10 @@ pub(crate) fn query(tool: Tool, args: QueryArgs) -> Result<Reply, Failure> {
             pool.targets() - disabled,
             tier_text(usage)
         ));
+        // The original's words end here; scripts that read them are not disturbed by `daos`.
+        if let ("dmg", Some(engine)) = (tool.name, &usage.engine) {
+            text.push_str(&engine.text());
+        }
     }
     let mut json = PoolJson::new(&pool, usage.as_ref());
     json.enabled_ranks = args.show_enabled.then(|| rank_numbers(&pool, true));
