@@ -1,7 +1,7 @@
 //! The pool map: which ranks a pool has, where they are and in what state. Text, so that a person
 //! can read it; checksummed; one copy on every rank and one in the registry.
 
-use crate::system::SystemError;
+use crate::system::{SystemError, checksum};
 use daos_types::{Label, PoolId, escape, unescape};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -130,7 +130,7 @@ impl PoolMap {
         for (name, value) in &self.attrs {
             out.push_str(&format!("attr {} {}\n", word(name.as_bytes()), word(value)));
         }
-        let crc = crc32fast::hash(out.as_bytes());
+        let crc = checksum(out.as_bytes());
         out.push_str(&format!("crc32 {crc:08x}\n"));
         out.into_bytes()
     }
@@ -166,7 +166,7 @@ impl PoolMap {
             .trim_end()
             .strip_prefix("crc32 ")
             .unwrap_or_default();
-        if u32::from_str_radix(sum, 16) != Ok(crc32fast::hash(body.as_bytes())) {
+        if u32::from_str_radix(sum, 16) != Ok(checksum(body.as_bytes())) {
             return Err(damaged("checksum mismatch"));
         }
         parse_body(body).ok_or_else(|| damaged("malformed line"))
