@@ -44,6 +44,76 @@ CASE(private_write_stays_private) {
     EQ(p[77], 'x');
 }
 
+/* What a private mapping that was not stored to shows of later writes is not specified; here it shows them. */
+CASE(large_private) {
+    enum { LEN = 4 << 20 };
+    int fd = make(LEN);
+    char *p = map(LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    char *q = map(LEN, PROT_READ, MAP_PRIVATE, fd, 0);
+    memcpy(p + 5000, "mine", 4);
+    EQ(pwrite(fd, "later", 5, 5000), 5);
+    EQ(pwrite(fd, "later", 5, 2 << 20), 5);
+    MEM(p + 5000, "mine", 4);
+    MEM(q + 5000, "later", 5);
+    MEM(p + (2 << 20), "later", 5);
+    OK(mprotect(q, LEN, PROT_READ | PROT_WRITE));
+    OK(mprotect(q, 4096, PROT_READ | PROT_EXEC));
+    q[5000] = 'L';
+    ERR(madvise(p, 4096, MADV_REMOVE), EACCES);
+    OK(msync(p, LEN, MS_SYNC));
+    pid_t pid = OK(fork());
+    if (pid == 0) {
+        memcpy(p + 9000, "child", 5);
+        _exit(memcmp(p + 5000, "mine", 4) != 0);
+    }
+    int status;
+    OK(waitpid(pid, &status, 0));
+    EQ(status, 0);
+    filled(p + 9000, 5, 9000, 11);
+    OK(munmap(p + 4096, LEN / 2));
+    OK(munmap(p, LEN));
+    OK(munmap(q, LEN));
+    char buf[8] = {0};
+    EQ(pread(fd, buf, 5, 5000), 5);
+    STR(buf, "later");
+    EQ(pread(fd, buf, 5, 9000), 5);
+    filled(buf, 5, 9000, 11);
+}
+
+/* Pieces of a shared mapping go one by one; what was stored through each is in the file. */
+CASE(shared_in_pieces) {
+    enum { LEN = 1 << 20 };
+    int fd = make(LEN);
+    char *p = map(LEN, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    memcpy(p + 100, "first", 5);
+    memcpy(p + 300000, "middle", 6);
+    memcpy(p + LEN - 100, "last", 4);
+    OK(munmap(p + 294912, 40960));
+    OK(munmap(p, 8192));
+    p = mremap(p + 8192, 8192, 4096, 0);
+    if (p == MAP_FAILED) FAIL("mremap: %s", strerrorname_np(errno));
+    char buf[8] = {0};
+    EQ(pread(fd, buf, 5, 100), 5);
+    STR(buf, "first");
+    EQ(pread(fd, buf, 6, 300000), 6);
+    STR(buf, "middle");
+    OK(close(fd));
+    pid_t pid = OK(fork());
+    if (pid == 0) {
+        memcpy(p, "child", 5);
+        exit(0);
+    }
+    int status;
+    OK(waitpid(pid, &status, 0));
+    EQ(status, 0);
+    memset(buf, 0, sizeof buf);
+    fd = OK(open("f", O_RDWR));
+    EQ(pread(fd, buf, 5, 8192), 5);
+    STR(buf, "child");
+    EQ(pread(fd, buf, 4, LEN - 100), 4);
+    MEM(buf, "last", 4);
+}
+
 CASE(shared_write_is_read) {
     int fd = make(100000);
     char *p = map(100000, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
