@@ -12,9 +12,11 @@
 
 #![deny(unsafe_code)]
 
+mod attributes;
 mod container;
 mod container_check;
 mod container_create;
+mod container_view;
 mod copy;
 mod dmg;
 mod fabric;

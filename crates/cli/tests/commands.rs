@@ -459,6 +459,26 @@ fn help_and_version_succeed() {
 }
 
 #[test]
+fn a_pool_tells_how_its_engine_is() {
+    let system = System::with_tank(3);
+    let said = system.dmg(&["pool", "query", "tank"]).ok();
+    assert!(said.contains("Embedded engine info:\n- Arena: "), "{said}");
+    assert!(
+        said.contains(" processes have containers open\n- Log: "),
+        "{said}"
+    );
+    assert!(said.contains("- Last checkpoint: "), "{said}");
+    let json = system.dmg(&["pool", "query", "tank", "--json"]).json();
+    let engine = &json["response"]["embedded"];
+    assert!(engine["arena_bytes"].as_u64() > Some(0));
+    let (used, all) = (&engine["log_used_bytes"], &engine["log_bytes"]);
+    assert!(used.as_u64() < all.as_u64(), "{engine}");
+    assert_eq!(engine["processes"].as_u64(), Some(0));
+    let original = system.daos(&["pool", "query", "tank"]).ok();
+    assert!(!original.contains("Embedded"), "{original}");
+}
+
+#[test]
 fn a_sound_container_checks_clean() {
     let system = System::with_tank(3);
     system
