@@ -8,7 +8,7 @@ use crate::abi::nr;
 use crate::dispatch::{Served, Stop};
 use crate::kernel::{self, call};
 use crate::report::{Op, count};
-use crate::{files, mounts};
+use crate::{files, mounts, watch};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, Ordering};
 use dfs::Ino;
@@ -23,6 +23,8 @@ const MAP_TYPE: usize = 0xf;
 const MAP_FIXED: usize = 0x10;
 const MAP_ANONYMOUS: usize = 0x20;
 const PAGE: usize = 4096;
+/// Bytes from which on it is cheaper to watch what is stored than to look for it.
+const WATCH_FROM: usize = 1 << 20;
 
 /// A piece of a registered mapping.
 #[derive(Clone, Copy)]
@@ -36,6 +38,8 @@ struct Region {
     shared: bool,
     /// A shared one's description was open for writing, so the program may make it writable.
     may_write: bool,
+    /// The kernel tells what was stored through it ([`watch`]).
+    watched: bool,
     /// Pieces of one `mmap` have one number.
     number: u64,
 }
@@ -106,13 +110,26 @@ impl Region {
         }
     }
 
-    /// Brings what was stored through it to the pool.
-    fn sync(&self, fs: &dfs::Dfs, durable: bool) -> Result<()> {
+    /// Brings what was stored through it to the pool; what cannot be is noted to be looked for.
+    fn sync(&self, fs: &dfs::Dfs) -> Result<()> {
         if !self.shared || !self.may_write {
             return Ok(());
         }
-        let len = (self.end - self.start) as u64;
-        fs.map_sync(self.ino, self.offset, len, durable)
+        let bring = |from: usize, to: usize| {
+            let offset = self.offset + (from - self.start) as u64;
+            fs.map_sync(self.ino, offset, (to - from) as u64, false)
+        };
+        let mut synced = Err(Errno::ENXIO);
+        if self.watched {
+            synced = watch::take(self.start, self.end, &mut |from, to| bring(from, to));
+        }
+        if synced.is_err() {
+            synced = bring(self.start, self.end);
+        }
+        match synced {
+            Err(errno) => fs.map_unsure(self.ino).and(Err(errno)),
+            Ok(()) => Ok(()),
+        }
     }
 }
 
@@ -150,6 +167,17 @@ fn cut(list: &mut Vec<Region>, start: usize, end: usize) -> (Vec<Region>, Vec<In
     (pieces, touched.into_iter().map(|(_, ino)| ino).collect())
 }
 
+/// The kernel is about to lose what is in this range, and with it what was stored there.
+fn before_loss(start: usize, end: usize) {
+    let Some(fs) = mounts::attached() else { return };
+    for region in overlapping(start, end) {
+        if region.watched {
+            // A failure was noted.
+            region.part(start, end).sync(fs).unwrap_or_default();
+        }
+    }
+}
+
 /// The kernel no longer has anything of ours in this range.
 fn forget(start: usize, end: usize) {
     let (pieces, gone) = REGIONS.with(|list| {
@@ -158,10 +186,9 @@ fn forget(start: usize, end: usize) {
         cut
     });
     if let Some(fs) = mounts::attached() {
-        for piece in pieces {
-            if piece.sync(fs, false).is_err() && fs.map_unsure(piece.ino).is_err() {
-                core::hint::spin_loop();
-            }
+        for piece in pieces.iter().filter(|piece| !piece.watched) {
+            // A failure was noted.
+            piece.sync(fs).unwrap_or_default();
         }
         for ino in gone {
             // A file that is gone has nothing left to bring home.
@@ -191,9 +218,10 @@ pub(crate) fn mmap(c: &mut Call) -> Served {
         if flags & MAP_FIXED == 0 || intercept::in_vfork_child() {
             return Err(Stop::Pass);
         }
+        let (start, end) = span(address, len);
+        before_loss(start, end);
         let result = kernel::raw(c.nr, c.args);
         if Errno::from_ret(result).is_ok() {
-            let (start, end) = span(address, len);
             forget(start, end);
         }
         return Err(Stop::Kernel(result));
@@ -214,6 +242,10 @@ pub(crate) fn mmap(c: &mut Call) -> Served {
         source.fd as usize,
         source.offset as usize,
     ];
+    if flags & MAP_FIXED != 0 {
+        let (start, end) = span(address, len);
+        before_loss(start, end);
+    }
     let mapped = Errno::from_ret(kernel::raw(c.nr, args));
     kernel::close(source.fd);
     match mapped {
@@ -233,9 +265,14 @@ pub(crate) fn mmap(c: &mut Call) -> Served {
                     offset,
                     shared,
                     may_write,
+                    watched: false,
                     number,
                 };
-                REGIONS.with(|list| list.push(region));
+                let watch = shared && may_write && end - start >= WATCH_FROM;
+                REGIONS.with(|list| {
+                    let watched = watch && watch::start(start, end - start);
+                    list.push(Region { watched, ..region });
+                });
                 intercept::set_maps_active(true);
             }
             Ok(at)
@@ -254,8 +291,9 @@ pub(crate) fn munmap(c: &mut Call) -> Served {
     if intercept::in_vfork_child() {
         return Err(Stop::Pass);
     }
-    let done = call!(c.nr, c.args[0], c.args[1])?;
     let (start, end) = span(c.args[0], c.args[1]);
+    before_loss(start, end);
+    let done = call!(c.nr, c.args[0], c.args[1])?;
     forget(start, end);
     Ok(done)
 }
@@ -272,6 +310,7 @@ pub(crate) fn mremap(c: &mut Call) -> Served {
     let Some(piece) = piece.filter(|_| !intercept::in_vfork_child()) else {
         return Err(Stop::Pass);
     };
+    before_loss(start, end);
     let at = Errno::from_ret(kernel::raw(c.nr, c.args))?;
     let (new_start, new_end) = span(at, new_len);
     let offset = piece.offset + (start - piece.start.min(start)) as u64;
@@ -280,6 +319,8 @@ pub(crate) fn mremap(c: &mut Call) -> Served {
             start: new_start,
             end: new_end,
             offset,
+            // The kernel stops watching what moves.
+            watched: false,
             ..piece
         })
     });
@@ -312,7 +353,10 @@ pub(crate) fn msync(c: &mut Call) -> Served {
     Errno::from_ret(kernel::raw(c.nr, c.args))?;
     let fs = mounts::fs()?;
     for region in regions {
-        region.part(start, end).sync(fs, c.args[2] & MS_SYNC != 0)?;
+        region.part(start, end).sync(fs)?;
+        if c.args[2] & MS_SYNC != 0 {
+            fs.map_sync(region.ino, 0, 0, true)?;
+        }
     }
     Ok(0)
 }
@@ -349,7 +393,7 @@ pub(crate) fn write_back_all() {
     }
     let mut synced: Result<()> = Ok(());
     for region in regions {
-        synced = synced.and(region.sync(fs, false));
+        synced = synced.and(region.sync(fs));
     }
     // Otherwise whoever ends the last mapping of a file looks for what was left.
     synced = synced.and_then(|()| fs.maps_synced());

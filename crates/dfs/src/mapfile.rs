@@ -214,8 +214,10 @@ pub(crate) fn write_back(file: &File<'_>, from: u64, to: u64) -> Result<()> {
 
 /// Writes the blocks of a range in which the cache differs from the pool.
 fn compare(file: &File<'_>, cache: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
-    let (mut ours, mut theirs) = (buffer(BUFFER)?, buffer(BUFFER)?);
     let mut pos = from / BLOCK * BLOCK;
+    let len = to.saturating_sub(pos).min(BUFFER as u64);
+    let len = len.next_multiple_of(BLOCK) as usize;
+    let (mut ours, mut theirs) = (buffer(len)?, buffer(len)?);
     while pos < to.min(file.size()?) {
         // A mapped file may be far larger than anything in it.
         let Some(next) = next_data(file, cache, pos)? else {
@@ -225,7 +227,7 @@ fn compare(file: &File<'_>, cache: BorrowedFd<'_>, from: u64, to: u64) -> Result
             break;
         }
         pos = next / BLOCK * BLOCK;
-        let read = pread(cache, theirs.as_mut_ptr(), BUFFER, pos)?;
+        let read = pread(cache, theirs.as_mut_ptr(), len, pos)?;
         if read == 0 {
             break;
         }
