@@ -37,6 +37,7 @@ mod report;
 mod route;
 mod say;
 mod user;
+mod watch;
 
 #[global_allocator]
 static ALLOCATOR: intercept::HostAlloc = intercept::HostAlloc;
