@@ -15,6 +15,7 @@ pub(crate) mod name;
 pub(crate) mod open;
 pub(crate) mod process;
 pub(crate) mod refuse;
+pub(crate) mod socket;
 pub(crate) mod special;
 pub(crate) mod stat;
 pub(crate) mod xattr;
