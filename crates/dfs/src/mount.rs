@@ -90,7 +90,8 @@ impl Dfs {
     pub(crate) fn is_privileged(&self) -> Option<bool> {
         let asked = self.privilege.load(Ordering::Acquire);
         // SAFETY: the pointer was stored by `ask_privilege` from a function of this type.
-        (!asked.is_null()).then(|| unsafe { core::mem::transmute::<*mut (), fn() -> bool>(asked) }())
+        (!asked.is_null())
+            .then(|| unsafe { core::mem::transmute::<*mut (), fn() -> bool>(asked) }())
     }
 
     /// The root directory.
