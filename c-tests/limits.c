@@ -1,5 +1,6 @@
 /* Names of 255 bytes, paths of 4096, ELOOP, odd bytes in names, many files. */
 #include "check.h"
+#include <sys/resource.h>
 
 CASE(longest_name) {
     char name[300];
@@ -119,4 +120,27 @@ CASE(create_remove_many) {
     int n = 0;
     while (readdir(d)) n++;
     EQ(n, 2);
+}
+
+static void limit_address_space(rlim_t bytes) {
+    struct rlimit limit = {bytes, bytes};
+    OK(setrlimit(RLIMIT_AS, &limit));
+}
+
+CASE(little_address_space) {
+    put("before", "x");
+    limit_address_space(12UL << 30);
+    char *half = malloc(1 << 29);
+    CHECK(half);
+    memset(half, 1, 1 << 20);
+    for (int i = 0; i < 20000; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "f%d", i);
+        OK(close(OK(open(name, O_CREAT | O_EXCL | O_WRONLY, 0644))));
+    }
+    holds("before", "x");
+    free(half);
+    EQ(system("test -e f19999 && echo child > out && cat out > copy && rm f?????"), 0);
+    holds("copy", "child\n");
+    ERR(open("f19999", O_RDONLY), ENOENT);
 }

@@ -1,20 +1,34 @@
-//! `RLIMIT_FSIZE`: the largest file the process may write, kept as `setrlimit(2)` sets it.
+//! Limits of the process that concern us. `RLIMIT_FSIZE`: the largest file it may write, kept as
+//! `setrlimit(2)` sets it. `RLIMIT_AS`: the pool then takes no more address space than it uses.
 
 use crate::abi::nr;
 use crate::kernel::{self, addr_mut, call};
+use crate::mounts;
 use core::sync::atomic::{AtomicU64, Ordering};
 use dfs::{Dfs, Ino};
 use sys::{Errno, Result};
 
 static FILE_SIZE: AtomicU64 = AtomicU64::new(u64::MAX);
 
-/// Asks the kernel; at start and whenever the program may have changed it.
+/// Asks the kernel; at start and whenever the program may have changed them.
 pub(crate) fn learn() {
     const RLIMIT_FSIZE: usize = 1;
-    let mut pair = [u64::MAX; 2];
-    if call!(nr::PRLIMIT64, 0, RLIMIT_FSIZE, 0, addr_mut(&mut pair)).is_ok() {
-        FILE_SIZE.store(pair[0], Ordering::Relaxed);
+    const RLIMIT_AS: usize = 9;
+    if let Some(limit) = soft(RLIMIT_FSIZE) {
+        FILE_SIZE.store(limit, Ordering::Relaxed);
     }
+    if let Some(fs) = mounts::attached()
+        && soft(RLIMIT_AS).is_some_and(|limit| limit != u64::MAX)
+    {
+        // Kept reserved if another thread is just growing it.
+        let _shrunk = fs.pool().release_address_space();
+    }
+}
+
+fn soft(which: usize) -> Option<u64> {
+    let mut pair = [u64::MAX; 2];
+    call!(nr::PRLIMIT64, 0, which, 0, addr_mut(&mut pair)).ok()?;
+    Some(pair[0])
 }
 
 /// The limit, if there is one.
