@@ -273,7 +273,7 @@ impl PoolJson {
                 ]
             }),
             ranks: None,
-            embedded: usage.and_then(|usage| usage.engine),
+            embedded: None,
         }
     }
 }
@@ -346,6 +346,7 @@ pub(crate) fn query(tool: Tool, args: QueryArgs) -> Result<Reply, Failure> {
         json.disabled_ranks = Some(out);
     }
     json.ranks = Some(pool.ranks.iter().map(rank_json).collect());
+    json.embedded = usage.and_then(|usage| usage.engine);
     tool.reply(text, &json)
 }
 
