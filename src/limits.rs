@@ -4,21 +4,22 @@
 use crate::abi::nr;
 use crate::kernel::{self, addr_mut, call};
 use crate::mounts;
-use core::sync::atomic::{AtomicU64, Ordering};
 use dfs::{Dfs, Ino};
-use sys::{Errno, Result};
+use sys::{Errno, Result, file_limit};
 
-static FILE_SIZE: AtomicU64 = AtomicU64::new(u64::MAX);
+const RLIMIT_FSIZE: u32 = 1;
+const RLIMIT_AS: u32 = 9;
+
+/// Whether [`learn`] has to see a change of this limit.
+pub(crate) fn concerns(resource: u32) -> bool {
+    matches!(resource, RLIMIT_FSIZE | RLIMIT_AS)
+}
 
 /// Asks the kernel; at start and whenever the program may have changed them.
 pub(crate) fn learn() {
-    const RLIMIT_FSIZE: usize = 1;
-    const RLIMIT_AS: usize = 9;
-    if let Some(limit) = soft(RLIMIT_FSIZE) {
-        FILE_SIZE.store(limit, Ordering::Relaxed);
-    }
+    file_limit::learn();
     if let Some(fs) = mounts::attached()
-        && soft(RLIMIT_AS).is_some_and(|limit| limit != u64::MAX)
+        && soft(RLIMIT_AS as usize).is_some_and(|limit| limit != u64::MAX)
     {
         // Kept reserved if another thread is just growing it.
         let _shrunk = fs.pool().release_address_space();
@@ -31,11 +32,10 @@ fn soft(which: usize) -> Option<u64> {
     Some(pair[0])
 }
 
-/// The limit, if there is one.
+/// The largest file the program may write, if there is a limit.
 #[inline]
 pub(crate) fn file_size() -> Option<u64> {
-    let limit = FILE_SIZE.load(Ordering::Relaxed);
-    (limit != u64::MAX).then_some(limit)
+    file_limit::get()
 }
 
 /// A file may not grow to `len` bytes: `SIGXFSZ` and `EFBIG` (`truncate(2)`). A file that is that
