@@ -7,6 +7,7 @@ use crate::layout::{header, process_at};
 use crate::limits::{PROCESSES_MAX, at};
 use crate::media::errno;
 use crate::pool::Pool;
+use crate::thread::vfork;
 use core::sync::atomic::Ordering;
 use rustix::fs::{Mode, OFlags};
 use sys::{Errno, Result};
@@ -40,19 +41,26 @@ pub fn user_word(slot: u32, index: u64) -> u64 {
 /// The calling process's slot in `pool`, taken on first use and anew in a forked child.
 #[inline]
 pub fn slot(pool: &Pool) -> Result<u32> {
+    if let Some(child) = vfork::child() {
+        return child.process(pool);
+    }
     match pool.process.load(Ordering::Relaxed) {
         0 => register(pool),
         known => Ok(known as u32 - 1),
     }
 }
 
+/// The calling process's slot in `pool`, if it has taken one.
+pub fn known_slot(pool: &Pool) -> Option<u32> {
+    match vfork::child() {
+        Some(child) => child.known_process(pool),
+        None => (pool.process.load(Ordering::Relaxed) as u32).checked_sub(1),
+    }
+}
+
 #[cold]
 fn register(pool: &Pool) -> Result<u32> {
-    let me = identity_of(0)?;
-    let found = match find(pool, me)? {
-        Some(slot) => slot,
-        None => claim(pool, me)?,
-    };
+    let found = slot_of(pool, 0)?;
     pool.process.store(u64::from(found) + 1, Ordering::Relaxed);
     Ok(found)
 }
@@ -123,8 +131,8 @@ fn take(pool: &Pool, slot: u32, from: u64, who: Identity) -> Result<bool> {
     Ok(true)
 }
 
-/// The slot of process `pid` of the caller's PID namespace, made if it has none.
-pub fn slot_of(pool: &Pool, pid: u32) -> Result<u32> {
+/// The slot of process `pid` of the caller's PID namespace, 0 = the caller, made if it has none.
+pub(crate) fn slot_of(pool: &Pool, pid: u32) -> Result<u32> {
     let who = identity_of(pid)?;
     match find(pool, who)? {
         Some(slot) => Ok(slot),
