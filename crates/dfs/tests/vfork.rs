@@ -110,5 +110,5 @@ fn its_parent_goes_on() {
     dfs.reap(usize::MAX).expect("reap");
     dfs.pool().reap().expect("reap");
     let checked = dfs.check().expect("check");
-    assert_eq!(checked.problems, Vec::<String>::new());
+    assert_eq!(checked.problems, []);
 }
