@@ -10,6 +10,7 @@ use crate::pool::Pool;
 use crate::thread::vfork;
 use core::sync::atomic::Ordering;
 use rustix::fs::{Mode, OFlags};
+use shm::{OwnerState, crash_point};
 use sys::{Errno, Result};
 
 /// Words of a process slot for the layer above: from [`user_word`] 0 to this.
@@ -21,6 +22,11 @@ const NAMESPACE: u64 = 16;
 const USER: u64 = 32;
 /// In the id word: the entry is being filled in.
 const FILLING: u64 = 1 << 63;
+/// In the id word: owner slot + 1 of the thread that settles a dead process's affairs, and the
+/// generation of that slot.
+const BURIER_AT: u32 = 32;
+const BURIER: u64 = 0xfff;
+const GENERATION_AT: u32 = 44;
 
 /// Number of process slots.
 pub const SLOTS: u32 = PROCESSES_MAX as u32;
@@ -94,7 +100,11 @@ fn claim(pool: &Pool, who: Identity) -> Result<u32> {
     }
     for slot in 0..PROCESSES_MAX as u32 {
         let id = pool.load(process_at(slot) + ID)?;
-        if is_dead(pool, slot)? && left_nothing(pool, slot)? && take(pool, slot, id, who)? {
+        if !is_being_buried(pool, id)
+            && is_dead(pool, slot)?
+            && left_nothing(pool, slot)?
+            && take(pool, slot, id, who)?
+        {
             return Ok(slot);
         }
     }
@@ -159,11 +169,13 @@ pub fn is_dead(pool: &Pool, slot: u32) -> Result<bool> {
     if who.id & FILLING == 0 && who.namespace != namespace()? {
         return Ok(false);
     }
-    match identity_of((who.id & !FILLING) as u32) {
-        Ok(now) => Ok(who.id & FILLING == 0 && now.started != who.started),
-        Err(Errno::ENOENT | Errno::ESRCH) => Ok(true),
-        Err(errno) => Err(errno),
-    }
+    let dead = match identity_of(who.id as u32) {
+        Ok(now) => who.id & FILLING == 0 && now.started != who.started,
+        Err(Errno::ENOENT | Errno::ESRCH) => true,
+        Err(errno) => return Err(errno),
+    };
+    // Not an entry that has changed hands meanwhile.
+    Ok(dead && stored(pool, slot)? == who)
 }
 
 /// Whether nobody of the process in `slot` can be at work: it is dead, or settled already.
@@ -171,17 +183,49 @@ pub(crate) fn is_gone(pool: &Pool, slot: u32) -> bool {
     pid(pool, slot) == Ok(0) || is_dead(pool, slot) == Ok(true)
 }
 
-/// Calls `settle` for every slot whose process is dead, then frees the slot.
-pub fn for_each_dead(pool: &Pool, mut settle: impl FnMut(u32) -> Result<()>) -> Result<usize> {
-    let mut count = 0;
-    for slot in slots(pool)? {
-        if is_dead(pool, slot)? {
-            settle(slot)?;
-            vacate(pool, slot)?;
-            count += 1;
-        }
+/// Settles the affairs of the process in `slot` with `settle`, then frees the slot, if the process
+/// is dead. Nobody else does so at the same time, or has the slot before it is done: its new process
+/// would be taken for the dead one. False if the process lives, or another thread is at it.
+pub fn bury(pool: &Pool, slot: u32, settle: impl FnOnce() -> Result<()>) -> Result<bool> {
+    let id = pool.word(process_at(slot) + ID)?;
+    let seen = id.load(Ordering::Acquire);
+    if seen == 0 || is_being_buried(pool, seen) || !is_dead(pool, slot)? {
+        return Ok(false);
     }
-    Ok(count)
+    let (_, me) = pool.me()?;
+    let generation = pool.slot(me)?.look().generation();
+    let mine = seen as u32 as u64
+        | (u64::from(me) + 1) << BURIER_AT
+        | u64::from(generation) << GENERATION_AT;
+    if id
+        .compare_exchange(seen, mine, Ordering::AcqRel, Ordering::Relaxed)
+        .is_err()
+    {
+        return Ok(false);
+    }
+    crash_point!("process.burying");
+    let settled = settle();
+    // What could not be settled is left to the next who comes.
+    let left = if settled.is_ok() {
+        0
+    } else {
+        mine as u32 as u64
+    };
+    id.store(left, Ordering::Release);
+    settled.map(|()| true)
+}
+
+/// Whether a live thread is settling the affairs of the process whose entry says `id`.
+fn is_being_buried(pool: &Pool, id: u64) -> bool {
+    let Some(by) = (id >> BURIER_AT & BURIER).checked_sub(1) else {
+        return false;
+    };
+    pool.slot(by as u16).is_ok_and(|slot| {
+        let seen = slot.look();
+        seen.state() == OwnerState::Live
+            && seen.generation() == (id >> GENERATION_AT) as u16
+            && !slot.is_dead()
+    })
 }
 
 /// Number of processes attached.
