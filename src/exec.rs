@@ -154,7 +154,7 @@ fn launch(c: &mut Call, arg: Arg, argv: usize, envp: usize, flags: u32) -> Serve
     launch.set_environment(&environment, None);
     if let Some(ino) = calls::stat::empty_path(c, arg, flags).unwrap_or(None) {
         let held = crate::files::ours(arg.dirfd(c))?;
-        let shown = calls::name::path_of_file(&held);
+        let shown = calls::name::path_of_file(&held).unwrap_or_default();
         launch.argv = list(argv)?;
         let file = Program {
             fs: held.fs,

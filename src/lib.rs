@@ -31,11 +31,14 @@ mod init;
 mod kernel;
 mod libraries;
 mod limits;
+mod links;
+mod magic;
 mod mounts;
 mod placeholder;
 mod report;
 mod route;
 mod say;
+mod shadow;
 mod user;
 mod watch;
 

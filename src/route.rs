@@ -4,12 +4,15 @@
 //! could be ours is looked at further. The rest of a path inside the mount goes *unnormalised* to
 //! the walker of `dfs`, so `..` after a symbolic link is physical. A walk that leaves the mount
 //! (`..` above its root, absolute symbolic link) re-enters here with the path it left with. Kernel
-//! symbolic links that point into the mount are found only after the kernel failed (`look_again`).
+//! symbolic links that point into the mount are found after the kernel failed (`look_again`), or
+//! before it acts where it has something of its own at the mount point (`shadow`).
 
 use crate::abi::{self, PATH_MAX, nr};
 use crate::dispatch::{self, Served, Stop};
 use crate::kernel::{self, addr};
-use crate::{above, cwd, files, mounts, user};
+use crate::links::{below, follow_kernel_links, has_link, where_kernel_arrives};
+use crate::magic::{Magic, magic_name};
+use crate::{above, cwd, files, mounts, shadow, user};
 use core::cell::Cell;
 use dfs::{Dfs, How, Ino, Name, Walk};
 use intercept::Call;
@@ -18,8 +21,10 @@ use sys::Errno;
 
 /// Mark on a call number: the kernel has failed, look for symbolic links into the mount.
 const LOOK: usize = 1 << 20;
+/// Mark on a call number: the kernel has found what the mount hides.
+const HIDDEN: usize = 1 << 21;
 /// Symbolic links followed in one path (`path_resolution(7)`).
-const LINKS_MAX: usize = 40;
+pub(crate) const LINKS_MAX: usize = 40;
 /// Walks repeated because another process changed a name in between.
 const RACES_MAX: usize = 20;
 
@@ -226,9 +231,9 @@ fn pair_again(
     Err(Stop::Kernel(kernel::raw(number(c), args)))
 }
 
-/// The call's number without our mark.
+/// The call's number without our marks.
 pub(crate) fn number(c: &Call) -> usize {
-    c.nr & !LOOK
+    c.nr & !(LOOK | HIDDEN)
 }
 
 /// The call's number with our mark.
@@ -244,20 +249,49 @@ pub(crate) fn redirect(args: &mut [usize; 6], arg: Arg, path: &[u8]) {
     }
 }
 
-/// Second half of a path call: after the kernel found nothing, a symbolic link may still lead into
-/// the mount.
+/// Second half of a path call: after the kernel found nothing, or what the mount hides, a symbolic
+/// link may still lead into the mount.
 pub(crate) fn look_again(c: &Call, result: isize) -> isize {
-    let failed = Errno::ENOENT.as_ret() == result || Errno::ENOTDIR.as_ret() == result;
-    if !failed || c.nr & LOOK != 0 {
+    if number(c) != c.nr {
         return result;
     }
     let mut again = *c;
-    again.nr |= LOOK;
+    if Errno::ENOENT.as_ret() == result || Errno::ENOTDIR.as_ret() == result {
+        again.nr |= LOOK;
+    } else if result >= 0 && shadow::was_reached(c, result) {
+        again.nr |= HIDDEN;
+    } else {
+        return result;
+    }
     match dispatch::handler(number(c)).map(|handler| handler(&mut again)) {
         Some(Ok(value)) => value as isize,
         Some(Err(Stop::Fail(errno))) => errno.as_ret(),
         Some(Err(Stop::Kernel(ret))) => ret,
         _ => result,
+    }
+}
+
+/// When a path that looks foreign is searched for symbolic links into the mount.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// Not yet: the kernel is asked first.
+    Later,
+    /// Now: the kernel has found nothing there.
+    Refused,
+    /// Before the kernel acts: it has something of its own at the mount point, where it would find
+    /// or make files, or the path has been in the mount already, so no second half follows.
+    First,
+}
+
+impl Look {
+    fn of(c: &Call) -> Look {
+        if c.nr & HIDDEN != 0 || shadow::must_look(c) {
+            Look::First
+        } else if c.nr & LOOK != 0 {
+            Look::Refused
+        } else {
+            Look::Later
+        }
     }
 }
 
@@ -283,7 +317,7 @@ enum Where<'a> {
 pub(crate) fn resolve(c: &Call, arg: Arg, how: How) -> Result<Resolved, Stop> {
     let mut buffer = user::path_buffer();
     let mut joined = Vec::new();
-    let look = c.nr & LOOK != 0;
+    let look = Look::of(c);
     let mount = mounts::path().ok_or(Stop::Pass)?;
     let path = match user::path(arg.address(c), &mut buffer) {
         Ok(path) => path,
@@ -346,7 +380,7 @@ fn confined_base(confined: bool, dirfd: i32) -> Result<Option<Ino>, Stop> {
 fn re_enter(fs: &'static Dfs, mount: &[u8], mut path: Vec<u8>, how: How) -> Result<Resolved, Stop> {
     for _ in 0..LINKS_MAX {
         let mut joined = Vec::new();
-        let left = match locate_absolute(mount, &path, false, how.follow, &mut joined)? {
+        let left = match locate_absolute(mount, &path, Look::First, how.follow, &mut joined)? {
             Where::Inside { base, rest } => match walk(fs, base.unwrap_or(fs.root()), rest, how)? {
                 Step::Here(spot) => return Ok(Resolved::Ours(spot)),
                 Step::Left(left) => left,
@@ -355,7 +389,7 @@ fn re_enter(fs: &'static Dfs, mount: &[u8], mut path: Vec<u8>, how: How) -> Resu
                 let hit = compare(mount, &path);
                 path.push(0);
                 return Ok(match hit {
-                    Hit::Ancestor(depth) if !mounts::kernel_has(&path) => Resolved::Ancestor(depth),
+                    Hit::Ancestor(depth) if !kernel::finds(&path) => Resolved::Ancestor(depth),
                     _ => Resolved::KernelPath(path),
                 });
             }
@@ -423,7 +457,7 @@ fn locate<'a>(
     mount: &[u8],
     dirfd: i32,
     path: &'a [u8],
-    look: bool,
+    look: Look,
     follow: bool,
     joined: &'a mut Vec<u8>,
 ) -> Result<Where<'a>, Stop> {
@@ -442,7 +476,9 @@ fn locate<'a>(
         .find(|part| !part.is_empty() && *part != b".");
     let first = first.unwrap_or(b".");
     let concerns = first == b".." || mount.split(|&b| b == b'/').any(|part| part == first);
-    if !concerns && !look && !above::in_use() {
+    // An empty path is the descriptor itself.
+    let looks = (look != Look::Later || above::in_use()) && !path.is_empty();
+    if !concerns && !looks {
         return Ok(Where::Kernel);
     }
     let mut dir = [0u8; PATH_MAX];
@@ -458,10 +494,12 @@ fn locate<'a>(
         return Ok(Where::Kernel);
     }
     let from_tree = above::shown(dir);
+    // What the kernel has in the tree says nothing.
+    let look = from_tree.map_or(look, |_| Look::Refused);
     let mut whole = from_tree.unwrap_or(dir).to_vec();
     whole.push(b'/');
     whole.extend_from_slice(path);
-    match locate_absolute(mount, &whole, look || from_tree.is_some(), follow, joined)? {
+    match locate_absolute(mount, &whole, look, follow, joined)? {
         Where::Inside { base, rest } => {
             let rest = rest.to_vec();
             *joined = rest;
@@ -469,7 +507,6 @@ fn locate<'a>(
         }
         Where::Ancestor(depth) => Ok(Where::Ancestor(depth)),
         Where::Magic { .. } | Where::Kernel | Where::Elsewhere(_) => match from_tree {
-            // An empty path is the descriptor itself.
             Some(dir) if !path.is_empty() => Ok(Where::Elsewhere(above::outside(dir, path)?)),
             _ => Ok(Where::Kernel),
         },
@@ -489,7 +526,7 @@ fn relative(base: Ino, path: &[u8]) -> Result<Where<'_>, Stop> {
 fn locate_absolute<'a>(
     mount: &[u8],
     path: &'a [u8],
-    look: bool,
+    look: Look,
     follow: bool,
     joined: &'a mut Vec<u8>,
 ) -> Result<Where<'a>, Stop> {
@@ -505,13 +542,17 @@ fn locate_absolute<'a>(
             });
         }
         Hit::Through => {}
-        Hit::No | Hit::Ancestor(_) if look => {}
-        Hit::No | Hit::Ancestor(_) => return Ok(Where::Kernel),
+        Hit::No | Hit::Ancestor(_) if look == Look::Later => return Ok(Where::Kernel),
+        Hit::No | Hit::Ancestor(_) => {}
     }
-    let found = if hit == Hit::Through || has_link(path) {
-        follow_kernel_links(mount, path, follow)
-    } else {
-        None
+    let arrived = match look {
+        Look::First => where_kernel_arrives(path, follow),
+        Look::Later | Look::Refused => None,
+    };
+    let found = match arrived {
+        Some(there) => below(mount, &there).map(<[u8]>::to_vec),
+        None if hit == Hit::Through || has_link(path) => follow_kernel_links(mount, path, follow),
+        None => None,
     };
     match (found, hit) {
         (Some(rest), _) => {
@@ -521,14 +562,14 @@ fn locate_absolute<'a>(
                 rest: joined,
             })
         }
-        (None, Hit::Ancestor(depth)) if look => Ok(Where::Ancestor(depth)),
+        (None, Hit::Ancestor(depth)) if look == Look::Refused => Ok(Where::Ancestor(depth)),
         (None, _) => Ok(Where::Kernel),
     }
 }
 
 /// How a path relates to the mount path, as written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Hit {
+pub(crate) enum Hit {
     /// The mount path is a prefix; the rest starts at this offset.
     Inside(usize),
     /// Reaches the mount after a `..`, so symbolic links before it matter.
@@ -538,7 +579,7 @@ enum Hit {
     No,
 }
 
-fn compare(mount: &[u8], path: &[u8]) -> Hit {
+pub(crate) fn compare(mount: &[u8], path: &[u8]) -> Hit {
     let mut wanted = mount.get(1..).unwrap_or(&[]);
     let mut depth = 0usize;
     let mut matched = 0usize;
@@ -604,90 +645,6 @@ fn after_components(mount: &[u8], n: usize) -> &[u8] {
     rest
 }
 
-/// Whether the kernel meets a symbolic link on this path, as far as it gets: one call that spares
-/// the walk for nearly every path that simply does not exist.
-fn has_link(path: &[u8]) -> bool {
-    const RESOLVE_NO_SYMLINKS: u64 = 4;
-    let mut terminated = path.to_vec();
-    terminated.push(0);
-    let how = [
-        u64::from(abi::O_PATH | abi::O_NOFOLLOW | abi::O_CLOEXEC),
-        0,
-        RESOLVE_NO_SYMLINKS,
-    ];
-    let (path, how) = (addr(terminated.as_slice()), addr(&how));
-    match kernel::call!(nr::OPENAT2, kernel::abi_cwd(), path, how, 24) {
-        Ok(fd) => {
-            // The last component exists: a dangling link, or it has come into being.
-            kernel::close(fd as i32);
-            true
-        }
-        Err(errno) => errno != Errno::ENOENT,
-    }
-}
-
-/// Walks a path through the kernel's symbolic links; the rest inside the mount if it gets there.
-fn follow_kernel_links(mount: &[u8], path: &[u8], follow: bool) -> Option<Vec<u8>> {
-    let mut here: Vec<u8> = Vec::new();
-    let mut todo: Vec<u8> = path.to_vec();
-    let mut links = 0;
-    let mut target = [0u8; PATH_MAX];
-    loop {
-        let start = todo.iter().position(|&b| b != b'/')?;
-        let end = todo
-            .iter()
-            .skip(start)
-            .position(|&b| b == b'/')
-            .map_or(todo.len(), |i| start + i);
-        let part = todo.get(start..end)?.to_vec();
-        let rest = todo.get(end..)?.to_vec();
-        let last = rest.is_empty();
-        match part.as_slice() {
-            b"." => {}
-            b".." => {
-                let up = here.iter().rposition(|&b| b == b'/').unwrap_or(0);
-                here.truncate(up);
-            }
-            name => {
-                let parent = here.len();
-                here.push(b'/');
-                here.extend_from_slice(name);
-                if here == mount {
-                    return Some(rest);
-                }
-                if !last || follow {
-                    here.push(0);
-                    let found = core::ffi::CStr::from_bytes_with_nul(&here)
-                        .ok()
-                        .map(|p| kernel::readlink(p, &mut target));
-                    here.pop();
-                    match found? {
-                        Ok(link) => {
-                            links += 1;
-                            if links > LINKS_MAX {
-                                return None;
-                            }
-                            here.truncate(if link.first() == Some(&b'/') {
-                                0
-                            } else {
-                                parent
-                            });
-                            let mut next = link.to_vec();
-                            next.extend_from_slice(&rest);
-                            todo = next;
-                            continue;
-                        }
-                        Err(Errno::EINVAL) => {}
-                        Err(_) if matches!(compare(mount, &here), Hit::Ancestor(_)) => {}
-                        Err(_) => return None,
-                    }
-                }
-            }
-        }
-        todo = rest;
-    }
-}
-
 /// Paths in `/proc/self` and `/dev` that name a descriptor or the working directory.
 fn magic(path: &[u8]) -> Result<Option<Where<'_>>, Stop> {
     let Some((what, rest)) = magic_name(path) else {
@@ -708,73 +665,6 @@ fn magic(path: &[u8]) -> Result<Option<Where<'_>>, Stop> {
     }
 }
 
-/// What a magic link names.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Magic {
-    /// A descriptor of this process.
-    Fd(i32),
-    /// The working directory.
-    Cwd,
-    /// The program.
-    Exe,
-}
-
-/// Splits a path into a magic link of this process and what follows it.
-pub(crate) fn magic_name(path: &[u8]) -> Option<(Magic, &[u8])> {
-    if let Some(rest) = path.strip_prefix(b"/dev/") {
-        for (fd, name) in [(0, b"stdin".as_slice()), (1, b"stdout"), (2, b"stderr")] {
-            if let Some(rest) = rest.strip_prefix(name)
-                && rest.first().is_none_or(|&b| b == b'/')
-            {
-                return Some((Magic::Fd(fd), rest));
-            }
-        }
-        return fd_number(rest.strip_prefix(b"fd/")?);
-    }
-    let rest = path.strip_prefix(b"/proc/")?;
-    let rest = if let Some(rest) = rest.strip_prefix(b"self/") {
-        rest
-    } else if let Some(rest) = rest.strip_prefix(b"thread-self/") {
-        rest
-    } else {
-        let (pid, rest) = number_prefix(rest)?;
-        if pid != kernel::getpid() {
-            return None;
-        }
-        rest.strip_prefix(b"/")?
-    };
-    if let Some(rest) = rest.strip_prefix(b"fd/") {
-        return fd_number(rest);
-    }
-    for (what, name) in [(Magic::Cwd, b"cwd"), (Magic::Exe, b"exe")] {
-        if let Some(rest) = rest.strip_prefix(name)
-            && rest.first().is_none_or(|&b| b == b'/')
-        {
-            return Some((what, rest));
-        }
-    }
-    None
-}
-
-fn fd_number(path: &[u8]) -> Option<(Magic, &[u8])> {
-    let (fd, rest) = number_prefix(path)?;
-    rest.first()
-        .is_none_or(|&b| b == b'/')
-        .then_some((Magic::Fd(fd), rest))
-}
-
-fn number_prefix(path: &[u8]) -> Option<(i32, &[u8])> {
-    let len = path.iter().take_while(|b| b.is_ascii_digit()).count();
-    if len == 0 || len > 9 {
-        return None;
-    }
-    let (digits, rest) = path.split_at(len);
-    let number = digits
-        .iter()
-        .fold(0i32, |n, &b| n * 10 + i32::from(b - b'0'));
-    Some((number, rest))
-}
-
 /// Whether a path of this call can be ours at all without `dirfd`; used for calls such as
 /// `inotify_add_watch` that we refuse inside the mount.
 pub(crate) fn is_inside(c: &Call, arg: Arg) -> bool {
@@ -789,4 +679,4 @@ pub(crate) fn is_above(c: &Call, arg: Arg) -> bool {
     matches!(found, Ok(Resolved::Ancestor(1..)))
 }
 
-const _: () = assert!(nr::STATX < LOOK);
+const _: () = assert!(nr::FACCESSAT2 < LOOK);

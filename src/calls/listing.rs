@@ -74,7 +74,7 @@ fn parent() -> [u64; 2] {
     let mut path = mounts::parent().to_vec();
     path.push(0);
     let found = match core::ffi::CStr::from_bytes_with_nul(&path) {
-        Ok(path) if !mounts::shadows() && mounts::path().is_some() => identity(path),
+        Ok(path) if mounts::shadow().is_none() && mounts::path().is_some() => identity(path),
         _ => [u64::MAX; 2],
     };
     for (word, value) in PARENT.iter().zip(found) {

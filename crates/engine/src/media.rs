@@ -15,7 +15,7 @@ use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::path::PathBuf;
 use sys::set_once::SetOnce;
-use sys::{Errno, Result, clock, uaccess};
+use sys::{Errno, Result, clock, file_limit, uaccess};
 
 /// Bytes of a mapped window of a rank's data file.
 const WINDOW: u64 = 1 << 30;
@@ -286,8 +286,10 @@ impl Pool {
         src: *const u8,
         len: usize,
     ) -> Result<()> {
-        // Where the file cannot be opened (no descriptor is left), the mapping may still do.
+        // `pwrite` is subject to the program's limit on file sizes, a store is not. Where the file
+        // cannot be opened (no descriptor is left), the mapping may still do.
         if len >= PWRITE_FROM
+            && file_limit::get().is_none()
             && let Ok(file) = self.open_data(rank)
         {
             // SAFETY: passed on.
@@ -343,12 +345,10 @@ impl Pool {
     pub(crate) fn extend_data(&self, rank: u16, from: u64, to: u64) -> Result<()> {
         let file = self.open_data(rank)?;
         let (off, len) = (from * BLOCK, (to - from) * BLOCK);
-        let grown = rustix::io::retry_on_intr(|| {
-            rustix::fs::fallocate(&file, FallocateFlags::empty(), off, len)
-        });
-        match grown {
-            Err(rustix::io::Errno::FBIG) => Err(Errno::ENOSPC),
-            other => other.map_err(errno),
+        let grow = || rustix::fs::fallocate(&file, FallocateFlags::empty(), off, len);
+        match file_limit::exempt(|| rustix::io::retry_on_intr(grow).map_err(errno)) {
+            Err(Errno::EFBIG) => Err(Errno::ENOSPC),
+            other => other,
         }
     }
 

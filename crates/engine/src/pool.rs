@@ -128,8 +128,12 @@ impl Pool {
         let pages = self.arena.word(header::PAGES_BACKED).ok_or(Errno::EIO)?;
         let pages = pages.load(Ordering::Acquire).min(at::PAGES_MAX);
         self.arena
-            .set_backed(at::PAGES + pages * crate::limits::PAGE);
-        Ok(())
+            .set_backed(at::PAGES + pages * crate::limits::PAGE)
+    }
+
+    /// Gives reserved address space back: the process is now allowed less.
+    pub fn release_address_space(&self) -> Result<()> {
+        self.arena.shrink()
     }
 
     /// Value of the word at `off`.
