@@ -38,6 +38,7 @@ mod route;
 mod say;
 mod shadow;
 mod user;
+mod watch;
 
 #[global_allocator]
 static ALLOCATOR: intercept::HostAlloc = intercept::HostAlloc;

@@ -3,7 +3,7 @@
 mod audit;
 
 use crate::pool::{Pool, PoolSpec};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use audit::{Audit, audit};
 
@@ -18,8 +18,13 @@ pub struct TempPool {
 impl TempPool {
     /// A pool of `size_mib` MiB on `ranks` ranks of 4 targets.
     pub fn new(ranks: usize, size_mib: u64) -> TempPool {
+        TempPool::new_in(&std::env::temp_dir(), ranks, size_mib)
+    }
+
+    /// The same in a directory of its own inside `parent`.
+    pub fn new_in(parent: &Path, ranks: usize, size_mib: u64) -> TempPool {
         let uuid = uuid::Uuid::new_v4();
-        let dir = std::env::temp_dir().join(format!("pil4dfs-test-{}", uuid.simple()));
+        let dir = parent.join(format!("pil4dfs-test-{}", uuid.simple()));
         let spec = spec_in(&dir, uuid, ranks, size_mib);
         for rank in &spec.ranks {
             std::fs::create_dir_all(rank).expect("temporary directory");
