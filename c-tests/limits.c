@@ -123,6 +123,23 @@ CASE(create_remove_many) {
     EQ(n, 2);
 }
 
+/* What is written does not depend on a descriptor being left. */
+CASE(large_write_without_descriptors) {
+    enum { LEN = 256 << 10 };
+    static unsigned char buf[LEN], back[LEN];
+    int fd = OK(open("f", O_CREAT | O_RDWR, 0644));
+    fill(buf, 4096, 0, 1);
+    EQ(write(fd, buf, 4096), 4096);
+    struct rlimit few = {100, 100};
+    OK(setrlimit(RLIMIT_NOFILE, &few));
+    while (dup(fd) >= 0) {}
+    EQ(errno, EMFILE);
+    fill(buf, LEN, 0, 2);
+    EQ(pwrite(fd, buf, LEN, 0), LEN);
+    EQ(pread(fd, back, LEN, 0), LEN);
+    MEM(back, buf, LEN);
+}
+
 static void limit_address_space(rlim_t bytes) {
     struct rlimit limit = {bytes, bytes};
     OK(setrlimit(RLIMIT_AS, &limit));
@@ -179,21 +196,4 @@ CASE(small_files_only) {
     fd = OK(mkstemp(outside));
     OK(unlink(outside));
     ERR(ftruncate(fd, MIB + 1), EFBIG);
-}
-
-/* What is written does not depend on a descriptor being left. */
-CASE(large_write_without_descriptors) {
-    enum { LEN = 256 << 10 };
-    static unsigned char buf[LEN], back[LEN];
-    int fd = OK(open("f", O_CREAT | O_RDWR, 0644));
-    fill(buf, 4096, 0, 1);
-    EQ(write(fd, buf, 4096), 4096);
-    struct rlimit few = {100, 100};
-    OK(setrlimit(RLIMIT_NOFILE, &few));
-    while (dup(fd) >= 0) {}
-    EQ(errno, EMFILE);
-    fill(buf, LEN, 0, 2);
-    EQ(pwrite(fd, buf, LEN, 0), LEN);
-    EQ(pread(fd, back, LEN, 0), LEN);
-    MEM(back, buf, LEN);
 }

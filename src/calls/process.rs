@@ -16,7 +16,9 @@ pub(crate) fn execveat(c: &mut Call) -> Served {
 /// `exit_group(2)`: shared mappings are written back, the summary is printed. Nothing depends on
 /// it: a killed process is settled by others.
 pub(crate) fn exit_group(_c: &mut Call) -> Served {
-    if !intercept::in_vfork_child() {
+    if intercept::in_vfork_child() {
+        handover::at_exit_of_vfork_child();
+    } else {
         calls::map::write_back_all();
         report::print();
         handover::at_exit();

@@ -39,5 +39,6 @@ pub use layout::{BlockPtr, PageLink, PageState, Rec, Run, kind, tag_generation, 
 pub use limits::{BLOCK, GRANULE, PAGE, RANKS_MAX, REPLICAS_MAX, TARGETS_MAX, TX_LOCKS_MAX};
 pub use pool::{LockId, Pool, PoolSpec};
 pub use space::{STAGED_MAX, Stage};
+pub use thread::vfork;
 pub use tx::Tx;
 pub use usage::{RankUsage, Usage};

@@ -293,8 +293,8 @@ impl Pool {
         src: *const u8,
         len: usize,
     ) -> Result<()> {
-        // Where the file cannot be opened (no descriptor is left), the mapping may still do; and
-        // `pwrite` is subject to the program's limit on file sizes, a store is not.
+        // `pwrite` is subject to the program's limit on file sizes, a store is not. Where the file
+        // cannot be opened (no descriptor is left), the mapping may still do.
         if len >= PWRITE_FROM
             && file_limit::get().is_none()
             && let Ok(file) = self.open_data(rank)

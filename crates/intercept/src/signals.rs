@@ -334,6 +334,9 @@ unsafe extern "C-unwind" fn wrapper(signal: i32, info: *mut u8, context: *mut u8
     // SAFETY: the kernel passes a siginfo, whose third word is the code.
     let from_kernel = unsafe { info.add(8).cast::<i32>().read() } > 0;
     let block = tls::block();
+    if block.clone_mode.load(Ordering::Relaxed) != 0 {
+        sud::allowed(crate::clone::settle_side);
+    }
     let in_hook = block.depth.load(Ordering::Relaxed) != 0;
     if SYNCHRONOUS & bit(number) != 0 {
         let fault = FAULTS & bit(number) != 0 && from_kernel;
