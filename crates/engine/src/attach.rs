@@ -163,10 +163,11 @@ fn check(spec: &PoolSpec) -> Outcome<()> {
     Ok(())
 }
 
-fn arena_path(spec: &PoolSpec) -> PathBuf {
-    let uid = rustix::process::geteuid().as_raw();
+/// Where a pool's arena lies. The same for every process, also in a user name space, where it has
+/// other ids.
+pub(crate) fn arena_path(spec: &PoolSpec) -> PathBuf {
     spec.runtime_dir
-        .join(format!("daos-{uid}-{}", spec.uuid.simple()))
+        .join(format!("daos-{}", spec.uuid.simple()))
 }
 
 fn log_path(spec: &PoolSpec) -> PathBuf {

@@ -1,6 +1,6 @@
 //! Attaching a pool that was found, by the rules of the `attach` file.
 
-use crate::attach::attached;
+use crate::attach::{arena_path, attached};
 use crate::layout::{MAGIC, header};
 use crate::system::fd::{errno, open};
 use crate::system::find::{list_dir, registry_only};
@@ -140,7 +140,17 @@ impl PoolDescriptor {
         let pool = match file.standing(&lock, &mut |authority| alive(authority))? {
             Standing::Warm(authority) => {
                 let dir = authority.arena.parent().unwrap_or(Path::new(SHARED_MEMORY));
-                Pool::attach(&self.spec(dir.to_owned()))?
+                let spec = self.spec(dir.to_owned());
+                if arena_path(&spec) != authority.arena {
+                    // Never a second arena beside the one in use.
+                    return Err(SystemError::Engine(EngineError::Busy(format!(
+                        "pool {} runs in {}, made by another version of this software: end the \
+                         programs that use the pool and remove the file",
+                        self.label,
+                        authority.arena.display()
+                    ))));
+                }
+                Pool::attach(&spec)?
             }
             Standing::Cold => {
                 let spec = self.spec(self.runtime_dir());
