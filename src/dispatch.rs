@@ -71,7 +71,6 @@ pub(crate) type Handler = fn(&mut Call) -> Served;
 
 /// Serves a call or says that the kernel does it.
 pub(crate) fn dispatch(call: &mut Call) -> Outcome {
-    crate::handover::settle_in();
     match handler(call.nr) {
         None => Outcome::Pass,
         Some(handler) if paths::kernel_refused() => refused(handler, call),

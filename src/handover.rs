@@ -5,7 +5,7 @@
 
 use crate::abi::{self, CmsgHdr, MsgHdr, nr};
 use crate::kernel::{self, addr_mut, call};
-use crate::{files, mounts, placeholder, user};
+use crate::{files, mounts, placeholder, running, user};
 use core::sync::atomic::{AtomicBool, Ordering};
 use dfs::{Dfs, ForkToken, Ofd};
 use intercept::{Call, CloneKind};
@@ -71,13 +71,15 @@ pub(crate) fn after_attach(fs: &Dfs) {
             }
         }
     }
+    running::after_attach(fs);
     // Also without any: a few dead processes' affairs are settled at each attach.
     told(fs.attach_process(&descriptions()));
 }
 
-/// Descriptions of all our descriptors, each once.
+/// Descriptions of all our descriptors and of the program that runs, each once.
 fn descriptions() -> Vec<Ofd> {
     let mut found: Vec<Ofd> = files::all().into_iter().map(|(_, ofd)| ofd).collect();
+    found.extend(running::held());
     found.sort_unstable_by_key(|ofd| ofd.0);
     found.dedup();
     found
@@ -88,40 +90,36 @@ fn told(outcome: sys::Result<()>) {
     debug_assert!(outcome != Err(Errno::EFAULT));
 }
 
-/// Token of the fork under way. All forks of a process have the same token, so one that another
-/// thread has just put there serves as well.
+/// Token of the fork under way, if there is anything to inherit. Forks of a process come one by
+/// one (`files::before_fork`).
 struct ForkCell(core::cell::UnsafeCell<Option<ForkToken>>);
 
-// SAFETY: written only with one and the same value while other threads may look.
+// SAFETY: used only between `files::before_fork` and `files::after_fork`, which is one thread.
 unsafe impl Sync for ForkCell {}
 
 static FORK: ForkCell = ForkCell(core::cell::UnsafeCell::new(None));
 
 impl ForkCell {
     fn put(&self, token: Option<ForkToken>) {
-        if token.is_some() && self.get() != token {
-            // SAFETY: see the type; two threads at once store the same words.
-            unsafe { self.0.get().write_volatile(token) };
-        }
+        // SAFETY: see the type.
+        unsafe { *self.0.get() = token };
     }
 
-    fn get(&self) -> Option<ForkToken> {
+    fn take(&self) -> Option<ForkToken> {
         // SAFETY: see the type.
-        unsafe { self.0.get().read_volatile() }
+        unsafe { (*self.0.get()).take() }
     }
 }
 
 /// Before fork, vfork and clone, in the parent.
 pub(crate) fn before_clone(kind: CloneKind) {
-    settle_in();
     match kind {
         CloneKind::Thread => {}
         CloneKind::Fork => {
+            running::join();
             files::before_fork();
             crate::calls::map::before_fork();
-            if let Some(fs) = mounts::attached() {
-                FORK.put(fs.fork_prepare().ok());
-            }
+            FORK.put(mounts::attached().and_then(prepare_fork));
         }
         CloneKind::Vfork => {
             // The child may use the mount but must not attach: its descriptors are not ours. A
@@ -134,6 +132,14 @@ pub(crate) fn before_clone(kind: CloneKind) {
     }
 }
 
+fn prepare_fork(fs: &Dfs) -> Option<ForkToken> {
+    if intercept::in_vfork_child() {
+        // What a vfork child has is its parent's, and has to be held to be inherited.
+        told(fs.exec_prepare(&descriptions()));
+    }
+    fs.fork_prepare().unwrap_or(None)
+}
+
 /// After the call, in the parent; `result` is the child's id or `-errno`.
 pub(crate) fn after_clone(kind: CloneKind, result: isize) {
     match kind {
@@ -143,44 +149,33 @@ pub(crate) fn after_clone(kind: CloneKind, result: isize) {
             crate::cwd::filter();
         }
         CloneKind::Fork => {
-            crate::calls::map::after_fork();
-            files::after_fork();
-            if let Some(fs) = mounts::attached()
-                && let Some(token) = FORK.get().filter(|_| result < 0)
+            if let Some(token) = FORK.take().filter(|_| result < 0)
+                && let Some(fs) = mounts::attached()
             {
                 told(fs.fork_failed(token));
             }
+            crate::calls::map::after_fork();
+            files::after_fork();
         }
     }
 }
 
-/// In the child of a fork, before it runs on.
+/// In the child of a fork, before it runs on: takes over what it inherited, before its parent can
+/// end or close it. libc sets up the child's robust-futex list only after the fork returns, and the
+/// engine's owner slot must not be on the list it replaces: so the child gives that back at once.
 pub(crate) fn child_after_fork() {
     crate::calls::aio::after_fork();
     crate::calls::map::after_fork();
+    let token = FORK.take();
     files::after_fork();
-    ADOPT.store(mounts::attached().is_some(), Ordering::Relaxed);
-}
-
-/// A forked child still has to take over what it inherited. Not at once: libc sets up the child's
-/// robust-futex list only after the fork returns, and the engine's owner slot goes into that list.
-static ADOPT: AtomicBool = AtomicBool::new(false);
-
-/// Before any call is served: a forked child takes over what it inherited.
-#[inline]
-pub(crate) fn settle_in() {
-    if ADOPT.load(Ordering::Relaxed) {
-        take_over();
-    }
-}
-
-#[cold]
-fn take_over() {
-    if ADOPT.swap(false, Ordering::Relaxed)
-        && let Some(fs) = mounts::attached()
-        && let Some(token) = FORK.get()
-    {
-        told(fs.ofd_adopt_after_fork(token, &descriptions()));
+    let Some(fs) = mounts::attached() else { return };
+    match token {
+        Some(token) => {
+            told(fs.ofd_adopt_after_fork(token, &descriptions()));
+            told(fs.pool().leave());
+        }
+        // What another thread was just opening is nobody's here.
+        None => files::all().into_iter().for_each(|(fd, _)| files::disown(fd)),
     }
 }
 
@@ -222,7 +217,7 @@ pub(crate) fn before_exec() {
             files::publish_all(true);
         }
         told(fs.exec_prepare(&files::kept_by_exec()));
-        told(fs.pool().leave());
+        told(if is_alone() { fs.exec_leave() } else { fs.pool().leave() });
     }
 }
 

@@ -168,7 +168,7 @@ fn a_forked_child_holds_what_its_parent_closes_at_once() {
     for _ in 0..50 {
         let f = c.file("f", O_RDWR);
         let (ofd, ino) = (f.ofd, f.ino);
-        let token = c.dfs.fork_prepare().expect("prepare");
+        let token = c.dfs.fork_prepare().expect("prepare").expect("held");
         // SAFETY: the child calls nothing but the code under test, which needs no libc.
         let pid = unsafe { sys::syscall!(SYS_FORK) }.expect("fork");
         if pid == 0 {

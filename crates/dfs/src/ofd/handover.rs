@@ -8,9 +8,11 @@
 //!   what it opens, and before it execs what its new image will find ([`Dfs::exec_prepare`]).
 
 use super::holds::{self, for_each, proc, word_at};
+use crate::inode::high;
 use crate::{Dfs, Ofd};
+use core::sync::atomic::AtomicU32;
 use engine::process;
-use sys::{Errno, Result};
+use sys::{Errno, Result, futex};
 
 /// Names the parent of a fork under way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,16 +22,27 @@ pub struct ForkToken {
 
 impl Dfs {
     /// Called in the parent before fork. Give the token to the child's
-    /// [`Dfs::ofd_adopt_after_fork`], or to [`Dfs::fork_failed`].
-    pub fn fork_prepare(&self) -> Result<ForkToken> {
-        let slot = self.process_slot()?;
+    /// [`Dfs::ofd_adopt_after_fork`], or to [`Dfs::fork_failed`]. None if there is nothing to inherit.
+    pub fn fork_prepare(&self) -> Result<Option<ForkToken>> {
+        let Some(slot) = process::known_slot(self.pool) else {
+            return Ok(None);
+        };
+        if !self.holds_anything(slot)? {
+            return Ok(None);
+        }
         let forgotten =
             self.pool.load(word_at(slot, proc::FORKING))? >> 48 != 0 && !self.forks(slot)?;
         if forgotten {
             self.release_deferred(slot)?;
         }
         self.count_forks(slot, 1)?;
-        Ok(ForkToken { slot })
+        Ok(Some(ForkToken { slot }))
+    }
+
+    /// Whether the process in `slot` holds descriptions or has files mapped.
+    fn holds_anything(&self, slot: u32) -> Result<bool> {
+        let used = self.pool.load(word_at(slot, proc::USED))?;
+        Ok(high(used) != 0 || self.pool.load(word_at(slot, proc::MAPS))? != 0)
     }
 
     /// Called in the parent when the fork failed.
@@ -86,11 +99,28 @@ impl Dfs {
     /// Called before exec with the descriptions whose descriptors stay open: a vfork child has
     /// inherited them and does not hold them yet.
     pub fn exec_prepare(&self, kept: &[Ofd]) -> Result<()> {
+        if kept.is_empty() {
+            return Ok(());
+        }
         let slot = self.process_slot()?;
         for ofd in kept {
             self.hold_in(slot, *ofd, false)?;
         }
         Ok(())
+    }
+
+    /// Called last before exec, by a process of one thread: the next image may never attach, so the
+    /// process is forgotten if it holds nothing. It is known again when it comes back.
+    pub fn exec_leave(&self) -> Result<()> {
+        let Some(slot) = process::known_slot(self.pool) else {
+            return self.pool.leave();
+        };
+        if self.holds_anything(slot)? || self.forks(slot)? {
+            return self.pool.leave();
+        }
+        self.settle(slot)?;
+        self.pool.leave()?;
+        process::vacate(self.pool, slot)
     }
 
     /// Called by a new image with the descriptions of the descriptors it found: what else its
@@ -122,7 +152,10 @@ impl Dfs {
     /// Called when the process ends in order: lets go of everything at once. What a process that
     /// does not call it held is let go by others.
     pub fn leave(&self) -> Result<()> {
-        self.settle(self.process_slot()?)
+        match process::known_slot(self.pool) {
+            Some(slot) if self.children_have_come(slot)? => self.settle(slot),
+            _ => Ok(()),
+        }
     }
 
     /// [`Dfs::leave`] for a process whose last thread ends: its slot is free at once. No call may
@@ -131,13 +164,39 @@ impl Dfs {
         let Some(slot) = process::known_slot(self.pool) else {
             return self.pool.leave();
         };
+        if !self.children_have_come(slot)? {
+            return self.pool.leave();
+        }
         self.settle(slot)?;
         // The owner slot goes first: one that is being left by a process that is not there any
         // more would be taken for a dead one's.
         self.pool.leave()?;
         process::vacate(self.pool, slot)
     }
+
+    /// Waits a little for children that are on their way to take over what they inherited. False if
+    /// one has not come: then the process's affairs are left to whoever finds it dead.
+    fn children_have_come(&self, slot: u32) -> Result<bool> {
+        for _ in 0..CHILD_LOOKS {
+            if !self.forks(slot)? {
+                return Ok(true);
+            }
+            pause(CHILD_PAUSE_NS);
+        }
+        Ok(!self.forks(slot)?)
+    }
 }
 
+/// Sleeps.
+pub(super) fn pause(ns: u64) {
+    // Nothing wakes this: a timeout, or a signal, is what is waited for.
+    if futex::wait(&AtomicU32::new(0), 0, ns).is_ok() {
+        core::hint::spin_loop();
+    }
+}
+
+/// Looks of an ending process at whether its children have come, and the time between two.
+const CHILD_LOOKS: u32 = 500;
+const CHILD_PAUSE_NS: u64 = 100_000;
 /// Processes a starting image looks at for dead ones.
 const REAP_AT_ATTACH: usize = 4;

@@ -314,6 +314,7 @@ impl Dfs {
         let opened = tx.load(inode::at(base, word::OPEN))?;
         let opened = pair(high(opened).saturating_sub(1), low(opened));
         tx.set_volatile(inode::at(base, word::OPEN), opened)?;
+        open.purpose().end(&mut tx, base)?;
         tx.free(Rec(open.ofd.0))?;
         match self.retire_closed(&mut tx, open.ino, base, queue)? {
             Retired::NeedsQueue => return Ok(Let::NeedsQueue),
@@ -406,7 +407,7 @@ impl Dfs {
     }
 
     /// Settles the affairs of the process in `slot` if it is dead.
-    fn bury(&self, slot: u32) -> Result<bool> {
+    pub(super) fn bury(&self, slot: u32) -> Result<bool> {
         if self.forks(slot)? {
             return Ok(false);
         }

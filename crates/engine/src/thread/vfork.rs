@@ -72,6 +72,11 @@ impl ThreadBlock {
             .checked_sub(1)
     }
 
+    /// The vfork child's process has given its slot up.
+    pub(crate) fn forget_process(&self) {
+        self.process.store(0, Ordering::Relaxed);
+    }
+
     /// Slot of the vfork child's process in `pool`.
     pub(crate) fn process(&self, pool: &Pool) -> Result<u32> {
         if let Some(slot) = self.known_process(pool) {
