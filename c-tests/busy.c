@@ -255,7 +255,7 @@ CASE(program_that_execs_another) {
 CASE(failed_exec_changes_nothing) {
     copy("/bin/bash", "shell");
     copy("/bin/true", "p");
-    OK(chmod("p", 0));
+    OK(chmod("p", 0600));
     int end;
     pid_t pid = start((char *[]){"./shell", "-c", "exec 2>/dev/null; shopt -s execfail; exec ./none; exec ./p; exec /none; > tried; read x", NULL}, &end);
     for (int i = 0; i < 500 && access("tried", F_OK) != 0; i++) usleep(10000);

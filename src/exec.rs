@@ -481,7 +481,7 @@ impl Launch {
     }
 
     /// After the kernel has refused.
-    fn undo(self: Box<Self>) {
+    fn undo(&self) {
         if self.memfd >= 0 {
             kernel::close(self.memfd);
         }
@@ -547,7 +547,9 @@ pub(crate) fn vfork_is_over() {
         && let Some(mut launch) = reclaim(word.swap(0, Ordering::Relaxed) as usize)
     {
         // The descriptor was the child's, and its process holds the program; only the memory is ours.
-        launch.program.take().map(Running::leave);
+        if let Some(program) = launch.program.take() {
+            program.leave();
+        }
     }
 }
 

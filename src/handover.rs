@@ -175,7 +175,9 @@ pub(crate) fn child_after_fork() {
             told(fs.pool().leave());
         }
         // What another thread was just opening is nobody's here.
-        None => files::all().into_iter().for_each(|(fd, _)| files::disown(fd)),
+        None => files::all()
+            .into_iter()
+            .for_each(|(fd, _)| files::disown(fd)),
     }
 }
 
@@ -217,7 +219,11 @@ pub(crate) fn before_exec() {
             files::publish_all(true);
         }
         told(fs.exec_prepare(&files::kept_by_exec()));
-        told(if is_alone() { fs.exec_leave() } else { fs.pool().leave() });
+        told(if is_alone() {
+            fs.exec_leave()
+        } else {
+            fs.pool().leave()
+        });
     }
 }
 

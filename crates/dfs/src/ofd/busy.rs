@@ -110,7 +110,11 @@ impl Dfs {
         let slot = self.process_slot()?;
         let mut held = None;
         holds::for_each(self.pool, slot, |ofd, deferred| {
-            if !deferred && self.description(ofd).is_ok_and(|o| o.purpose() == Purpose::Run) {
+            if !deferred
+                && self
+                    .description(ofd)
+                    .is_ok_and(|o| o.purpose() == Purpose::Run)
+            {
                 held = Some(ofd);
             }
             Ok(())
