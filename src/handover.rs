@@ -4,6 +4,7 @@
 //! kernel, the working directory carries its inode in its name. Here the two sides meet.
 
 use crate::abi::{self, CmsgHdr, MsgHdr, nr};
+use crate::files::Came;
 use crate::kernel::{self, addr_mut, call};
 use crate::{files, mounts, placeholder, running, user};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -53,7 +54,7 @@ pub(crate) fn open_descriptors() -> Vec<i32> {
 pub(crate) fn find_inherited() {
     for fd in open_descriptors() {
         if let Some(ofd) = placeholder::identify(fd)
-            && files::adopt(fd, ofd, None).is_ok()
+            && files::adopt(fd, ofd, Came::Inherited).is_ok()
         {
             INHERITED.store(true, Ordering::Relaxed);
             files::uses_locks();
@@ -228,14 +229,13 @@ pub(crate) fn before_exec() {
 }
 
 /// A descriptor has arrived from another process.
-pub(crate) fn adopt(fd: i32) {
-    if intercept::in_vfork_child() || placeholder::identify(fd).is_none() {
+pub(crate) fn adopt(fd: i32, came: Came) {
+    if intercept::in_vfork_child() || placeholder::identify(fd).is_none() || mounts::fs().is_err() {
         return;
     }
-    let Ok(fs) = mounts::fs() else { return };
     // A description that is gone leaves a descriptor on which every call fails.
     if let Some(ofd) = placeholder::identify(fd)
-        && let Err(errno) = files::adopt(fd, ofd, Some(fs))
+        && let Err(errno) = files::adopt(fd, ofd, came)
     {
         debug_assert!(errno != Errno::EFAULT);
     }
@@ -263,8 +263,23 @@ fn rights(header: &MsgHdr) -> Vec<i32> {
     found
 }
 
-/// Before a message is sent: descriptors of ours in it get their identity.
-pub(crate) fn sending(message: usize) {
+/// Before a message is sent: descriptors of ours in it get their identity. True if there are any.
+pub(crate) fn sending(message: usize) -> bool {
+    let mut any = false;
+    for_each_sent(message, |fd, held| {
+        any = true;
+        files::publish_one(fd);
+        told(held.fs.ofd_sent(held.ofd, fd));
+    });
+    any
+}
+
+/// The message was not sent.
+pub(crate) fn not_sent(message: usize) {
+    for_each_sent(message, |_, held| told(held.fs.ofd_unsent(held.ofd)));
+}
+
+fn for_each_sent(message: usize, mut each: impl FnMut(i32, &files::Held)) {
     let Ok(header) = user::get::<MsgHdr>(message) else {
         return;
     };
@@ -273,16 +288,27 @@ pub(crate) fn sending(message: usize) {
     }
     for fd in rights(&header) {
         if let Ok(Some(held)) = files::get(fd) {
-            files::publish_one(fd);
-            told(held.fs.ofd_sent(held.ofd));
+            each(fd, &held);
         }
     }
 }
 
-/// After `recvmsg(2)` of the message with its header at `message`.
-pub(crate) fn received(message: usize) {
+/// How what came in a message came, given the flags of the call.
+fn came(flags: usize) -> Came {
+    const MSG_PEEK: usize = 2;
+    if flags & MSG_PEEK != 0 {
+        Came::Copied
+    } else {
+        Came::Received
+    }
+}
+
+/// After `recvmsg(2)` with these flags of the message with its header at `message`.
+pub(crate) fn received(message: usize, flags: usize) {
     if let Ok(header) = user::get::<MsgHdr>(message) {
-        rights(&header).into_iter().for_each(adopt);
+        rights(&header)
+            .into_iter()
+            .for_each(|fd| adopt(fd, came(flags)));
     }
 }
 
@@ -293,7 +319,9 @@ pub(crate) const MMSGHDR_BYTES: usize = size_of::<MsgHdr>() + 8;
 pub(crate) fn received_many(c: &Call, result: isize) {
     for index in 0..usize::try_from(result).unwrap_or(0) {
         if let Ok(header) = user::get::<MsgHdr>(c.args[1] + index * MMSGHDR_BYTES) {
-            rights(&header).into_iter().for_each(adopt);
+            rights(&header)
+                .into_iter()
+                .for_each(|fd| adopt(fd, came(c.args[3])));
         }
     }
 }

@@ -4,6 +4,8 @@ mod support;
 
 use daos_types::ObjectClass;
 use dfs::Ofd;
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fs::{MemfdFlags, memfd_create};
 use std::process::Child;
 use support::{
     Container, File, O_APPEND, O_RDONLY, O_RDWR, O_WRONLY, ROOT, go, heard, role, say, wait_for_go,
@@ -44,7 +46,7 @@ fn writers_that_share_an_offset_never_overlap() {
     if let Some((role, dfs)) = role() {
         let (who, ofd) = role.split_once(' ').expect("role");
         let ofd = Ofd(ofd.parse().expect("ofd"));
-        dfs.ofd_hold(ofd).expect("hold");
+        dfs.ofd_hold(ofd, false).expect("hold");
         say("ready");
         wait_for_go();
         let f = File {
@@ -206,17 +208,58 @@ fn a_new_image_keeps_what_it_finds() {
     core::mem::forget(gone);
 }
 
+/// A kernel's description of its own, as is sent in a message.
+fn carrier() -> OwnedFd {
+    memfd_create(c"carrier", MemfdFlags::CLOEXEC).expect("memfd")
+}
+
 #[test]
 fn sent_descriptions_wait_for_their_receiver() {
     let c = Container::new(ObjectClass::S1, 64);
     let f = c.file("f", O_RDWR);
     f.write(b"abc").expect("write");
     let ofd = f.ofd;
-    c.dfs.ofd_sent(ofd).expect("sent");
+    let message = carrier();
+    c.dfs.ofd_sent(ofd, message.as_raw_fd()).expect("sent");
     drop(f);
     assert_eq!(c.dfs.ofd_info(ofd).map(|info| info.offset), Ok(3));
-    c.dfs.ofd_hold(ofd).expect("received");
+    c.dfs.reap(usize::MAX).expect("reap");
+    assert_eq!(c.dfs.ofd_info(ofd).map(|info| info.offset), Ok(3));
+    c.dfs.ofd_hold(ofd, true).expect("received");
     c.dfs.ofd_release(ofd).expect("release");
+    assert_eq!(c.dfs.ofd_info(ofd), Err(Errno::EBADF));
+    c.dfs.reap(usize::MAX).expect("reap");
+}
+
+#[test]
+fn what_is_never_received_is_let_go() {
+    let c = Container::new(ObjectClass::S1, 64);
+    // Lost before the last holder lets go, and after.
+    for late in [false, true] {
+        let (f, other) = (c.file("f", O_RDWR), c.file("f", O_RDWR));
+        c.dfs.unlink(&ROOT, c.dfs.root(), b"f").expect("unlink");
+        let (ino, ofd) = (f.ino, f.ofd);
+        let (message, second) = (carrier(), carrier());
+        c.dfs.ofd_sent(ofd, message.as_raw_fd()).expect("sent");
+        c.dfs.ofd_sent(other.ofd, second.as_raw_fd()).expect("sent");
+        let kept = late.then_some((message, second));
+        drop((f, other));
+        assert_eq!(c.dfs.ofd_info(ofd).is_ok(), late);
+        drop(kept);
+        c.dfs.reap(usize::MAX).expect("reap");
+        assert_eq!(c.dfs.ofd_info(ofd), Err(Errno::EBADF));
+        assert!(c.dfs.stat(ino).is_err(), "nobody holds the file any more");
+    }
+}
+
+#[test]
+fn what_was_not_sent_after_all_is_as_before() {
+    let c = Container::new(ObjectClass::S1, 64);
+    let f = c.file("f", O_RDWR);
+    let (ofd, message) = (f.ofd, carrier());
+    c.dfs.ofd_sent(ofd, message.as_raw_fd()).expect("sent");
+    c.dfs.ofd_unsent(ofd).expect("not sent");
+    drop(f);
     assert_eq!(c.dfs.ofd_info(ofd), Err(Errno::EBADF));
 }
 

@@ -6,7 +6,8 @@
 //! descriptor: the process that execs holds it, and its next image keeps it.
 
 use super::handover::pause;
-use super::{Open, PROGRAM, flag, holds};
+use super::holds::{self, State};
+use super::{Open, PROGRAM, flag};
 use crate::inode::{self, high, low, pair, word};
 use crate::{Cred, Dfs, Ino, Ofd};
 use engine::{Tx, process};
@@ -109,8 +110,8 @@ impl Dfs {
     pub fn program_held(&self) -> Result<Option<Ofd>> {
         let slot = self.process_slot()?;
         let mut held = None;
-        holds::for_each(self.pool, slot, |ofd, deferred| {
-            if !deferred
+        holds::for_each(self.pool, slot, |ofd, state| {
+            if state == State::Held
                 && self
                     .description(ofd)
                     .is_ok_and(|o| o.purpose() == Purpose::Run)
@@ -142,11 +143,16 @@ impl Dfs {
     pub(super) fn settle_dead_users(&self, ino: Ino, purpose: Purpose) -> Result<bool> {
         let mut settled = false;
         for slot in 0..process::used(self.pool)? {
-            if process::pid(self.pool, slot)? == 0 || !self.keeps_out(slot, ino, purpose)? {
+            let Some(state) = self.keeps_out(slot, ino, purpose)? else {
+                continue;
+            };
+            if state == State::Waiting {
+                self.sweep(slot)?;
+                settled |= self.keeps_out(slot, ino, purpose)?.is_none();
                 continue;
             }
             for _ in 0..LOOKS {
-                if self.bury(slot)? || !self.keeps_out(slot, ino, purpose)? {
+                if self.bury(slot)? || self.keeps_out(slot, ino, purpose)? != Some(state) {
                     settled = true;
                     break;
                 }
@@ -160,14 +166,20 @@ impl Dfs {
         Ok(settled)
     }
 
-    /// Whether the process in `slot` holds a description of the file that keeps one for `purpose`
-    /// out.
-    fn keeps_out(&self, slot: u32, ino: Ino, purpose: Purpose) -> Result<bool> {
-        let mut found = false;
-        holds::for_each(self.pool, slot, |ofd, _| {
-            found |= self
+    /// Whether the process in `slot` has a description of the file that keeps one for `purpose` out,
+    /// and if it has several, what comes first of: held, deferred, waiting.
+    fn keeps_out(&self, slot: u32, ino: Ino, purpose: Purpose) -> Result<Option<State>> {
+        let mut found = None;
+        if process::pid(self.pool, slot)? == 0 {
+            return Ok(found);
+        }
+        holds::for_each(self.pool, slot, |ofd, state| {
+            let keeps = self
                 .description(ofd)
                 .is_ok_and(|open| open.ino == ino && open.purpose().keeps_out(purpose));
+            if keeps && found.is_none_or(|before| state < before) {
+                found = Some(state);
+            }
             Ok(())
         })?;
         Ok(found)

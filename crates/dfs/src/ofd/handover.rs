@@ -7,12 +7,12 @@
 //! * vfork child, which runs on its parent's memory: a process of its own (`engine::vfork`), it holds
 //!   what it opens, and before it execs what its new image will find ([`Dfs::exec_prepare`]).
 
-use super::holds::{self, for_each, proc, word_at};
+use super::holds::{self, State, for_each, proc, word_at};
 use crate::inode::high;
 use crate::{Dfs, Ofd};
 use core::sync::atomic::AtomicU32;
 use engine::process;
-use sys::{Errno, Result, futex};
+use sys::{Result, futex};
 
 /// Names the parent of a fork under way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,14 +85,9 @@ impl Dfs {
     }
 
     fn release_deferred(&self, slot: u32) -> Result<()> {
-        for_each(self.pool, slot, |ofd, deferred| {
-            if !deferred {
-                return Ok(());
-            }
-            match self.release_in(slot, ofd, false) {
-                Err(Errno::EBADF) | Ok(()) => Ok(()),
-                Err(errno) => Err(errno),
-            }
+        for_each(self.pool, slot, |ofd, state| match state {
+            State::Deferred => self.let_go(slot, ofd),
+            State::Held | State::Waiting => Ok(()),
         })
     }
 
@@ -118,9 +113,12 @@ impl Dfs {
         if self.holds_anything(slot)? || self.forks(slot)? {
             return self.pool.leave();
         }
-        self.settle(slot)?;
+        let settled = self.settle(slot)?;
         self.pool.leave()?;
-        process::vacate(self.pool, slot)
+        if settled {
+            process::vacate(self.pool, slot)?;
+        }
+        Ok(())
     }
 
     /// Called by a new image with the descriptions of the descriptors it found: what else its
@@ -136,14 +134,9 @@ impl Dfs {
                 outcome = Err(errno);
             }
         }
-        for_each(self.pool, slot, |ofd, _| {
-            if found.contains(&ofd) {
-                return Ok(());
-            }
-            match self.release_in(slot, ofd, false) {
-                Err(Errno::EBADF) | Ok(()) => Ok(()),
-                Err(errno) => Err(errno),
-            }
+        for_each(self.pool, slot, |ofd, _| match found.contains(&ofd) {
+            true => Ok(()),
+            false => self.let_go(slot, ofd),
         })?;
         self.reap(REAP_AT_ATTACH).unwrap_or_default();
         outcome
@@ -153,7 +146,7 @@ impl Dfs {
     /// does not call it held is let go by others.
     pub fn leave(&self) -> Result<()> {
         match process::known_slot(self.pool) {
-            Some(slot) if self.children_have_come(slot)? => self.settle(slot),
+            Some(slot) if self.children_have_come(slot)? => self.settle(slot).map(drop),
             _ => Ok(()),
         }
     }
@@ -167,11 +160,14 @@ impl Dfs {
         if !self.children_have_come(slot)? {
             return self.pool.leave();
         }
-        self.settle(slot)?;
+        let settled = self.settle(slot)?;
         // The owner slot goes first: one that is being left by a process that is not there any
         // more would be taken for a dead one's.
         self.pool.leave()?;
-        process::vacate(self.pool, slot)
+        if settled {
+            process::vacate(self.pool, slot)?;
+        }
+        Ok(())
     }
 
     /// Waits a little for children that are on their way to take over what they inherited. False if

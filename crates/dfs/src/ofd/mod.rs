@@ -9,6 +9,7 @@ mod busy;
 mod handover;
 mod holds;
 mod seek;
+mod sent;
 
 pub use handover::ForkToken;
 pub(crate) use holds::{lock as lock_of, proc, word_at};
@@ -35,6 +36,8 @@ pub(crate) mod field {
     pub(crate) const HOLDS: u64 = 4;
     /// Directory: where the cookie was found last, a hint.
     pub(crate) const HINT: u64 = 5;
+    /// Inode of the kernel's file behind its descriptors, once it was sent (`sent`).
+    pub(crate) const SENT: u64 = 6;
 }
 
 /// Bytes of a description's record.
