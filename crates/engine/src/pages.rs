@@ -33,8 +33,14 @@ impl Pool {
             .find(|at| self.load(*at) == Ok(0))
             .ok_or(Errno::ENOSPC)?;
         self.acquire(block, me, LockId::Pages)?;
+        let before = self.load(header::PAGES_BACKED)?;
         let taken = self.reserve_locked(entry, count, exact);
+        let backed = self.load(header::PAGES_BACKED)?;
         self.release(block, me, LockId::Pages);
+        if backed > before {
+            self.arena
+                .gather(at::PAGES + before * PAGE, (backed - before) * PAGE);
+        }
         Ok((entry, taken?))
     }
 
