@@ -113,7 +113,7 @@ impl ForkCell {
 
 /// Before fork, vfork and clone, in the parent.
 pub(crate) fn before_clone(kind: CloneKind) {
-    settle_in();
+    take_over();
     match kind {
         CloneKind::Thread => {}
         CloneKind::Fork => {
@@ -168,10 +168,16 @@ static ADOPT: AtomicBool = AtomicBool::new(false);
 
 /// Before any call is served: a forked child takes over what it inherited.
 #[inline]
-pub(crate) fn settle_in() {
-    if ADOPT.load(Ordering::Relaxed) {
+pub(crate) fn settle_in(number: usize) {
+    if ADOPT.load(Ordering::Relaxed) && number != nr::SET_ROBUST_LIST {
         take_over();
     }
+}
+
+/// After `set_robust_list(2)`, libc's first call in a forked child: nothing stands against taking
+/// over any more, and the parent may end at any time.
+pub(crate) fn robust_list_is_set() {
+    take_over();
 }
 
 #[cold]

@@ -469,12 +469,7 @@ impl Dfs {
     pub fn map_end(&self, ino: Ino) -> Result<()> {
         let slot = self.process_slot()?;
         // A child on its way counts on what its parent has registered.
-        for _ in 0..1000 {
-            if !self.forks(slot)? {
-                break;
-            }
-            rustix::thread::sched_yield();
-        }
+        self.children_have_come(slot)?;
         self.map_leave(slot, ino, None)
     }
 
