@@ -52,8 +52,18 @@ mod field {
     pub(super) const INO: u64 = 2;
     /// Mappings of the process.
     pub(super) const COUNT: u64 = 3;
-    /// 1 while the process may have stored what it has not brought to the pool.
+    /// What the process may have stored: one of [`super::stores`].
     pub(super) const STORES: u64 = 4;
+}
+
+/// What a process may have stored through its mappings of a file.
+mod stores {
+    /// Nothing.
+    pub(super) const NONE: u64 = 0;
+    /// What it has not brought to the pool.
+    pub(super) const LEFT: u64 = 1;
+    /// Nothing but what is in the pool: the process is about to end.
+    pub(super) const HOME: u64 = 2;
 }
 
 /// Bits in the low half of [`word::TABLE`] of a file, below [`registration`]; the high half counts
@@ -401,12 +411,13 @@ impl Dfs {
                 let count = tx.load(at)?;
                 tx.set_volatile(at, count + 1)?;
                 if stores {
-                    tx.set_volatile(rec.offset() + field::STORES * 8, 1)?;
+                    tx.set_volatile(rec.offset() + field::STORES * 8, stores::LEFT)?;
                 }
                 high(table)
             }
             None => {
-                enter(&mut tx, slot, file.ino, file.target, (1, u64::from(stores)))?;
+                let left = if stores { stores::LEFT } else { stores::NONE };
+                enter(&mut tx, slot, file.ino, file.target, (1, left))?;
                 count_open(&mut tx, file.base, 1)?;
                 high(table) + 1
             }
@@ -452,11 +463,11 @@ impl Dfs {
                 return tx.commit().map(|_| ());
             }
             let at = rec.offset() + field::STORES * 8;
-            if tx.load(at)? != 0 {
+            if tx.load(at)? == stores::LEFT {
                 if tx.room() < 64 {
                     return Err(Errno::EOVERFLOW);
                 }
-                tx.set_volatile(at, 0)?;
+                tx.set_volatile(at, stores::HOME)?;
             }
             rec = Rec(low(tx.load(rec.offset() + field::NEXT * 8)?));
         }
@@ -600,8 +611,8 @@ fn first(pool: &Pool, slot: u32) -> Result<Option<(Rec, Ino)>> {
 /// Ends all registered mappings of the process in `slot`.
 pub(crate) fn settle(dfs: &Dfs, slot: u32) -> Result<()> {
     while let Some((rec, ino)) = first(dfs.pool, slot)? {
-        let stores = dfs.pool.load(rec.offset() + field::STORES * 8)? != 0;
-        match dfs.map_leave(slot, ino, Some(stores)) {
+        let left = dfs.pool.load(rec.offset() + field::STORES * 8)? == stores::LEFT;
+        match dfs.map_leave(slot, ino, Some(left)) {
             // Somebody else is settling the same process.
             Ok(()) | Err(Errno::EINVAL) => {}
             Err(errno) => return Err(errno),
@@ -621,7 +632,11 @@ pub(crate) fn inherit(dfs: &Dfs, from: u32, to: u32) -> Result<()> {
         }
         let link = pool.load(rec.offset() + field::INO * 8)?;
         let count = pool.load(rec.offset() + field::COUNT * 8)?;
-        let stores = pool.load(rec.offset() + field::STORES * 8)?;
+        // The child may go on storing although its parent has ended.
+        let stores = match pool.load(rec.offset() + field::STORES * 8)? {
+            stores::NONE => stores::NONE,
+            _ => stores::LEFT,
+        };
         if let Some(ino) = inode::from_link(link) {
             let file = File::open(pool, ino)?;
             let locks: [LockId; 2] = [file.lock(), lock_of(pool, to)];

@@ -130,6 +130,38 @@ fn processes_share_and_the_dead_lose_nothing() {
 }
 
 #[test]
+fn what_a_forked_child_stores_after_its_parent_has_synced_is_looked_for() {
+    const SYS_FORK: usize = 57;
+    const SYS_EXIT_GROUP: usize = 231;
+    uaccess::install().expect("install");
+    let c = Container::new(ObjectClass::S1, 64);
+    let f = c.file("f", O_RDWR);
+    f.write(&[1; 6000]).expect("write");
+    let map = Map::new(&c.dfs, f.ofd, true, 0, 8192);
+    let token = c.dfs.fork_prepare().expect("prepare");
+    // As at the end of the parent, which the child does not wait for.
+    c.dfs.maps_synced().expect("maps_synced");
+    // SAFETY: the child calls nothing but the code under test, which needs no libc.
+    let pid = unsafe { sys::syscall!(SYS_FORK) }.expect("fork");
+    if pid == 0 {
+        let adopted = c.dfs.ofd_adopt_after_fork(token, &[f.ofd]);
+        map.put(5000, b"child");
+        // SAFETY: ends the child without running anything of the parent's, as if it were killed.
+        unsafe { sys::syscall!(SYS_EXIT_GROUP, usize::from(adopted.is_err())) }.expect("exit");
+    }
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("pid");
+    let (_, status) = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())
+        .expect("wait")
+        .expect("ended");
+    assert_eq!(status.exit_status(), Some(0));
+    assert_eq!(c.dfs.reap(usize::MAX), Ok(1));
+    map.unmap();
+    c.dfs.map_end(f.ino).expect("map_end");
+    assert_eq!(cache_files(&c), 0);
+    assert_eq!(f.content()[5000..5005], *b"child");
+}
+
+#[test]
 fn a_mapping_keeps_an_unlinked_file() {
     uaccess::install().expect("install");
     let c = Container::new(ObjectClass::S1, 64);
