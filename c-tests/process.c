@@ -112,6 +112,27 @@ CASE(children_of_killed_parents_keep_their_files) {
     for (int i = 0; i < 10; i++) orphan_of(IS_KILLED);
 }
 
+/* A program that has done nothing but inherit a file forks and ends: the file is its child's, whoever comes meanwhile. */
+CASE(children_of_idle_programs_keep_their_files) {
+    put("f", "inherited");
+    int p[2], fd = OK(open("f", O_RDONLY));
+    OK(pipe(p));
+    pid_t pid = OK(fork());
+    if (pid == 0) {
+        OK(dup2(fd, 0));
+        OK(dup2(p[1], 1));
+        execlp("setsid", "setsid", "-f", "sh", "-c", "sleep 0.3; exec cat", NULL);
+        _exit(9);
+    }
+    OK(close(p[1]));
+    OK(close(fd));
+    EQ(wait_for(pid), 0);
+    for (int i = 0; i < 8; i++) EQ(run("test -e f"), 0);
+    char got[10];
+    EQ(read(p[0], got, sizeof got), 9);
+    MEM(got, "inherited", 9);
+}
+
 CASE(exec_with_redirections) {
     put("in", "hello\n");
     EQ(run("cat < in > out; echo more >> out; cat in out > both 2> err; test ! -s err"), 0);

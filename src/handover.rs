@@ -117,9 +117,15 @@ pub(crate) fn before_clone(kind: CloneKind) {
     match kind {
         CloneKind::Thread => {}
         CloneKind::Fork => {
+            // What the former image has left to this one becomes its child's too. A failure has been
+            // said and leaves a process without a mount.
+            let fs = match INHERITED.load(Ordering::Relaxed) {
+                true => mounts::fs().ok(),
+                false => mounts::attached(),
+            };
             files::before_fork();
             crate::calls::map::before_fork();
-            if let Some(fs) = mounts::attached() {
+            if let Some(fs) = fs {
                 FORK.put(fs.fork_prepare().ok());
             }
         }
