@@ -34,7 +34,8 @@ pub(crate) fn checksum(words: &[u64]) -> u32 {
     hash.finalize()
 }
 
-fn as_bytes(words: &[u64]) -> &[u8] {
+/// Words as they lie in files: in the byte order of the machine.
+pub(crate) fn as_bytes(words: &[u64]) -> &[u8] {
     // SAFETY: any initialised words are initialised bytes; the length is that of the slice.
     unsafe { core::slice::from_raw_parts(words.as_ptr().cast(), size_of_val(words)) }
 }
