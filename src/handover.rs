@@ -62,17 +62,17 @@ pub(crate) fn find_inherited() {
     }
 }
 
-/// The container has just been attached: what was inherited becomes this process's own.
-pub(crate) fn after_attach(fs: &Dfs) {
+/// The container with this number is being attached: what was inherited becomes this process's own.
+pub(crate) fn attaching(fs: &Dfs, id: u64) {
     if INHERITED.swap(false, Ordering::Relaxed) {
         for (fd, _) in files::all() {
             // Looked at again, now that the container's number is known.
-            if placeholder::identify(fd).is_none() {
+            if placeholder::identify_in(fd, id).is_none() {
                 files::disown(fd);
             }
         }
     }
-    running::after_attach(fs);
+    running::attaching(fs);
     // Also without any: a few dead processes' affairs are settled at each attach.
     told(fs.attach_process(&descriptions()));
 }
@@ -117,10 +117,16 @@ pub(crate) fn before_clone(kind: CloneKind) {
     match kind {
         CloneKind::Thread => {}
         CloneKind::Fork => {
+            // What the former image has left to this one becomes its child's too. A failure has been
+            // said and leaves a process without a mount.
             running::join();
+            let fs = match INHERITED.load(Ordering::Relaxed) {
+                true => mounts::fs().ok(),
+                false => mounts::attached(),
+            };
             files::before_fork();
             crate::calls::map::before_fork();
-            FORK.put(mounts::attached().and_then(prepare_fork));
+            FORK.put(fs.and_then(prepare_fork));
         }
         CloneKind::Vfork => {
             // The child may use the mount but must not attach: its descriptors are not ours. A

@@ -76,8 +76,8 @@ pub(crate) fn join() {
     }
 }
 
-/// The container has been attached: what the exec that started this image held is its own.
-pub(crate) fn after_attach(fs: &Dfs) {
+/// The container is being attached: what the exec that started this image held is its own.
+pub(crate) fn attaching(fs: &Dfs) {
     if program_path().is_some()
         && let Ok(Some(ofd)) = fs.program_held()
     {

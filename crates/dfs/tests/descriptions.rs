@@ -4,14 +4,15 @@ mod support;
 
 use daos_types::ObjectClass;
 use dfs::Ofd;
-use rustix::fd::{AsRawFd, OwnedFd};
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::WaitOptions;
 use std::process::Child;
 use support::{
     Container, File, O_APPEND, O_RDONLY, O_RDWR, O_WRONLY, ROOT, go, heard, role, say, wait_for_go,
 };
 use sys::Errno;
 
+const SYS_FORK: usize = 57;
+const SYS_EXIT_GROUP: usize = 231;
 const RECORDS: usize = 3000;
 const RECORD: usize = 24;
 
@@ -164,8 +165,6 @@ fn an_unlinked_file_lives_until_its_last_close() {
 
 #[test]
 fn a_forked_child_holds_what_its_parent_closes_at_once() {
-    const SYS_FORK: usize = 57;
-    const SYS_EXIT_GROUP: usize = 231;
     let c = Container::new(ObjectClass::S1, 64);
     for _ in 0..50 {
         let f = c.file("f", O_RDWR);
@@ -184,10 +183,9 @@ fn a_forked_child_holds_what_its_parent_closes_at_once() {
         }
         drop(f);
         let pid = rustix::process::Pid::from_raw(pid as i32).expect("pid");
-        let (_, status) =
-            rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())
-                .expect("wait")
-                .expect("ended");
+        let (_, status) = rustix::process::waitpid(Some(pid), WaitOptions::empty())
+            .expect("wait")
+            .expect("ended");
         assert_eq!(status.exit_status(), Some(0));
         assert_eq!(c.file("f", O_RDONLY).content(), b"child");
         c.dfs.unlink(&ROOT, c.dfs.root(), b"f").expect("unlink");
@@ -206,61 +204,53 @@ fn a_new_image_keeps_what_it_finds() {
     assert_eq!(kept.write(b"x"), Ok(1));
     assert_eq!(c.dfs.ofd_info(gone.ofd), Err(Errno::EBADF));
     core::mem::forget(gone);
-}
-
-/// A kernel's description of its own, as is sent in a message.
-fn carrier() -> OwnedFd {
-    memfd_create(c"carrier", MemfdFlags::CLOEXEC).expect("memfd")
-}
-
-#[test]
-fn sent_descriptions_wait_for_their_receiver() {
-    let c = Container::new(ObjectClass::S1, 64);
+    // Neither a new image nor the end of the process takes anything away that a child may come for.
     let f = c.file("f", O_RDWR);
-    f.write(b"abc").expect("write");
-    let ofd = f.ofd;
-    let message = carrier();
-    c.dfs.ofd_sent(ofd, message.as_raw_fd()).expect("sent");
-    drop(f);
-    assert_eq!(c.dfs.ofd_info(ofd).map(|info| info.offset), Ok(3));
-    c.dfs.reap(usize::MAX).expect("reap");
-    assert_eq!(c.dfs.ofd_info(ofd).map(|info| info.offset), Ok(3));
-    c.dfs.ofd_hold(ofd, true).expect("received");
-    c.dfs.ofd_release(ofd).expect("release");
-    assert_eq!(c.dfs.ofd_info(ofd), Err(Errno::EBADF));
-    c.dfs.reap(usize::MAX).expect("reap");
+    let token = c.dfs.fork_prepare().expect("prepare").expect("held");
+    c.dfs.leave().expect("leave");
+    assert_eq!(c.dfs.reap(usize::MAX), Ok(0));
+    assert_eq!(f.write(b"child"), Ok(5));
+    c.dfs.attach_process(&[]).expect("attach");
+    assert_eq!(f.write(b"child"), Ok(5));
+    c.dfs.fork_failed(token).expect("none left");
+    assert_eq!(c.dfs.ofd_info(f.ofd), Err(Errno::EBADF));
+    core::mem::forget((f, kept));
 }
 
+/// A child lets what its parent has closed go, and is stopped before it does: when it goes on, somebody
+/// else has done it, and the number is that of a file the parent has opened since.
 #[test]
-fn what_is_never_received_is_let_go() {
+fn what_is_let_go_late_is_not_somebody_elses() {
     let c = Container::new(ObjectClass::S1, 64);
-    // Lost before the last holder lets go, and after.
-    for late in [false, true] {
-        let (f, other) = (c.file("f", O_RDWR), c.file("f", O_RDWR));
-        c.dfs.unlink(&ROOT, c.dfs.root(), b"f").expect("unlink");
-        let (ino, ofd) = (f.ino, f.ofd);
-        let (message, second) = (carrier(), carrier());
-        c.dfs.ofd_sent(ofd, message.as_raw_fd()).expect("sent");
-        c.dfs.ofd_sent(other.ofd, second.as_raw_fd()).expect("sent");
-        let kept = late.then_some((message, second));
-        drop((f, other));
-        assert_eq!(c.dfs.ofd_info(ofd).is_ok(), late);
-        drop(kept);
-        c.dfs.reap(usize::MAX).expect("reap");
-        assert_eq!(c.dfs.ofd_info(ofd), Err(Errno::EBADF));
-        assert!(c.dfs.stat(ino).is_err(), "nobody holds the file any more");
+    let kept = c.file("kept", O_RDWR);
+    let f = c.file("closed", O_RDWR);
+    let closed = f.ofd;
+    let token = c.dfs.fork_prepare().expect("prepare").expect("held");
+    drop(f);
+    // SAFETY: the child calls nothing but the code under test, which needs no libc.
+    let pid = unsafe { sys::syscall!(SYS_FORK) }.expect("fork");
+    if pid == 0 {
+        shm::fault::arm("holds.deferred", shm::fault::Action::Stop, 1);
+        let code = usize::from(c.dfs.ofd_adopt_after_fork(token, &[]).is_err());
+        // SAFETY: ends the child without running anything of the parent's.
+        unsafe { sys::syscall!(SYS_EXIT_GROUP, code) }.expect("exit");
     }
-}
-
-#[test]
-fn what_was_not_sent_after_all_is_as_before() {
-    let c = Container::new(ObjectClass::S1, 64);
-    let f = c.file("f", O_RDWR);
-    let (ofd, message) = (f.ofd, carrier());
-    c.dfs.ofd_sent(ofd, message.as_raw_fd()).expect("sent");
-    c.dfs.ofd_unsent(ofd).expect("not sent");
-    drop(f);
-    assert_eq!(c.dfs.ofd_info(ofd), Err(Errno::EBADF));
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("pid");
+    let wait = |options| {
+        let ended = rustix::process::waitpid(Some(pid), options).expect("wait");
+        ended.expect("changed").1
+    };
+    assert!(wait(WaitOptions::UNTRACED).stopped());
+    let token = c.dfs.fork_prepare().expect("prepare").expect("held");
+    c.dfs.fork_failed(token).expect("let go");
+    assert_eq!(c.dfs.ofd_info(closed), Err(Errno::EBADF));
+    let opened = c.file("opened", O_RDWR);
+    assert_eq!(opened.ofd, closed, "this test needs the number again");
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).expect("continue");
+    assert_eq!(wait(WaitOptions::empty()).exit_status(), Some(0));
+    assert_eq!(c.dfs.ofd_is_held(opened.ofd), Ok(true));
+    assert_eq!(opened.write(b"x"), Ok(1));
+    drop(kept);
 }
 
 /// Whoever settles a dead process's affairs may die of it; until then nobody else does.

@@ -40,6 +40,7 @@ pub use limits::{
     BLOCK, GRANULE, PAGE, RANKS_MAX, RECORDS_MAX, REPLICAS_MAX, TARGETS_MAX, TX_LOCKS_MAX,
 };
 pub use pool::{LockId, Pool, PoolSpec};
+pub use shm::crash_point;
 pub use space::{STAGED_MAX, Stage};
 pub use thread::vfork;
 pub use tx::Tx;

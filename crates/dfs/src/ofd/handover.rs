@@ -9,9 +9,9 @@
 
 use super::holds::{self, State, for_each, proc, word_at};
 use crate::inode::high;
-use crate::{Dfs, Ofd};
+use crate::{Dfs, Ofd, locks};
 use core::sync::atomic::AtomicU32;
-use engine::process;
+use engine::{crash_point, process};
 use sys::{Result, futex};
 
 /// Names the parent of a fork under way.
@@ -86,7 +86,10 @@ impl Dfs {
 
     fn release_deferred(&self, slot: u32) -> Result<()> {
         for_each(self.pool, slot, |ofd, state| match state {
-            State::Deferred => self.let_go(slot, ofd),
+            State::Deferred => {
+                crash_point!("holds.deferred");
+                self.let_go(slot, ofd, Some(state))
+            }
             State::Held | State::Waiting => Ok(()),
         })
     }
@@ -122,11 +125,13 @@ impl Dfs {
     }
 
     /// Called by a new image with the descriptions of the descriptors it found: what else its
-    /// process held before exec is let go. Also puts a few dead processes' affairs in order.
+    /// process held before exec is let go, unless a child may still come for it. Also puts a few dead
+    /// processes' affairs in order.
     ///
     /// Descriptions that are gone (`EBADF`) are reported after the others were entered.
     pub fn attach_process(&self, found: &[Ofd]) -> Result<()> {
         let slot = self.process_slot()?;
+        self.children_have_come(slot)?;
         crate::mapfile::settle(self, slot)?;
         let mut outcome = Ok(());
         for ofd in found {
@@ -134,21 +139,36 @@ impl Dfs {
                 outcome = Err(errno);
             }
         }
-        for_each(self.pool, slot, |ofd, _| match found.contains(&ofd) {
-            true => Ok(()),
-            false => self.let_go(slot, ofd),
+        for_each(self.pool, slot, |ofd, state| {
+            if found.contains(&ofd) || state != State::Held {
+                return Ok(());
+            }
+            self.let_go(slot, ofd, None)
         })?;
         self.reap(REAP_AT_ATTACH).unwrap_or_default();
         outcome
     }
 
     /// Called when the process ends in order: lets go of everything at once. What a process that
-    /// does not call it held is let go by others.
+    /// does not call it held is let go by others, and so is what children may still come for.
     pub fn leave(&self) -> Result<()> {
         match process::known_slot(self.pool) {
-            Some(slot) if self.children_have_come(slot)? => self.settle(slot).map(drop),
-            _ => Ok(()),
+            Some(slot) => self.let_go_of_all(slot).map(drop),
+            None => Ok(()),
         }
+    }
+
+    /// Whether everything that the process in `slot` holds could be let go at its end.
+    fn let_go_of_all(&self, slot: u32) -> Result<bool> {
+        if self.children_have_come(slot)? {
+            return self.settle(slot);
+        }
+        // Its record locks are nobody else's.
+        for_each(self.pool, slot, |ofd, _| match self.description(ofd) {
+            Ok(open) => locks::drop_of_process(self, open.ino, slot),
+            Err(_) => Ok(()),
+        })?;
+        Ok(false)
     }
 
     /// [`Dfs::leave`] for a process whose last thread ends: its slot is free at once. No call may
@@ -157,10 +177,7 @@ impl Dfs {
         let Some(slot) = process::known_slot(self.pool) else {
             return self.pool.leave();
         };
-        if !self.children_have_come(slot)? {
-            return self.pool.leave();
-        }
-        let settled = self.settle(slot)?;
+        let settled = self.let_go_of_all(slot)?;
         // The owner slot goes first: one that is being left by a process that is not there any
         // more would be taken for a dead one's.
         self.pool.leave()?;
@@ -172,7 +189,7 @@ impl Dfs {
 
     /// Waits a little for children that are on their way to take over what they inherited. False if
     /// one has not come: then the process's affairs are left to whoever finds it dead.
-    fn children_have_come(&self, slot: u32) -> Result<bool> {
+    pub(crate) fn children_have_come(&self, slot: u32) -> Result<bool> {
         for _ in 0..CHILD_LOOKS {
             if !self.forks(slot)? {
                 return Ok(true);

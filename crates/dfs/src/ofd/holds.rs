@@ -117,7 +117,11 @@ pub(super) fn add(tx: &mut Tx<'_>, slot: u32, ofd: Ofd) -> Result<bool> {
     let (at, entry) = find(tx, Table::new(link), ofd)?;
     match entry.map(State::of) {
         Some(State::Held) => return Ok(false),
-        Some(State::Deferred) => tx.set_volatile(at, u64::from(ofd.0))?,
+        // It counts as before.
+        Some(State::Deferred) => {
+            tx.set_volatile(at, u64::from(ofd.0))?;
+            return Ok(false);
+        }
         Some(State::Waiting) => {
             tx.set_volatile(at, u64::from(ofd.0))?;
             count_waiting(tx, slot, -1)?;
@@ -282,16 +286,17 @@ impl Dfs {
     pub fn ofd_release(&self, ofd: Ofd) -> Result<()> {
         let slot = self.process_slot()?;
         locks::drop_of_process(self, self.description(ofd)?.ino, slot)?;
-        self.release_in(slot, ofd, true)
+        self.release_in(slot, ofd, None)
     }
 
-    /// Takes `ofd` from `slot`. `own`: the process itself lets go, so that a fork under way counts.
-    pub(super) fn release_in(&self, slot: u32, ofd: Ofd, own: bool) -> Result<()> {
+    /// Takes `ofd` from `slot`, if its entry is in this state still; with none the process itself
+    /// lets go of what it holds, so that a fork under way counts.
+    pub(super) fn release_in(&self, slot: u32, ofd: Ofd, seen: Option<State>) -> Result<()> {
         let mut queue = false;
         let mut under_way = None;
         loop {
             let open = self.description(ofd)?;
-            match self.try_release(slot, &open, own, queue, under_way)? {
+            match self.try_release(slot, &open, seen, queue, under_way)? {
                 Let::Locked(ino) => locks::drop_of_description(self, ino, ofd)?,
                 Let::NeedsQueue => queue = true,
                 Let::Sent => under_way = Some(sent::is_under_way(&open)?),
@@ -305,7 +310,7 @@ impl Dfs {
         &self,
         slot: u32,
         open: &Open<'_>,
-        own: bool,
+        seen: Option<State>,
         queue: bool,
         under_way: Option<bool>,
     ) -> Result<Let> {
@@ -320,10 +325,19 @@ impl Dfs {
         if self.description(open.ofd)?.ino != open.ino {
             return Err(Errno::EBADF);
         }
-        if own && self.forks(slot)? {
-            return self.defer(tx, slot, open.ofd);
-        }
         let (entry_at, state) = entry(&tx, slot, open.ofd)?.ok_or(Errno::EBADF)?;
+        // Whoever looks through a table may come late: the description is gone, and its number another's.
+        if state != seen.unwrap_or(State::Held) {
+            return Err(Errno::EBADF);
+        }
+        let inherited = seen.is_none() || state == State::Deferred;
+        if inherited && self.forks(slot)? {
+            if seen.is_none() {
+                tx.set_volatile(entry_at, u64::from(open.ofd.0) | DEFERRED)?;
+                tx.commit()?;
+            }
+            return Ok(Let::Done);
+        }
         let at = open.at + field::HOLDS * 8;
         let counts = tx.load(at)?;
         let waits = state == State::Waiting;
@@ -382,15 +396,6 @@ impl Dfs {
             return Ok(Retired::Kept);
         }
         self.retire(tx, ino, base, &guard, self.pool.now_ns(), queue)
-    }
-
-    fn defer(&self, mut tx: Tx<'_>, slot: u32, ofd: Ofd) -> Result<Let> {
-        let Some((at, State::Held)) = entry(&tx, slot, ofd)? else {
-            return Err(Errno::EBADF);
-        };
-        tx.set_volatile(at, u64::from(ofd.0) | DEFERRED)?;
-        tx.commit()?;
-        Ok(Let::Done)
     }
 
     /// Whether the calling process holds a description.
@@ -475,11 +480,11 @@ impl Dfs {
     /// some of it.
     pub(super) fn settle(&self, slot: u32) -> Result<bool> {
         mapfile::settle(self, slot)?;
-        for_each(self.pool, slot, |ofd, _| {
+        for_each(self.pool, slot, |ofd, state| {
             if let Ok(open) = self.description(ofd) {
                 locks::drop_of_process(self, open.ino, slot)?;
             }
-            self.let_go(slot, ofd)
+            self.let_go(slot, ofd, Some(state))
         })?;
         let mut tx = self.pool.tx(&[lock(self.pool, slot)])?;
         let used = tx.load(word_at(slot, proc::USED))?;
@@ -494,10 +499,10 @@ impl Dfs {
         Ok(self.pool.load(word_at(slot, proc::WAITING))? == 0)
     }
 
-    /// Takes an entry off the table of a process whose descriptor is not there any more. An entry of a
-    /// description that is gone goes too.
-    pub(super) fn let_go(&self, slot: u32, ofd: Ofd) -> Result<()> {
-        match self.release_in(slot, ofd, false) {
+    /// [`Dfs::release_in`] of an entry that may have changed meanwhile. One of a description that is
+    /// gone goes too.
+    pub(super) fn let_go(&self, slot: u32, ofd: Ofd, seen: Option<State>) -> Result<()> {
+        match self.release_in(slot, ofd, seen) {
             Err(Errno::EBADF) => self.forget_waiting(slot, ofd),
             outcome => outcome,
         }
@@ -528,7 +533,7 @@ impl Dfs {
             return Ok(false);
         }
         for_each(self.pool, slot, |ofd, state| match state {
-            State::Waiting => self.let_go(slot, ofd),
+            State::Waiting => self.let_go(slot, ofd, Some(state)),
             State::Held | State::Deferred => Ok(()),
         })?;
         Ok(waiting()? < before)
