@@ -12,6 +12,7 @@ use crate::kernel::{self, addr, addr_mut, call, text};
 use crate::libraries::{self, Source};
 use crate::route::{self, Arg, Resolved, Spot};
 use crate::running::{self, Running};
+use crate::user::NameRoom;
 use crate::{calls, user};
 use core::sync::atomic::Ordering;
 use dfs::{Dfs, Ino};
@@ -172,7 +173,8 @@ fn launch(c: &mut Call, arg: Arg, argv: usize, envp: usize, flags: u32) -> Serve
         return launch.go();
     }
     let how = route::follow(flags & AT_SYMLINK_NOFOLLOW == 0);
-    match route::resolve(c, arg, how) {
+    let mut room = NameRoom::new();
+    match route::resolve(c, arg, how, &mut room) {
         Ok(Resolved::Ours(spot)) => {
             launch.argv = list(argv)?;
             let given = path_given(&spot, arg, c);
@@ -218,7 +220,7 @@ fn whole_path(spot: &Spot) -> Result<Vec<u8>> {
     let mut inside = [0u8; PATH_MAX];
     let mut path = calls::dir::shown(spot.fs, spot.parent, &mut inside)?;
     path.push(b'/');
-    path.extend_from_slice(spot.name.as_bytes());
+    path.extend_from_slice(spot.name);
     Ok(path)
 }
 
@@ -406,7 +408,8 @@ impl Launch {
                 nr: nr::EXECVE,
                 args: [interpreter, 0, 0, 0, 0, 0],
             };
-            match route::resolve(&probe, Arg::path(0), route::follow(true)) {
+            let mut room = NameRoom::new();
+            match route::resolve(&probe, Arg::path(0), route::follow(true), &mut room) {
                 Ok(Resolved::Ours(spot)) => {
                     program = Program::at(&spot)?;
                     path = string_at(interpreter);
@@ -563,7 +566,8 @@ fn second_look(c: &Call, result: isize) -> isize {
     } else {
         Arg::at(0, 1)
     };
-    let served = match route::resolve(&again, arg, route::follow(true)) {
+    let mut room = NameRoom::new();
+    let served = match route::resolve(&again, arg, route::follow(true), &mut room) {
         Ok(Resolved::Ours(_)) => {
             if c.nr == nr::EXECVE {
                 execve(&mut again)
@@ -618,7 +622,9 @@ fn script_of_kernel(c: &Call, arg: Arg) -> Option<isize> {
         nr: nr::EXECVE,
         args: [at, 0, 0, 0, 0, 0],
     };
-    let Ok(Resolved::Ours(spot)) = route::resolve(&probe, Arg::path(0), route::follow(true)) else {
+    let mut room = NameRoom::new();
+    let how = route::follow(true);
+    let Ok(Resolved::Ours(spot)) = route::resolve(&probe, Arg::path(0), how, &mut room) else {
         return None;
     };
     let mut made = *c;

@@ -67,12 +67,18 @@ pub(crate) mod header {
     pub(crate) const PROCESSES_USED: u64 = 136;
     /// Log position before which a checkpoint that failed is not tried again without need.
     pub(crate) const CHECKPOINT_AFTER: u64 = 144;
+    /// See [`super::TREE_VERSION`].
+    pub(crate) const TREE_VERSION: u64 = 384;
     /// Words written by every operation get cache lines of their own.
     pub(crate) const LOG_TAIL: u64 = 256;
     pub(crate) const LOG_HEAD: u64 = 320;
     pub(crate) const LOG_SYNCED: u64 = 328;
     pub(crate) const LOG_BYTES: u64 = 336;
 }
+
+/// Arena offset of a volatile word for the namespace layer, which changes it under the rename lock
+/// with whatever could make a path of directories lead elsewhere.
+pub const TREE_VERSION: u64 = header::TREE_VERSION;
 
 /// `DAOSPIL1` in memory order.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"DAOSPIL1");
