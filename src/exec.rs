@@ -544,16 +544,16 @@ pub(crate) fn failed(c: &Call, result: isize, launch: usize) -> isize {
     result
 }
 
-/// In the parent of a vfork child that has gone on to another image.
-pub(crate) fn vfork_is_over() {
-    if let Some(word) = intercept::words().get(WORD)
-        && let Some(mut launch) = reclaim(word.swap(0, Ordering::Relaxed) as usize)
-    {
-        // The descriptor was the child's, and its process holds the program; only the memory is ours.
-        if let Some(program) = launch.program.take() {
-            program.leave();
-        }
+/// In the parent of a vfork child that has ended or gone on to another image: whether it has gone on.
+pub(crate) fn vfork_is_over() -> bool {
+    let word = intercept::words().get(WORD);
+    let launch = word.and_then(|word| reclaim(word.swap(0, Ordering::Relaxed) as usize));
+    let gone_on = launch.is_some();
+    // The descriptor was the child's, and its process holds the program; only the memory is ours.
+    if let Some(program) = launch.and_then(|mut launch| launch.program.take()) {
+        program.leave();
     }
+    gone_on
 }
 
 /// The kernel found nothing: perhaps a symbolic link leads into the mount, or the file is a script

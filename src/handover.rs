@@ -152,7 +152,11 @@ pub(crate) fn after_clone(kind: CloneKind, result: isize) {
     match kind {
         CloneKind::Thread => {}
         CloneKind::Vfork => {
-            crate::exec::vfork_is_over();
+            if !crate::exec::vfork_is_over()
+                && let Some(fs) = mounts::attached()
+            {
+                told(fs.vfork_child_ended());
+            }
             crate::cwd::filter();
         }
         CloneKind::Fork => {

@@ -11,7 +11,7 @@ use super::holds::{self, State, for_each, proc, word_at};
 use crate::inode::high;
 use crate::{Dfs, Ofd, locks};
 use core::sync::atomic::AtomicU32;
-use engine::{crash_point, process};
+use engine::{crash_point, process, vfork};
 use sys::{Result, futex};
 
 /// Names the parent of a fork under way.
@@ -122,6 +122,15 @@ impl Dfs {
             process::vacate(self.pool, slot)?;
         }
         Ok(())
+    }
+
+    /// Called in the parent of a vfork child that has ended without exec: if it was killed, what it
+    /// held is let go.
+    pub fn vfork_child_ended(&self) -> Result<()> {
+        match vfork::ended_child(self.pool)? {
+            Some(slot) => self.bury(slot).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// Called by a new image with the descriptions of the descriptors it found: what else its
