@@ -73,3 +73,24 @@ fn what_was_not_sent_after_all_is_as_before() {
     drop(f);
     assert_eq!(c.dfs.ofd_info(ofd), Err(Errno::EBADF));
 }
+
+/// What the next image of a process may never come back for.
+#[test]
+fn an_exec_leaves_nothing_behind_that_holds_nothing() {
+    let c = Container::new(ObjectClass::S1, 64);
+    let pool = c.dfs.pool();
+    let f = c.file("f", O_RDWR);
+    assert_eq!(engine::process::count(pool), Ok(1));
+    c.dfs.exec_prepare(&[f.ofd]).expect("prepare");
+    c.dfs.exec_leave().expect("leave");
+    assert_eq!(engine::process::count(pool), Ok(1));
+    assert_eq!(f.write(b"held"), Ok(4));
+    drop(f);
+    c.dfs.exec_prepare(&[]).expect("prepare");
+    c.dfs.exec_leave().expect("leave");
+    assert_eq!(engine::process::count(pool), Ok(0));
+    // The exec failed: the process goes on, and is known again.
+    let f = c.file("g", O_RDWR);
+    assert_eq!(engine::process::count(pool), Ok(1));
+    assert_eq!(c.dfs.ofd_is_held(f.ofd), Ok(true));
+}
