@@ -107,6 +107,11 @@ impl Dfs {
         Ok(())
     }
 
+    /// Whether the calling process is known to others: it has opened something, or holds it.
+    pub fn is_known(&self) -> bool {
+        process::known_slot(self.pool).is_some()
+    }
+
     /// Called last before exec, by a process of one thread: the next image may never attach, so the
     /// process is forgotten if it holds nothing. It is known again when it comes back.
     pub fn exec_leave(&self) -> Result<()> {
