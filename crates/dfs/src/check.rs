@@ -2,9 +2,10 @@
 //! rest can be checked. Slow paths, for mounting after a crash, for commands and for tests.
 
 use crate::dir;
-use crate::inode::{Guard, at, high, is_dir, locate, low, word};
+use crate::inode::{Guard, at, high, is_dir, is_file, locate, low, word};
+use crate::map::file::File;
 use crate::{Dfs, DirCursor, Ino};
-use engine::{PAGE, PageLink, Pool, Rec, kind, tag_generation, tag_kind};
+use engine::{BlockPtr, PAGE, PageLink, Pool, Rec, kind, tag_generation, tag_kind};
 use std::collections::HashMap;
 use sys::Result;
 
@@ -53,6 +54,23 @@ fn each_inode(pool: &Pool, visit: &mut dyn FnMut(Ino, u64) -> Result<()>) -> Res
     Ok(())
 }
 
+/// Blocks, of one copy, that a file has.
+fn blocks_of(file: &File<'_>) -> Result<u64> {
+    let (mut block, end, mut found) = (0, file.blocks_end()?, 0);
+    while block < end {
+        let spot = file.find(block)?;
+        let run = spot.run.min(end - block);
+        if let Some(at) = spot.at {
+            for index in 0..run {
+                let pointer = BlockPtr(file.pool.load(file.nth(at, index))?);
+                found += u64::from(!pointer.is_hole());
+            }
+        }
+        block += run;
+    }
+    Ok(found)
+}
+
 impl Dfs {
     /// Frees all inodes of the pool that have neither a name nor an open description, and returns
     /// their number. For the first to attach after the arena was rebuilt: what was open then has
@@ -70,6 +88,27 @@ impl Dfs {
             self.reclaim(*ino)?;
         }
         Ok(orphans.len())
+    }
+
+    /// Counts the blocks of all files anew: some of what had been counted was lost.
+    pub(crate) fn count_blocks(&self) -> Result<()> {
+        let mut files = Vec::new();
+        each_inode(self.pool, &mut |_, offset| {
+            if is_file(Guard::read(self.pool, offset)?.mode) {
+                files.push(offset);
+            }
+            Ok(())
+        })?;
+        for offset in files {
+            let file = File::at_base(self.pool, offset)?;
+            let mut tx = file.tx()?;
+            let blocks = blocks_of(&file)?;
+            if blocks != file.load(word::BLOCKS)? {
+                tx.set(file.at(word::BLOCKS), blocks)?;
+            }
+            tx.commit()?;
+        }
+        Ok(())
     }
 
     /// Checks the whole namespace: every entry can be found, leads to an inode of its type, and
@@ -111,6 +150,14 @@ impl Dfs {
         if named != expected {
             let line = format!("inode {}: {named} names, {} links", ino.number, guard.nlink);
             checked.problems.push(line);
+        }
+        if is_file(guard.mode) {
+            let file = File::at_base(self.pool, offset)?;
+            let (found, counted) = (blocks_of(&file)?, file.load(word::BLOCKS)?);
+            if found != counted {
+                let line = format!("inode {}: {found} blocks, counted {counted}", ino.number);
+                checked.problems.push(line);
+            }
         }
         if named == 0 && open == 0 {
             checked

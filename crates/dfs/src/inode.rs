@@ -75,6 +75,8 @@ pub(crate) mod word {
     pub(crate) const RECLAIM: u64 = 28;
     /// File: bumped by each change of data. Directory: granule of its own entry, a hint.
     pub(crate) const SEQUENCE: u64 = 29;
+    /// File: two words, the blocks to bring to the devices (`io::durable`).
+    pub(crate) const DIRTY: u64 = 30;
     /// Directory: chunk that may have room, a hint: 0 = none, all ones = the first, else a
     /// page link.
     pub(crate) const ROOM: u64 = 30;

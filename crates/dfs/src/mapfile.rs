@@ -440,7 +440,11 @@ impl Dfs {
     pub fn map_sync(&self, ino: Ino, off: u64, len: u64, durable: bool) -> Result<()> {
         let file = File::open(self.pool, ino)?;
         write_back(&file, off, off.saturating_add(len))?;
-        if durable { self.pool.sync() } else { Ok(()) }
+        if durable {
+            crate::io::durable::sync(&file)
+        } else {
+            Ok(())
+        }
     }
 
     /// Ends one shared mapping of the calling process: all pieces of it are unmapped.

@@ -36,6 +36,7 @@ impl Dfs {
             container: container.index,
         };
         if pool.take_rebuilt()? {
+            dfs.count_blocks()?;
             dfs.reclaim_orphans()?;
         }
         dfs.drain_reclaim();

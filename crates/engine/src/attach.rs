@@ -3,11 +3,12 @@
 //! An arena is built under a temporary name, complete with everything recovered from the rank
 //! files, and then linked to its final name: whoever finds the name finds a whole arena.
 
+use crate::door::{self, RankFile};
 use crate::error::EngineError;
 use crate::layout::{MAGIC, VERSION, header};
 use crate::limits::{BLOCK, GROW_PAGES, PAGE, POOLS_MAX, RANKS_MAX, TARGETS_MAX, at};
 use crate::log::{LOG_FILE_HEADER, ring_bytes};
-use crate::media::{DATA_FILE, Media, errno};
+use crate::media::{Media, errno};
 use crate::pool::{POOLS, Pool, PoolSpec};
 use core::sync::atomic::{AtomicU64, Ordering};
 use rustix::fd::{AsFd, OwnedFd};
@@ -18,7 +19,12 @@ use std::path::{Path, PathBuf};
 use sys::Errno;
 
 /// Name of the log in the first rank's directory.
-pub(crate) const LOG_FILE: &str = "log";
+pub(crate) const LOG_FILE: &str = RankFile::Log.name();
+/// Where the kernel says which start of the machine this is.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Word of the log's first page that names the start of the machine in which the log was last
+/// recovered or made.
+const LOG_BOOT: u64 = 5;
 /// `DAOSLOG1`.
 const LOG_MAGIC: u64 = u64::from_le_bytes(*b"DAOSLOG1");
 
@@ -53,26 +59,22 @@ impl Pool {
 
     /// Writes the rank files of a new pool into existing, empty directories.
     pub fn format(spec: &PoolSpec) -> Outcome<()> {
+        Pool::format_with(spec, ring_bytes(spec.size_bytes))
+    }
+
+    pub(crate) fn format_with(spec: &PoolSpec, ring: u64) -> Outcome<()> {
         check(spec)?;
         for dir in &spec.ranks {
-            let path = dir.join(DATA_FILE);
-            create_file(&path)?;
+            format_rank(dir).map_err(|e| at_dir("creating files in", dir)(e))?;
         }
-        let path = log_path(spec);
-        let file = create_file(&path)?;
-        let ring = ring_bytes(spec.size_bytes);
-        let mut head = [0u8; LOG_FILE_HEADER as usize];
-        let (high, low) = spec.uuid.as_u64_pair();
-        for (i, word) in [LOG_MAGIC, VERSION, high, low, ring].iter().enumerate() {
-            head[i * 8..i * 8 + 8].copy_from_slice(&word.to_le_bytes());
-        }
-        // Written, not only allocated: a first write to a mapped page is slow on disk.
-        let zeros = vec![0u8; 1 << 20];
-        write_all(&file, &head, 0).map_err(at_path("writing", &path))?;
-        let mut off = LOG_FILE_HEADER;
-        while off < LOG_FILE_HEADER + ring {
-            write_all(&file, &zeros, off).map_err(at_path("writing", &path))?;
-            off += zeros.len() as u64;
+        let dir = spec
+            .ranks
+            .first()
+            .map(PathBuf::as_path)
+            .unwrap_or(Path::new(""));
+        format_log(spec, dir, ring).map_err(at_dir("writing the log in", dir))?;
+        for dir in &spec.ranks {
+            door::flush_names(dir).map_err(at_dir("flushing", dir))?;
         }
         Ok(())
     }
@@ -87,34 +89,63 @@ impl Pool {
     }
 
     /// True once after the arena was rebuilt from disk: the caller then reclaims what was open
-    /// and unlinked when the last arena vanished.
+    /// and unlinked when the last arena vanished, and counts the blocks of files anew, for data
+    /// that had not been synced before a power failure is gone.
     pub fn take_rebuilt(&self) -> sys::Result<bool> {
         let word = self.word(header::REBUILT)?;
         Ok(word
             .compare_exchange(1, 0, Ordering::AcqRel, Ordering::Acquire)
             .is_ok())
     }
+}
 
-    /// Flushes everything completed so far to the devices: data first, then the log.
-    pub fn sync(&self) -> sys::Result<()> {
-        for rank in 0..self.rank_count() {
-            self.flush_data(rank)?;
-        }
-        if self.load(header::LOG_SYNCED)? < self.load(header::LOG_TAIL)? {
-            self.sync_log()?;
-        }
-        Ok(())
+fn at_dir(what: &str, dir: &Path) -> impl Fn(Errno) -> EngineError {
+    let text = format!("{what} {}", dir.display());
+    move |e| EngineError::system(text.clone(), e)
+}
+
+fn format_rank(dir: &Path) -> sys::Result<()> {
+    let file = door::create(dir, RankFile::Data, OFlags::EXCL)?;
+    door::flush(&file, dir, RankFile::Data)
+}
+
+/// Writes an empty log: not only allocated, a first write to a mapped page is slow on disk.
+fn format_log(spec: &PoolSpec, dir: &Path, ring: u64) -> sys::Result<()> {
+    let file = door::create(dir, RankFile::Log, OFlags::EXCL)?;
+    let (high, low) = spec.uuid.as_u64_pair();
+    let mut head = [0u8; LOG_FILE_HEADER as usize];
+    let words = [LOG_MAGIC, VERSION, high, low, ring, boot()];
+    for (bytes, word) in head.chunks_mut(8).zip(words) {
+        bytes.copy_from_slice(&word.to_ne_bytes());
     }
+    door::write(&file, dir, RankFile::Log, &head, 0)?;
+    let zeros = vec![0u8; 1 << 20];
+    let mut off = 0;
+    while off < ring {
+        let count = (ring - off).min(zeros.len() as u64);
+        let zeros = &zeros[..count as usize];
+        door::write(&file, dir, RankFile::Log, zeros, LOG_FILE_HEADER + off)?;
+        off += count;
+    }
+    door::flush(&file, dir, RankFile::Log)
+}
 
-    /// Flushes the log.
-    pub(crate) fn sync_log(&self) -> sys::Result<()> {
-        let tail = self.load(header::LOG_TAIL)?;
-        let path = log_path(&self.spec);
-        let file = rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
-        rustix::fs::fdatasync(file.map_err(errno)?).map_err(errno)?;
-        self.word(header::LOG_SYNCED)?
-            .fetch_max(tail, Ordering::AcqRel);
-        Ok(())
+/// What identifies the time since the machine was started; 0 if that cannot be known.
+fn boot() -> u64 {
+    #[cfg(feature = "testing")]
+    if let Some(boot) = crate::testing::another_boot() {
+        return boot;
+    }
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let mut text = [0u8; 36];
+    let read = rustix::fs::open(BOOT_ID, flags, Mode::empty())
+        .and_then(|file| rustix::io::read(&file, &mut text));
+    match (read, uuid::Uuid::try_parse_ascii(&text)) {
+        (Ok(36), Ok(id)) => {
+            let (high, low) = id.as_u64_pair();
+            high ^ low
+        }
+        _ => 0,
     }
 }
 
@@ -174,27 +205,6 @@ fn log_path(spec: &PoolSpec) -> PathBuf {
         .first()
         .map(|dir| dir.join(LOG_FILE))
         .unwrap_or_default()
-}
-
-fn create_file(path: &Path) -> Outcome<OwnedFd> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(at_path("creating", path))
-}
-
-pub(crate) fn write_all(
-    file: &OwnedFd,
-    mut bytes: &[u8],
-    mut off: u64,
-) -> Result<(), rustix::io::Errno> {
-    while !bytes.is_empty() {
-        let wrote = rustix::io::pwrite(file, bytes, off)?;
-        if wrote == 0 {
-            return Err(rustix::io::Errno::IO);
-        }
-        bytes = &bytes[wrote..];
-        off += wrote as u64;
-    }
-    Ok(())
 }
 
 /// Maps the arena if it exists and is one of this pool, in this layout.
@@ -318,9 +328,18 @@ fn build(spec: &PoolSpec, path: &Path) -> Outcome<()> {
         .map_err(at_path("building", path))?;
     let instance = u64::from_le_bytes(random) | 1;
     let building = path.with_extension(format!("building-{instance:016x}"));
-    let file = create_file(&building)?;
+    let lock = builders_lock(spec).map_err(at_dir("locking the ranks of", path))?;
+    if rustix::fs::stat(path).is_ok() {
+        // Somebody was faster.
+        return Ok(());
+    }
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = rustix::fs::open(&building, flags, Mode::RUSR | Mode::WUSR)
+        .map_err(at_path("creating", &building))?;
     let built = build_in(spec, &file, &building, instance);
-    let named = built.and_then(|()| {
+    let named = built.and_then(|pool| {
+        // The mapping stays: other parts of this process may hold addresses into it.
+        core::mem::forget(pool);
         match rustix::fs::linkat(
             rustix::fs::CWD,
             &building,
@@ -333,10 +352,39 @@ fn build(spec: &PoolSpec, path: &Path) -> Outcome<()> {
         }
     });
     rustix::fs::unlink(&building).map_err(at_path("removing", &building))?;
+    drop(lock);
     named
 }
 
-fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outcome<()> {
+/// Recovers a pool in an arena that only the caller knows.
+#[cfg(feature = "testing")]
+pub(crate) fn build_image(spec: &PoolSpec) -> Outcome<Pool> {
+    let path = spec.runtime_dir.join("image");
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+    let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
+        .map_err(at_path("creating", &path))?;
+    build_in(spec, &file, &path, 1)
+}
+
+/// The right to recover a pool from its rank files, held while the descriptor is open.
+fn builders_lock(spec: &PoolSpec) -> sys::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = spec
+        .ranks
+        .iter()
+        .map(|dir| rustix::fs::open(dir, flags, Mode::empty()));
+    let dir = opened
+        .reduce(|first, other| first.or(other))
+        .unwrap_or(Err(rustix::io::Errno::NOENT))
+        .map_err(errno)?;
+    rustix::io::retry_on_intr(|| {
+        rustix::fs::flock(&dir, rustix::fs::FlockOperation::LockExclusive)
+    })
+    .map_err(errno)?;
+    Ok(dir)
+}
+
+fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outcome<Pool> {
     let back = |off, len| {
         rustix::fs::fallocate(file, FallocateFlags::empty(), off, len).map_err(|e| {
             EngineError::system(
@@ -372,18 +420,47 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
     set(header::TARGETS_PER_RANK, u64::from(spec.targets_per_rank));
     set(header::POOL_BLOCKS, spec.size_bytes / BLOCK);
     set(header::REBUILT, 1);
+    // 0 is noted where no window was ever entered.
+    set(header::WINDOW, 1);
     let pool = handle(spec, arena, path.to_path_buf())?;
-    let ring = pool.log.word(32).map_or(0, |w| w.load(Ordering::Acquire));
+    let word = |i: u64| {
+        pool.log
+            .word(i * 8)
+            .map_or(0, |w| w.load(Ordering::Acquire))
+    };
+    let (ring, log_boot) = (word(4), word(LOG_BOOT));
     pool.store(header::LOG_BYTES, ring)
-        .map_err(|e| EngineError::system("building the arena", e))?;
-    pool.rebuild().map_err(|e| match e {
-        Errno::EIO => EngineError::Corrupt(format!("pool {}: its files are damaged", spec.uuid)),
-        other => EngineError::system(format!("recovering pool {}", spec.uuid), other),
-    })?;
+        .and_then(|()| pool.recover_files(log_boot))
+        .map_err(|e| match e {
+            Errno::EIO => {
+                EngineError::Corrupt(format!("pool {}: its files are damaged", spec.uuid))
+            }
+            other => EngineError::system(format!("recovering pool {}", spec.uuid), other),
+        })?;
     // The thread's owner slot in the nameless arena must not stay on its robust list.
     pool.leave()
         .map_err(|e| EngineError::system("building the arena", e))?;
-    // The mapping stays: other parts of this process may hold addresses into it.
-    core::mem::forget(pool);
-    Ok(())
+    Ok(pool)
+}
+
+impl Pool {
+    /// Fills the arena and makes what it then holds what a further power failure leads to.
+    fn recover_files(&self, log_boot: u64) -> sys::Result<()> {
+        let boot = boot();
+        let changed = self.rebuild(boot != 0 && boot == log_boot)?;
+        if changed {
+            // What the log says of data does not count any more.
+            self.checkpoint_noted(false)?;
+        } else {
+            // What was given back is taken to be free.
+            self.sync_everything()?;
+        }
+        if boot != log_boot {
+            let dir = self.rank_dir(0)?;
+            let file = door::open(dir, RankFile::Log)?;
+            door::write(&file, dir, RankFile::Log, &boot.to_ne_bytes(), LOG_BOOT * 8)?;
+            door::flush(&file, dir, RankFile::Log)?;
+        }
+        Ok(())
+    }
 }

@@ -6,7 +6,8 @@
 //!   containers   place              what objects are and where they lie
 //!   tx           takeover           atomic changes, and those of the dead
 //!   pages        space              memory and blocks, given out and taken back
-//!   log          media              the redo stream, the bytes of rank files
+//!   log    sync    recover          the redo stream, when it is safe, what is left of it
+//!   media        door               the bytes of rank files, and the way to them
 //!   pool  thread  process  attach   who is here, holding what
 //!   layout  limits                  every word of the arena
 //! ```
@@ -14,6 +15,7 @@
 mod attach;
 mod checkpoint;
 mod containers;
+mod door;
 mod error;
 mod layout;
 mod limits;
@@ -24,7 +26,9 @@ pub mod place;
 mod pool;
 pub mod process;
 mod rebuild;
+mod recover;
 mod space;
+mod sync;
 pub mod system;
 mod takeover;
 #[cfg(feature = "testing")]
@@ -39,5 +43,6 @@ pub use layout::{BlockPtr, PageLink, PageState, Rec, Run, kind, tag_generation, 
 pub use limits::{BLOCK, GRANULE, PAGE, RANKS_MAX, REPLICAS_MAX, TARGETS_MAX, TX_LOCKS_MAX};
 pub use pool::{LockId, Pool, PoolSpec};
 pub use space::{STAGED_MAX, Stage};
+pub use sync::{Contents, RankSet};
 pub use tx::Tx;
 pub use usage::{RankUsage, Usage};

@@ -1,13 +1,14 @@
 //! The only door to the bytes of rank files: mapped windows, guarded copies, growth, flushes.
 
+use crate::door::{self, RankFile};
 use crate::layout::{rank, rank_at};
 use crate::limits::{BLOCK, RANK_BLOCKS_MAX, RANKS_MAX};
 use crate::pool::Pool;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use rustix::fd::{FromRawFd, IntoRawFd, OwnedFd};
-use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::mm::{MapFlags, ProtFlags};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use sys::set_once::SetOnce;
 use sys::{Errno, Result, uaccess};
 
@@ -21,7 +22,7 @@ const PWRITE_FROM: usize = 64 << 10;
 const PAST_CACHES_FROM: usize = 32 << 10;
 
 /// Name of a rank's data file.
-pub(crate) const DATA_FILE: &str = "data";
+pub(crate) const DATA_FILE: &str = RankFile::Data.name();
 
 /// Addresses of the windows this process has mapped; filled on first touch, never cleared.
 pub(crate) struct Media {
@@ -73,9 +74,14 @@ impl Media {
 }
 
 impl Pool {
+    /// Directory of a rank.
+    pub(crate) fn rank_dir(&self, rank: u16) -> Result<&Path> {
+        let dir = self.spec.ranks.get(usize::from(rank));
+        dir.map(PathBuf::as_path).ok_or(Errno::EIO)
+    }
+
     pub(crate) fn data_path(&self, rank: u16) -> Result<PathBuf> {
-        let dir = self.spec.ranks.get(usize::from(rank)).ok_or(Errno::EIO)?;
-        Ok(dir.join(DATA_FILE))
+        Ok(self.rank_dir(rank)?.join(DATA_FILE))
     }
 
     /// Opens everything the pool needs later, for a process that is about to lose the right to.
@@ -220,10 +226,12 @@ impl Pool {
         src: *const u8,
         len: usize,
     ) -> Result<()> {
+        let dir = self.rank_dir(rank)?;
         if len >= PWRITE_FROM {
             let file = self.open_data(rank)?;
             let mut done = 0;
             while done < len {
+                door::storing(dir, RankFile::Data)?;
                 // SAFETY: the kernel checks the source and answers EFAULT.
                 let wrote = unsafe {
                     sys::syscall!(
@@ -239,8 +247,10 @@ impl Pool {
                 }
                 done += wrote;
             }
+            door::stored(dir, RankFile::Data, block * BLOCK + off as u64, len as u64);
             return self.mark_unflushed(rank);
         }
+        door::storing(dir, RankFile::Data)?;
         self.pieces(rank, block, off, len, |media, done, count| {
             let (to, from) = (media as usize, src as usize + done);
             let copied = if count >= PAST_CACHES_FROM {
@@ -252,6 +262,7 @@ impl Pool {
             };
             copied.map_err(|_| blame(media, count))
         })?;
+        door::stored(dir, RankFile::Data, block * BLOCK + off as u64, len as u64);
         self.mark_unflushed(rank)
     }
 
@@ -261,6 +272,8 @@ impl Pool {
             // SAFETY: the blocks are the caller's and no reference covers them.
             unsafe { uaccess::zero(media as usize, count) }.map_err(|_| Errno::EIO)
         })?;
+        let at = block * BLOCK + off as u64;
+        door::stored(self.rank_dir(rank)?, RankFile::Data, at, len as u64);
         self.mark_unflushed(rank)
     }
 
@@ -268,18 +281,23 @@ impl Pool {
     pub(crate) fn extend_data(&self, rank: u16, from: u64, to: u64) -> Result<()> {
         let file = self.open_data(rank)?;
         let (off, len) = (from * BLOCK, (to - from) * BLOCK);
-        let grown = rustix::io::retry_on_intr(|| {
-            rustix::fs::fallocate(&file, FallocateFlags::empty(), off, len)
-        });
-        match grown {
-            Err(rustix::io::Errno::FBIG) => Err(Errno::ENOSPC),
-            other => other.map_err(errno),
+        match door::allocate(&file, self.rank_dir(rank)?, RankFile::Data, off, len) {
+            // As full as it can be: over the user's quota, over what a file can hold.
+            Err(Errno::EFBIG | Errno::EDQUOT) => Err(Errno::ENOSPC),
+            other => other,
         }
     }
 
     /// Notes that a rank's data file differs from its device.
-    fn mark_unflushed(&self, rank: u16) -> Result<()> {
+    pub(crate) fn mark_unflushed(&self, rank: u16) -> Result<()> {
         self.store(rank_at(rank) + rank::UNFLUSHED, 1)
+    }
+
+    /// Whether something was written to a rank's data file since it was last flushed.
+    pub(crate) fn is_unflushed(&self, r: u16) -> Result<bool> {
+        let unflushed = self.word(rank_at(r) + rank::UNFLUSHED)?;
+        let flushing = self.word(rank_at(r) + rank::FLUSHING)?;
+        Ok(unflushed.load(Ordering::SeqCst) != 0 || flushing.load(Ordering::SeqCst) != 0)
     }
 
     /// Flushes a rank's data file to its device, unless nothing was written since the last time.
@@ -295,7 +313,7 @@ impl Pool {
         unflushed.store(0, Ordering::SeqCst);
         let flushed = self
             .open_data(r)
-            .and_then(|file| rustix::fs::fdatasync(&file).map_err(errno));
+            .and_then(|file| door::flush(&file, self.rank_dir(r)?, RankFile::Data));
         if flushed.is_err() {
             unflushed.store(1, Ordering::SeqCst);
         }
