@@ -1,5 +1,6 @@
 /* Names of 255 bytes, paths of 4096, ELOOP, odd bytes in names, many files. */
 #include "check.h"
+#include <sys/resource.h>
 
 CASE(longest_name) {
     char name[300];
@@ -119,4 +120,21 @@ CASE(create_remove_many) {
     int n = 0;
     while (readdir(d)) n++;
     EQ(n, 2);
+}
+
+/* What is written does not depend on a descriptor being left. */
+CASE(large_write_without_descriptors) {
+    enum { LEN = 256 << 10 };
+    static unsigned char buf[LEN], back[LEN];
+    int fd = OK(open("f", O_CREAT | O_RDWR, 0644));
+    fill(buf, 4096, 0, 1);
+    EQ(write(fd, buf, 4096), 4096);
+    struct rlimit few = {100, 100};
+    OK(setrlimit(RLIMIT_NOFILE, &few));
+    while (dup(fd) >= 0) {}
+    EQ(errno, EMFILE);
+    fill(buf, LEN, 0, 2);
+    EQ(pwrite(fd, buf, LEN, 0), LEN);
+    EQ(pread(fd, back, LEN, 0), LEN);
+    MEM(back, buf, LEN);
 }

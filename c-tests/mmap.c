@@ -44,6 +44,168 @@ CASE(private_write_stays_private) {
     EQ(p[77], 'x');
 }
 
+/* What a private mapping that was not stored to shows of later writes is not specified; here it shows them. */
+CASE(large_private) {
+    enum { LEN = 4 << 20 };
+    int fd = make(LEN);
+    char *p = map(LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    char *q = map(LEN, PROT_READ, MAP_PRIVATE, fd, 0);
+    memcpy(p + 5000, "mine", 4);
+    EQ(pwrite(fd, "later", 5, 5000), 5);
+    EQ(pwrite(fd, "later", 5, 2 << 20), 5);
+    MEM(p + 5000, "mine", 4);
+    MEM(q + 5000, "later", 5);
+    MEM(p + (2 << 20), "later", 5);
+    OK(mprotect(q, LEN, PROT_READ | PROT_WRITE));
+    OK(mprotect(q, 4096, PROT_READ | PROT_EXEC));
+    q[5000] = 'L';
+    ERR(madvise(p, 4096, MADV_REMOVE), EACCES);
+    OK(msync(p, LEN, MS_SYNC));
+    pid_t pid = OK(fork());
+    if (pid == 0) {
+        memcpy(p + 9000, "child", 5);
+        _exit(memcmp(p + 5000, "mine", 4) != 0);
+    }
+    int status;
+    OK(waitpid(pid, &status, 0));
+    EQ(status, 0);
+    filled(p + 9000, 5, 9000, 11);
+    OK(munmap(p + 4096, LEN / 2));
+    OK(munmap(p, LEN));
+    OK(munmap(q, LEN));
+    char buf[8] = {0};
+    EQ(pread(fd, buf, 5, 5000), 5);
+    STR(buf, "later");
+    EQ(pread(fd, buf, 5, 9000), 5);
+    filled(buf, 5, 9000, 11);
+}
+
+/* Pieces of a shared mapping go one by one; what was stored through each is in the file. */
+CASE(shared_in_pieces) {
+    enum { LEN = 1 << 20 };
+    int fd = make(LEN);
+    char *p = map(LEN, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    memcpy(p + 100, "first", 5);
+    memcpy(p + 300000, "middle", 6);
+    memcpy(p + LEN - 100, "last", 4);
+    OK(munmap(p + 294912, 40960));
+    OK(munmap(p, 8192));
+    p = mremap(p + 8192, 8192, 4096, 0);
+    if (p == MAP_FAILED) FAIL("mremap: %s", strerrorname_np(errno));
+    char buf[8] = {0};
+    EQ(pread(fd, buf, 5, 100), 5);
+    STR(buf, "first");
+    EQ(pread(fd, buf, 6, 300000), 6);
+    STR(buf, "middle");
+    OK(close(fd));
+    pid_t pid = OK(fork());
+    if (pid == 0) {
+        memcpy(p, "child", 5);
+        exit(0);
+    }
+    int status;
+    OK(waitpid(pid, &status, 0));
+    EQ(status, 0);
+    memset(buf, 0, sizeof buf);
+    fd = OK(open("f", O_RDWR));
+    EQ(pread(fd, buf, 5, 8192), 5);
+    STR(buf, "child");
+    EQ(pread(fd, buf, 4, LEN - 100), 4);
+    MEM(buf, "last", 4);
+}
+
+/* Random stores, by the program and by the kernel, to a large mapping that is synced, cut, moved and protected. */
+static void store_at_random(int fd, unsigned char *model, size_t len, unsigned seed, int unmap) {
+    unsigned char *p = map(len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    size_t start = 0;
+    srandom(seed);
+    int zero = OK(open("/dev/zero", O_RDONLY));
+    for (int i = 0; i < 400; i++) {
+        size_t at = start + (size_t)random() % (len - start - 20000), n = (size_t)random() % 9000 + 1;
+        size_t page = at & ~(size_t)4095;
+        switch (random() % 8) {
+        case 0: OK(msync(p + page, len - page, random() % 2 ? MS_SYNC : MS_ASYNC)); break;
+        case 1: EQ(pwrite(fd, "pwrite", 6, (off_t)at), 6); memcpy(model + at, "pwrite", 6); break;
+        case 2: EQ(read(zero, p + at, n), n); memset(model + at, 0, n); break;
+        case 3: OK(madvise(p + page, 8192, MADV_DONTNEED)); break;
+        case 4: OK(mprotect(p + page, 8192, PROT_READ)); OK(mprotect(p + page, 8192, PROT_READ | PROT_WRITE)); break;
+        case 5: if (i % 50 == 0) OK(fsync(fd)); break;
+        default: memset(p + at, i, n); memset(model + at, i, n);
+        }
+        if (i == 200) {
+            start = 65536;
+            OK(munmap(p, start));
+        } else if (i == 300) {
+            unsigned char *to = map(len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            if (mremap(p + start, len - start, len - start, MREMAP_MAYMOVE | MREMAP_FIXED, to) == MAP_FAILED)
+                FAIL("mremap: %s", strerrorname_np(errno));
+            p = to - start;
+        }
+    }
+    OK(close(zero));
+    if (unmap) OK(munmap(p + start, len - start));
+}
+
+CASE(shared_stores_reach_the_file) {
+    enum { LEN = 4 << 20 };
+    unsigned char *model = malloc(LEN), *back = malloc(LEN);
+    for (unsigned seed = 1; seed <= 6; seed++) {
+        int fd = make(LEN);
+        fill(model, LEN, 0, 11);
+        if (seed % 3 == 0) {
+            store_at_random(fd, model, LEN, seed, 1);
+        } else {
+            unsigned char *shared = map(LEN, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+            memcpy(shared, model, LEN);
+            pid_t pid = OK(fork());
+            if (pid == 0) {
+                store_at_random(fd, shared, LEN, seed, 0);
+                if (seed % 3 == 1) exit(0);
+                kill(getpid(), SIGKILL);
+            }
+            int status;
+            OK(waitpid(pid, &status, 0));
+            EQ(status, seed % 3 == 1 ? 0 : SIGKILL);
+            memcpy(model, shared, LEN);
+            OK(munmap(shared, LEN));
+        }
+        EQ(pread(fd, back, LEN, 0), LEN);
+        MEM(back, model, LEN);
+        OK(close(fd));
+        OK(unlink("f"));
+    }
+    free(model);
+    free(back);
+}
+
+/* Parent and child store through the mapping they share; both end in order. */
+CASE(shared_large_after_fork) {
+    enum { LEN = 2 << 20 };
+    int fd = make(LEN);
+    char *p = map(LEN, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    memcpy(p + 5000, "before", 6);
+    pid_t pid = OK(fork());
+    if (pid == 0) {
+        memcpy(p + 70000, "child", 5);
+        exit(0);
+    }
+    memcpy(p + 900000, "parent", 6);
+    int status;
+    OK(waitpid(pid, &status, 0));
+    EQ(status, 0);
+    memcpy(p + LEN - 4, "last", 4);
+    OK(munmap(p, LEN));
+    char buf[8] = {0};
+    EQ(pread(fd, buf, 6, 5000), 6);
+    MEM(buf, "before", 6);
+    EQ(pread(fd, buf, 5, 70000), 5);
+    MEM(buf, "child", 5);
+    EQ(pread(fd, buf, 6, 900000), 6);
+    MEM(buf, "parent", 6);
+    EQ(pread(fd, buf, 4, LEN - 4), 4);
+    MEM(buf, "last", 4);
+}
+
 CASE(shared_write_is_read) {
     int fd = make(100000);
     char *p = map(100000, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);

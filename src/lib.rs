@@ -36,6 +36,7 @@ mod report;
 mod route;
 mod say;
 mod user;
+mod watch;
 
 #[global_allocator]
 static ALLOCATOR: intercept::HostAlloc = intercept::HostAlloc;

@@ -1,14 +1,14 @@
 //! Memory mappings of files in the mount.
 //!
-//! A private mapping is an ordinary kernel mapping of a snapshot. A shared one maps the node-wide
-//! cache file of the inode, registered with `dfs` until the last piece of it is unmapped; so the
-//! pieces are remembered here, and calls on memory are looked at only while there are any.
+//! A small private mapping is an ordinary kernel mapping of a snapshot. A shared or large one maps the
+//! node-wide cache file of the inode, registered with `dfs` until the last piece of it is unmapped; so
+//! the pieces are remembered here, and calls on memory are looked at only while there are any.
 
 use crate::abi::nr;
 use crate::dispatch::{Served, Stop};
 use crate::kernel::{self, call};
 use crate::report::{Op, count};
-use crate::{files, mounts};
+use crate::{files, mounts, watch};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, Ordering};
 use dfs::Ino;
@@ -23,8 +23,10 @@ const MAP_TYPE: usize = 0xf;
 const MAP_FIXED: usize = 0x10;
 const MAP_ANONYMOUS: usize = 0x20;
 const PAGE: usize = 4096;
+/// Bytes from which on it is cheaper to watch what is stored than to look for it.
+const WATCH_FROM: usize = 1 << 20;
 
-/// A piece of a shared mapping.
+/// A piece of a registered mapping.
 #[derive(Clone, Copy)]
 struct Region {
     start: usize,
@@ -32,8 +34,12 @@ struct Region {
     ino: Ino,
     /// File offset of `start`.
     offset: u64,
-    /// The description was open for writing, so the program may make it writable.
+    /// It shows others what is stored through it; otherwise it is the program's own.
+    shared: bool,
+    /// A shared one's description was open for writing, so the program may make it writable.
     may_write: bool,
+    /// The kernel tells what was stored through it ([`watch`]).
+    watched: bool,
     /// Pieces of one `mmap` have one number.
     number: u64,
 }
@@ -92,8 +98,45 @@ pub(crate) fn after_fork() {
     REGIONS.release();
 }
 
-/// Cuts `start..end` out of the list; returns inodes of mappings that are gone for good.
-fn cut(list: &mut Vec<Region>, start: usize, end: usize) -> Vec<Ino> {
+impl Region {
+    /// The part inside `start..end`, which it overlaps.
+    fn part(self, start: usize, end: usize) -> Region {
+        let from = start.max(self.start);
+        Region {
+            start: from,
+            end: end.min(self.end),
+            offset: self.offset + (from - self.start) as u64,
+            ..self
+        }
+    }
+
+    /// Brings what was stored through it to the pool; what cannot be is noted to be looked for.
+    fn sync(&self, fs: &dfs::Dfs) -> Result<()> {
+        if !self.shared || !self.may_write {
+            return Ok(());
+        }
+        let bring = |from: usize, to: usize| {
+            let offset = self.offset + (from - self.start) as u64;
+            fs.map_sync(self.ino, offset, (to - from) as u64, false)
+        };
+        let mut synced = Err(Errno::ENXIO);
+        if self.watched {
+            synced = watch::take(self.start, self.end, &mut |from, to| bring(from, to));
+        }
+        if synced.is_err() {
+            synced = bring(self.start, self.end);
+        }
+        match synced {
+            Err(errno) => fs.map_unsure(self.ino).and(Err(errno)),
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+/// Cuts `start..end` out of the list; returns the pieces cut out, and inodes of mappings that are
+/// gone for good.
+fn cut(list: &mut Vec<Region>, start: usize, end: usize) -> (Vec<Region>, Vec<Ino>) {
+    let mut pieces = Vec::new();
     let mut touched: Vec<(u64, Ino)> = Vec::new();
     let mut kept = Vec::with_capacity(list.len() + 1);
     for region in list.drain(..) {
@@ -102,6 +145,7 @@ fn cut(list: &mut Vec<Region>, start: usize, end: usize) -> Vec<Ino> {
             continue;
         }
         touched.push((region.number, region.ino));
+        pieces.push(region.part(start, end));
         if region.start < start {
             kept.push(Region {
                 end: start,
@@ -120,17 +164,32 @@ fn cut(list: &mut Vec<Region>, start: usize, end: usize) -> Vec<Ino> {
     *list = kept;
     touched.dedup_by_key(|(number, _)| *number);
     touched.retain(|(number, _)| !list.iter().any(|region| region.number == *number));
-    touched.into_iter().map(|(_, ino)| ino).collect()
+    (pieces, touched.into_iter().map(|(_, ino)| ino).collect())
+}
+
+/// The kernel is about to lose what is in this range, and with it what was stored there.
+fn before_loss(start: usize, end: usize) {
+    let Some(fs) = mounts::attached() else { return };
+    for region in overlapping(start, end) {
+        if region.watched {
+            // A failure was noted.
+            region.part(start, end).sync(fs).unwrap_or_default();
+        }
+    }
 }
 
 /// The kernel no longer has anything of ours in this range.
 fn forget(start: usize, end: usize) {
-    let gone = REGIONS.with(|list| {
-        let gone = cut(list, start, end);
+    let (pieces, gone) = REGIONS.with(|list| {
+        let cut = cut(list, start, end);
         intercept::set_maps_active(!list.is_empty());
-        gone
+        cut
     });
     if let Some(fs) = mounts::attached() {
+        for piece in pieces.iter().filter(|piece| !piece.watched) {
+            // A failure was noted.
+            piece.sync(fs).unwrap_or_default();
+        }
         for ino in gone {
             // A file that is gone has nothing left to bring home.
             if fs.map_end(ino).is_err() {
@@ -159,9 +218,10 @@ pub(crate) fn mmap(c: &mut Call) -> Served {
         if flags & MAP_FIXED == 0 || intercept::in_vfork_child() {
             return Err(Stop::Pass);
         }
+        let (start, end) = span(address, len);
+        before_loss(start, end);
         let result = kernel::raw(c.nr, c.args);
         if Errno::from_ret(result).is_ok() {
-            let (start, end) = span(address, len);
             forget(start, end);
         }
         return Err(Stop::Kernel(result));
@@ -182,6 +242,10 @@ pub(crate) fn mmap(c: &mut Call) -> Served {
         source.fd as usize,
         source.offset as usize,
     ];
+    if flags & MAP_FIXED != 0 {
+        let (start, end) = span(address, len);
+        before_loss(start, end);
+    }
     let mapped = Errno::from_ret(kernel::raw(c.nr, args));
     kernel::close(source.fd);
     match mapped {
@@ -190,8 +254,8 @@ pub(crate) fn mmap(c: &mut Call) -> Served {
             if flags & MAP_FIXED != 0 {
                 forget(start, end);
             }
-            if shared {
-                let may_write = info.flags & crate::abi::O_ACCMODE == crate::abi::O_RDWR;
+            if source.registered {
+                let may_write = !shared || info.flags & crate::abi::O_ACCMODE == crate::abi::O_RDWR;
                 let number = NUMBER.fetch_add(1, Ordering::Relaxed);
                 let offset = offset as u64;
                 let region = Region {
@@ -199,16 +263,22 @@ pub(crate) fn mmap(c: &mut Call) -> Served {
                     end,
                     ino: info.ino,
                     offset,
+                    shared,
                     may_write,
+                    watched: false,
                     number,
                 };
-                REGIONS.with(|list| list.push(region));
+                let watch = shared && may_write && end - start >= WATCH_FROM;
+                REGIONS.with(|list| {
+                    let watched = watch && watch::start(start, end - start);
+                    list.push(Region { watched, ..region });
+                });
                 intercept::set_maps_active(true);
             }
             Ok(at)
         }
         Err(errno) => {
-            if shared {
+            if source.registered {
                 held.fs.map_end(info.ino)?;
             }
             Err(errno.into())
@@ -221,8 +291,9 @@ pub(crate) fn munmap(c: &mut Call) -> Served {
     if intercept::in_vfork_child() {
         return Err(Stop::Pass);
     }
-    let done = call!(c.nr, c.args[0], c.args[1])?;
     let (start, end) = span(c.args[0], c.args[1]);
+    before_loss(start, end);
+    let done = call!(c.nr, c.args[0], c.args[1])?;
     forget(start, end);
     Ok(done)
 }
@@ -239,6 +310,7 @@ pub(crate) fn mremap(c: &mut Call) -> Served {
     let Some(piece) = piece.filter(|_| !intercept::in_vfork_child()) else {
         return Err(Stop::Pass);
     };
+    before_loss(start, end);
     let at = Errno::from_ret(kernel::raw(c.nr, c.args))?;
     let (new_start, new_end) = span(at, new_len);
     let offset = piece.offset + (start - piece.start.min(start)) as u64;
@@ -247,6 +319,8 @@ pub(crate) fn mremap(c: &mut Call) -> Served {
             start: new_start,
             end: new_end,
             offset,
+            // The kernel stops watching what moves.
+            watched: false,
             ..piece
         })
     });
@@ -279,15 +353,10 @@ pub(crate) fn msync(c: &mut Call) -> Served {
     Errno::from_ret(kernel::raw(c.nr, c.args))?;
     let fs = mounts::fs()?;
     for region in regions {
-        let from = start.max(region.start);
-        let to = end.min(region.end);
-        let offset = region.offset + (from - region.start) as u64;
-        fs.map_sync(
-            region.ino,
-            offset,
-            (to - from) as u64,
-            c.args[2] & MS_SYNC != 0,
-        )?;
+        region.part(start, end).sync(fs)?;
+        if c.args[2] & MS_SYNC != 0 {
+            fs.map_sync(region.ino, 0, 0, true)?;
+        }
     }
     Ok(0)
 }
@@ -309,7 +378,7 @@ pub(crate) fn mprotect(c: &mut Call) -> Served {
 pub(crate) fn madvise(c: &mut Call) -> Served {
     const MADV_REMOVE: usize = 9;
     let (start, end) = span(c.args[0], c.args[1]);
-    if c.args[2] == MADV_REMOVE && !overlapping(start, end).is_empty() {
+    if c.args[2] == MADV_REMOVE && overlapping(start, end).iter().any(|region| region.shared) {
         return Err(Errno::EOPNOTSUPP.into());
     }
     Err(Stop::Pass)
@@ -319,11 +388,16 @@ pub(crate) fn madvise(c: &mut Call) -> Served {
 pub(crate) fn write_back_all() {
     let Some(fs) = mounts::attached() else { return };
     let regions = REGIONS.with(|list| list.clone());
-    for region in regions {
-        let len = (region.end - region.start) as u64;
-        let synced: Result<()> = fs.map_sync(region.ino, region.offset, len, false);
-        debug_assert!(synced.is_ok() || synced == Err(Errno::ESTALE));
+    if regions.is_empty() {
+        return;
     }
+    let mut synced: Result<()> = Ok(());
+    for region in regions {
+        synced = synced.and(region.sync(fs));
+    }
+    // Otherwise whoever ends the last mapping of a file looks for what was left.
+    synced = synced.and_then(|()| fs.maps_synced());
+    debug_assert!(synced.is_ok() || synced == Err(Errno::ESTALE));
 }
 
 const _: () = assert!(nr::MMAP == 9);

@@ -2,6 +2,7 @@
 
 use crate::names::ContArgs;
 use crate::output::{Failure, Reply, Tool};
+use crate::progress::Bar;
 use crate::session::{now_ns, open_container};
 use clap::Args;
 use daos_types::format_utc;
@@ -34,17 +35,20 @@ fn ctime(ns: i64) -> String {
     )
 }
 
-/// `container check`. The contents of files are not compared yet: they count as skipped.
+/// `container check`: names, counts, block maps, and the copies of all data. Counted are files and
+/// directories; skipped are those copies that cannot be read because their rank is gone.
 pub(crate) fn check(tool: Tool, args: CheckArgs) -> Result<Reply, Failure> {
     let names = args.cont.split(0, 0)?;
     let name = names.cont.clone();
     let start = now_ns();
     let mut opened = open_container(names, "")?;
     let outer = format!("failed to check container {name}");
-    let found = opened
-        .view(&outer)?
-        .check()
+    let view = opened.view(&outer)?;
+    let bar = Bar::count("Checking");
+    let found = view
+        .check(true, &mut |seen| bar.at(seen))
         .map_err(|e| Failure::errno(&outer, e))?;
+    bar.finish();
     let end = now_ns();
     let mut lines = String::new();
     for problem in &found.problems {
@@ -56,12 +60,11 @@ pub(crate) fn check(tool: Tool, args: CheckArgs) -> Result<Reply, Failure> {
     let checked = found.dirs + found.files;
     let text = format!(
         "check container {name} started at: {}\n\ncheck container {name} completed at: {}\n\n\
-         checked: {}\nskipped: {}\ninconsistent: {}\nrun_time: {seconds} seconds\n\
+         checked: {checked}\nskipped: {}\ninconsistent: {}\nrun_time: {seconds} seconds\n\
          scan_speed: {} objs/sec\n",
         ctime(start),
         ctime(end),
-        found.dirs,
-        found.files,
+        found.unreadable,
         found.problems.len(),
         checked.checked_div(seconds.unsigned_abs()).unwrap_or(0),
     );

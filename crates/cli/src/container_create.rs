@@ -1,8 +1,9 @@
 //! `daos container create`: what the user asks for, what the engine serves, what is recorded.
 
-use crate::container::ContainerJson;
+use crate::container_view::ContainerJson;
+use crate::names::env;
 use crate::output::{Failure, Reply, Tool};
-use crate::session::{Opened, env, group_name, now_ns, open_pool, user_name};
+use crate::session::{Opened, group_name, now_ns, open_pool, user_name};
 use crate::usage::bad_flag;
 use clap::Args;
 use daos_types::{

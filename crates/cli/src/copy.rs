@@ -1,13 +1,13 @@
 //! `daos fs copy`: between a local path and a container, named as `daos://pool/container/path`.
 
 use crate::container_create::create_plain;
-use crate::fs::copied;
 use crate::names::ContNames;
 use crate::output::{Failure, Reply, Tool};
 use crate::session::{find_pool, open_container};
-use crate::transfer::{Mode, Stop, get, put};
+use crate::transfer::{Counts, Mode, Stop, get, put};
 use clap::Args;
 use daos_types::Der;
+use serde::Serialize;
 use std::path::Path;
 
 /// Arguments of `fs copy`.
@@ -176,6 +176,59 @@ fn into(
             .push_str(&format!("Successfully created container {uuid}\n"));
     }
     Ok(reply)
+}
+
+#[derive(Serialize)]
+struct CopyStats {
+    num_dirs: u64,
+    num_files: u64,
+    num_links: u64,
+}
+
+#[derive(Serialize)]
+struct CopyJson {
+    src_pool: String,
+    src_cont: String,
+    dst_pool: String,
+    dst_cont: String,
+    copy_stats: CopyStats,
+}
+
+/// What a copy says of itself.
+pub(crate) fn copied(
+    tool: Tool,
+    names: ContNames,
+    mode: Mode,
+    to: &str,
+    counts: &Counts,
+) -> Result<Reply, Failure> {
+    let where_to = match mode {
+        Mode::Put => "DAOS",
+        Mode::Get => "POSIX",
+    };
+    let text = format!(
+        "Successfully copied to {where_to}: {to}\n    Directories: {}\n    Files:       {}\n    \
+         Links:       {}\n",
+        counts.dirs, counts.files, counts.links
+    );
+    let (inside, outside) = ((names.pool, names.cont), (String::new(), String::new()));
+    let (src, dst) = match mode {
+        Mode::Put => (outside, inside),
+        Mode::Get => (inside, outside),
+    };
+    let copy_stats = CopyStats {
+        num_dirs: counts.dirs,
+        num_files: counts.files,
+        num_links: counts.links,
+    };
+    let json = CopyJson {
+        src_pool: src.0,
+        src_cont: src.1,
+        dst_pool: dst.0,
+        dst_cont: dst.1,
+        copy_stats,
+    };
+    tool.reply(text, &json)
 }
 
 #[cfg(test)]

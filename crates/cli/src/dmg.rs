@@ -4,7 +4,7 @@ use crate::names::PoolArg;
 use crate::output::{Failure, Reply, Tool};
 use crate::pool::{ListArgs, QueryArgs};
 use crate::progress::Bar;
-use crate::session::{is_missing, system_root};
+use crate::session::{not_found, system_root};
 use crate::table::{block, ranges};
 use crate::usage::bad_flag;
 use clap::{Args, Parser, Subcommand};
@@ -110,27 +110,6 @@ struct DestroyArgs {
     /// Destroy also if the pool has containers
     #[arg(short = 'r', long)]
     recursive: bool,
-}
-
-/// Finds a pool in the words of `dmg`.
-pub(crate) fn find_pool(name: &str, outer: &str) -> Result<PoolDescriptor, Failure> {
-    let ident: Ident = name
-        .parse()
-        .map_err(|bad| Failure::plain(format!("{outer}: {bad}")))?;
-    system_root()?
-        .find_pool(&ident)
-        .map_err(|error| not_found(name, outer, &error))
-}
-
-fn not_found(name: &str, outer: &str, error: &SystemError) -> Failure {
-    if is_missing(error) {
-        Failure::plain(format!(
-            "{outer}: unable to find pool service with label {name:?}"
-        ))
-        .because(error)
-    } else {
-        Failure::der(outer, error.der()).because(error)
-    }
 }
 
 #[derive(Serialize)]

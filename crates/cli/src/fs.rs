@@ -1,11 +1,12 @@
 //! `daos fs`: looking at and changing the files of a container without mounting it.
 
-use crate::copy::{CopyArgs, copy};
+use crate::copy::{CopyArgs, copied, copy};
+use crate::fs_check::{FsCheckArgs, fs_check};
 use crate::names::{ContArgs, ContNames};
 use crate::output::{Failure, Reply, Tool};
 use crate::session::open_container;
 use crate::table::base64;
-use crate::transfer::{Counts, Mode, get, put};
+use crate::transfer::{Mode, get, put};
 use crate::view::{Entry, S_IFDIR, S_IFMT, View};
 use clap::{Args, Subcommand};
 use daos_types::format_utc;
@@ -32,6 +33,8 @@ pub(crate) enum FsCommand {
     Get(ContArgs),
     /// copy between a local path and daos://pool/container/path
     Copy(CopyArgs),
+    /// check the files of a container and, if asked, repair them: POOL CONT
+    Check(FsCheckArgs),
 }
 
 /// Arguments of `fs ls`.
@@ -370,58 +373,6 @@ fn mkdir(tool: Tool, args: MkdirArgs) -> Result<Reply, Failure> {
     tool.done("")
 }
 
-#[derive(Serialize)]
-struct CopyStats {
-    num_dirs: u64,
-    num_files: u64,
-    num_links: u64,
-}
-
-#[derive(Serialize)]
-struct CopyJson {
-    src_pool: String,
-    src_cont: String,
-    dst_pool: String,
-    dst_cont: String,
-    copy_stats: CopyStats,
-}
-
-pub(crate) fn copied(
-    tool: Tool,
-    names: ContNames,
-    mode: Mode,
-    to: &str,
-    counts: &Counts,
-) -> Result<Reply, Failure> {
-    let where_to = match mode {
-        Mode::Put => "DAOS",
-        Mode::Get => "POSIX",
-    };
-    let text = format!(
-        "Successfully copied to {where_to}: {to}\n    Directories: {}\n    Files:       {}\n    \
-         Links:       {}\n",
-        counts.dirs, counts.files, counts.links
-    );
-    let (inside, outside) = ((names.pool, names.cont), (String::new(), String::new()));
-    let (src, dst) = match mode {
-        Mode::Put => (outside, inside),
-        Mode::Get => (inside, outside),
-    };
-    let copy_stats = CopyStats {
-        num_dirs: counts.dirs,
-        num_files: counts.files,
-        num_links: counts.links,
-    };
-    let json = CopyJson {
-        src_pool: src.0,
-        src_cont: src.1,
-        dst_pool: dst.0,
-        dst_cont: dst.1,
-        copy_stats,
-    };
-    tool.reply(text, &json)
-}
-
 fn transfer(tool: Tool, cont: ContArgs, mode: Mode) -> Result<Reply, Failure> {
     let names = cont.split(2, 2)?;
     let At { view, paths } = open(names.clone(), "")?;
@@ -453,6 +404,7 @@ pub(crate) fn run(tool: Tool, command: FsCommand) -> Result<Reply, Failure> {
         FsCommand::Put(cont) => transfer(tool, cont, Mode::Put),
         FsCommand::Get(cont) => transfer(tool, cont, Mode::Get),
         FsCommand::Copy(args) => copy(tool, &args),
+        FsCommand::Check(args) => fs_check(tool, args),
     }
 }
 

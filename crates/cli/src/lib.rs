@@ -12,13 +12,16 @@
 
 #![deny(unsafe_code)]
 
+mod attributes;
 mod container;
 mod container_check;
 mod container_create;
+mod container_view;
 mod copy;
 mod dmg;
 mod fabric;
 mod fs;
+mod fs_check;
 mod names;
 mod output;
 mod pool;

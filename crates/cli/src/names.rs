@@ -1,8 +1,12 @@
 //! How commands name pools and containers: by position, by `--pool=`/`--cont=`, by environment.
 
 use crate::output::Failure;
-use crate::session::env;
 use clap::Args;
+
+/// A non-empty environment variable as text.
+pub(crate) fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
 
 /// `[POOL]` or `--pool=POOL`, else `$DAOS_POOL`.
 #[derive(Args, Clone, Debug)]

@@ -1,15 +1,15 @@
 //! `daos pool`: what a pool is made of and how full it is, and its attributes.
 
+use crate::attributes;
 use crate::names::PoolArg;
 use crate::output::{Failure, Reply, Tool};
-use crate::session::{find_pool, system_root};
-use crate::table::{base64, ranges, table};
-use crate::usage_figures::{Usage, usage};
+use crate::session::{find_pool, find_pool_dmg, system_root};
+use crate::table::{ranges, table};
+use crate::usage_figures::{EngineJson, Usage, usage};
 use clap::{Args, Subcommand};
-use daos_types::{Der, format_base10, split_pairs};
+use daos_types::{Der, format_base10};
 use engine::system::{PoolDescriptor, RankDescriptor};
 use serde::Serialize;
-use std::collections::BTreeMap;
 
 /// Commands on pools.
 #[derive(Subcommand, Debug)]
@@ -160,6 +160,8 @@ struct PoolJson {
     usage: Option<Vec<TierUsage>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ranks: Option<Vec<RankJson>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embedded: Option<EngineJson>,
 }
 
 /// State of a rank as shown: one whose directory is missing is down, whatever the map says.
@@ -204,6 +206,7 @@ fn tiers(usage: &Usage) -> Vec<Tier> {
         min,
         max,
         mean,
+        engine: _,
     } = *usage;
     vec![
         Tier {
@@ -270,6 +273,7 @@ impl PoolJson {
                 ]
             }),
             ranks: None,
+            embedded: None,
         }
     }
 }
@@ -296,7 +300,7 @@ pub(crate) fn query(tool: Tool, args: QueryArgs) -> Result<Reply, Failure> {
     }
     let name = args.pool.name()?;
     let pool = match tool.name {
-        "dmg" => crate::dmg::find_pool(&name, "pool query failed")?,
+        "dmg" => find_pool_dmg(&name, "pool query failed")?,
         _ => find_pool(&name, &format!("failed to connect to pool {name}"))?,
     };
     let usage = if args.health_only {
@@ -331,6 +335,10 @@ pub(crate) fn query(tool: Tool, args: QueryArgs) -> Result<Reply, Failure> {
             pool.targets() - disabled,
             tier_text(usage)
         ));
+        // The original's words end here; scripts that read them are not disturbed by `daos`.
+        if let ("dmg", Some(engine)) = (tool.name, &usage.engine) {
+            text.push_str(&engine.text());
+        }
     }
     let mut json = PoolJson::new(&pool, usage.as_ref());
     json.enabled_ranks = args.show_enabled.then(|| rank_numbers(&pool, true));
@@ -338,6 +346,7 @@ pub(crate) fn query(tool: Tool, args: QueryArgs) -> Result<Reply, Failure> {
         json.disabled_ranks = Some(out);
     }
     json.ranks = Some(pool.ranks.iter().map(rank_json).collect());
+    json.embedded = usage.and_then(|usage| usage.engine);
     tool.reply(text, &json)
 }
 
@@ -508,97 +517,6 @@ fn query_targets(tool: Tool, args: TargetArgs) -> Result<Reply, Failure> {
     tool.reply(text, &infos)
 }
 
-/// Attributes as both pools and containers show them.
-pub(crate) fn attr_list(
-    tool: Tool,
-    title: &str,
-    attrs: &[(String, Vec<u8>)],
-    values: bool,
-) -> Result<Reply, Failure> {
-    let sorted: BTreeMap<&str, &[u8]> = attrs
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_slice()))
-        .collect();
-    let mut text = format!("Attributes for {title}:\n");
-    if sorted.is_empty() {
-        text.push_str("  No attributes found.\n");
-    } else if values {
-        let row = |(name, value): (&&str, &&[u8])| {
-            vec![
-                (*name).to_owned(),
-                String::from_utf8_lossy(value).into_owned(),
-            ]
-        };
-        text.push_str(&table(
-            &["Name", "Value"],
-            &sorted.iter().map(row).collect::<Vec<_>>(),
-        ));
-    } else {
-        let rows: Vec<_> = sorted.keys().map(|name| vec![(*name).to_owned()]).collect();
-        text.push_str(&table(&["Name"], &rows));
-    }
-    if values {
-        let json: BTreeMap<&str, String> = sorted
-            .iter()
-            .map(|(name, value)| (*name, base64(value)))
-            .collect();
-        tool.reply(text, &json)
-    } else {
-        tool.reply(text, &sorted.keys().collect::<Vec<_>>())
-    }
-}
-
-#[derive(Serialize)]
-struct AttrJson<'a> {
-    name: &'a str,
-    value: String,
-}
-
-/// `get-attr` for pools and containers: all, or those named (comma separated).
-pub(crate) fn attr_get(
-    tool: Tool,
-    title: &str,
-    failing: &str,
-    attrs: &[(String, Vec<u8>)],
-    names: Option<&str>,
-) -> Result<Reply, Failure> {
-    let Some(names) = names else {
-        return attr_list(tool, title, attrs, true);
-    };
-    let mut chosen = Vec::new();
-    for name in names.split(',') {
-        match attrs.iter().find(|(known, _)| known == name) {
-            Some(found) => chosen.push(found.clone()),
-            None => {
-                let outer = format!("{failing}: failed to get attribute sizes: {name}...");
-                return Err(Failure::der(outer, Der::NonExist));
-            }
-        }
-    }
-    match chosen.as_slice() {
-        [(name, value)] if tool.json => tool.reply(
-            String::new(),
-            &AttrJson {
-                name,
-                value: base64(value),
-            },
-        ),
-        _ => attr_list(tool, title, &chosen, true),
-    }
-}
-
-/// Name-value pairs of `set-attr`.
-pub(crate) fn attr_pairs(text: Option<String>) -> Result<Vec<(String, String)>, Failure> {
-    let text = text.ok_or_else(|| Failure::usage("attribute name:value pairs are required"))?;
-    split_pairs(&text).map_err(|bad| Failure::plain(bad.to_string()))
-}
-
-/// Names of `del-attr`.
-pub(crate) fn attr_names(text: Option<String>) -> Result<Vec<String>, Failure> {
-    let text = text.ok_or_else(|| Failure::usage("attribute names are required"))?;
-    Ok(text.split(',').map(str::to_owned).collect())
-}
-
 fn attrs(
     tool: Tool,
     args: AttrArgs,
@@ -611,7 +529,7 @@ fn attrs(
 
 fn get_attr(tool: Tool, pool: &PoolDescriptor, names: Option<String>) -> Result<Reply, Failure> {
     let failing = format!("failed to get attributes for pool {}", pool.label);
-    attr_get(
+    attributes::get(
         tool,
         &format!("pool {}", pool.uuid),
         &failing,
@@ -621,7 +539,7 @@ fn get_attr(tool: Tool, pool: &PoolDescriptor, names: Option<String>) -> Result<
 }
 
 fn set_attr(tool: Tool, pool: &PoolDescriptor, pairs: Option<String>) -> Result<Reply, Failure> {
-    let pairs = attr_pairs(pairs)?;
+    let pairs = attributes::pairs(pairs)?;
     pool.update_map(&mut |map| {
         for (name, value) in &pairs {
             map.attrs.retain(|(known, _)| known != name);
@@ -632,7 +550,7 @@ fn set_attr(tool: Tool, pool: &PoolDescriptor, pairs: Option<String>) -> Result<
 }
 
 fn del_attr(tool: Tool, pool: &PoolDescriptor, names: Option<String>) -> Result<Reply, Failure> {
-    let names = attr_names(names)?;
+    let names = attributes::names(names)?;
     pool.update_map(&mut |map| map.attrs.retain(|(known, _)| !names.contains(known)))?;
     tool.done("")
 }
@@ -647,7 +565,7 @@ pub(crate) fn run(tool: Tool, command: PoolCommand) -> Result<Reply, Failure> {
         PoolCommand::ListAttr(args) => {
             let name = args.pool.name()?;
             let pool = find_pool(&name, &format!("failed to connect to pool {name}"))?;
-            attr_list(
+            attributes::list(
                 tool,
                 &format!("pool {}", pool.uuid),
                 &pool.attrs,

@@ -9,11 +9,6 @@ use engine::system::{PoolDescriptor, SystemError, SystemRoot};
 use engine::{ContainerInfo, EngineError, Pool};
 use std::os::unix::ffi::OsStrExt;
 
-/// A non-empty environment variable as text.
-pub(crate) fn env(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
 /// Nanoseconds since the Unix epoch.
 pub(crate) fn now_ns() -> i64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
@@ -60,8 +55,30 @@ pub(crate) fn find_pool(name: &str, outer: &str) -> Result<PoolDescriptor, Failu
     }
 }
 
+/// Finds a pool in the words of `dmg`.
+pub(crate) fn find_pool_dmg(name: &str, outer: &str) -> Result<PoolDescriptor, Failure> {
+    let ident: Ident = name
+        .parse()
+        .map_err(|bad| Failure::plain(format!("{outer}: {bad}")))?;
+    system_root()?
+        .find_pool(&ident)
+        .map_err(|error| not_found(name, outer, &error))
+}
+
+/// The failure of a `dmg` command that did not get hold of a pool.
+pub(crate) fn not_found(name: &str, outer: &str, error: &SystemError) -> Failure {
+    if is_missing(error) {
+        Failure::plain(format!(
+            "{outer}: unable to find pool service with label {name:?}"
+        ))
+        .because(error)
+    } else {
+        Failure::der(outer, error.der()).because(error)
+    }
+}
+
 /// Whether an error means that the pool does not exist.
-pub(crate) fn is_missing(error: &SystemError) -> bool {
+fn is_missing(error: &SystemError) -> bool {
     matches!(error, SystemError::NoPool { .. })
 }
 

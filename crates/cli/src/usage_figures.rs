@@ -1,7 +1,9 @@
 //! How full a pool is.
 
 use crate::output::Failure;
+use daos_types::{format_base10, format_utc};
 use engine::system::PoolDescriptor;
+use serde::Serialize;
 use std::os::unix::fs::MetadataExt;
 
 /// Space of the ranks in service, in bytes; minimum, maximum and mean are per target.
@@ -17,6 +19,41 @@ pub(crate) struct Usage {
     pub(crate) max: u64,
     /// Mean free space of a target.
     pub(crate) mean: u64,
+    /// What else the running pool says of itself.
+    pub(crate) engine: Option<EngineJson>,
+}
+
+/// State of the embedded engine; sizes in bytes.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct EngineJson {
+    /// Shared memory of the pool.
+    arena_bytes: u64,
+    /// Log that no checkpoint covers yet.
+    log_used_bytes: u64,
+    /// Size of the log.
+    log_bytes: u64,
+    /// Time of the last checkpoint in nanoseconds since the epoch; 0 if there was none.
+    checkpoint_time_ns: i64,
+    /// Processes that have a container of the pool open.
+    processes: usize,
+}
+
+impl EngineJson {
+    /// Lines of `dmg pool query` behind those of DAOS.
+    pub(crate) fn text(&self) -> String {
+        let checkpoint = match self.checkpoint_time_ns {
+            0 => "none since the pool was brought up".to_owned(),
+            time => format_utc(time.into()),
+        };
+        format!(
+            "Embedded engine info:\n- Arena: {} of shared memory, {} processes have containers open\n\
+             - Log: {} of {} in use\n- Last checkpoint: {checkpoint}\n",
+            format_base10(self.arena_bytes),
+            self.processes,
+            format_base10(self.log_used_bytes),
+            format_base10(self.log_bytes)
+        )
+    }
 }
 
 impl Usage {
@@ -58,7 +95,17 @@ pub(crate) fn usage(pool: &PoolDescriptor) -> Result<Usage, Failure> {
         .filter_map(|rank| figures.ranks.get(usize::from(rank.rank)))
         .map(|rank| (rank.total, rank.total.saturating_sub(rank.used)))
         .collect();
-    Ok(summarise(&ranks, pool.targets_per_rank.into()))
+    let engine = EngineJson {
+        arena_bytes: figures.arena_bytes,
+        log_used_bytes: figures.log_used,
+        log_bytes: figures.log_bytes,
+        checkpoint_time_ns: figures.checkpoint_time,
+        processes: figures.processes,
+    };
+    Ok(Usage {
+        engine: Some(engine),
+        ..summarise(&ranks, pool.targets_per_rank.into())
+    })
 }
 
 /// From total and free bytes of each rank in service.
@@ -71,6 +118,7 @@ fn summarise(ranks: &[(u64, u64)], targets_per_rank: u64) -> Usage {
         min: free.clone().min().map_or(0, |free| free / targets),
         max: free.clone().max().map_or(0, |free| free / targets),
         mean: free.sum::<u64>() / (targets * (ranks.len().max(1) as u64)),
+        engine: None,
     }
 }
 

@@ -105,9 +105,18 @@ impl View {
         }
     }
 
-    /// Checks the whole namespace.
-    pub(crate) fn check(&self) -> Result<dfs::Checked> {
-        self.dfs.check()
+    /// Checks the container; `copies` says whether the copies of all data are compared.
+    pub(crate) fn check(
+        &self,
+        copies: bool,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<dfs::Checked> {
+        self.dfs.check_with(copies, progress)
+    }
+
+    /// Mends what a check found.
+    pub(crate) fn repair(&self, problems: &[dfs::Problem], leaks: dfs::Leaks) -> Result<u64> {
+        self.dfs.repair(problems, leaks)
     }
 
     /// The root directory.

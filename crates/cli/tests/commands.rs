@@ -459,6 +459,26 @@ fn help_and_version_succeed() {
 }
 
 #[test]
+fn a_pool_tells_how_its_engine_is() {
+    let system = System::with_tank(3);
+    let said = system.dmg(&["pool", "query", "tank"]).ok();
+    assert!(said.contains("Embedded engine info:\n- Arena: "), "{said}");
+    assert!(
+        said.contains(" processes have containers open\n- Log: "),
+        "{said}"
+    );
+    assert!(said.contains("- Last checkpoint: "), "{said}");
+    let json = system.dmg(&["pool", "query", "tank", "--json"]).json();
+    let engine = &json["response"]["embedded"];
+    assert!(engine["arena_bytes"].as_u64() > Some(0));
+    let (used, all) = (&engine["log_used_bytes"], &engine["log_bytes"]);
+    assert!(used.as_u64() < all.as_u64(), "{engine}");
+    assert_eq!(engine["processes"].as_u64(), Some(0));
+    let original = system.daos(&["pool", "query", "tank"]).ok();
+    assert!(!original.contains("Embedded"), "{original}");
+}
+
+#[test]
 fn a_sound_container_checks_clean() {
     let system = System::with_tank(3);
     system
@@ -491,6 +511,86 @@ fn a_sound_container_checks_clean() {
         .daos(&["container", "check", "tank", "c1", "--json"])
         .json();
     assert_eq!(ran["status"].as_i64(), Some(0));
+}
+
+#[test]
+fn the_files_of_a_container_check_clean() {
+    let system = System::with_tank(3);
+    let create = ["container", "create", "--type=POSIX", "tank", "c1"];
+    system.daos(&create).ok();
+    system
+        .daos(&["fs", "mkdir", "-p", "tank", "c1", "/a/b"])
+        .ok();
+    let said = system
+        .daos(&["filesystem", "check", "tank", "c1", "--flags=relink,verify"])
+        .ok();
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].starts_with("DFS checker: Start (20"), "{said}");
+    assert_eq!(
+        lines[1..4],
+        [
+            "DFS checker: Create OIT table",
+            "DFS checker: Iterating namespace and marking objects",
+            "DFS checker: marked 3 files/directories (runtime: 0 sec))",
+        ]
+    );
+    assert!(lines[4].starts_with("DFS checker: Leaked OIDs will be inserted in /lost+found/20"));
+    assert_eq!(
+        lines[5..],
+        [
+            "DFS checker: Checking unmarked OIDs (Pass 1)",
+            "DFS checker: Checking unmarked OIDs (Pass 2)",
+            "DFS checker: Done! (runtime: 0 sec)",
+            "DFS checker: Number of leaked OIDs in namespace = 0",
+        ]
+    );
+    system
+        .daos(&["fs", "check", "tank", "c1", "--flags=bogus"])
+        .fails(&["unknown filesystem check flags: \"bogus\""]);
+}
+
+#[test]
+fn a_copy_that_was_changed_on_its_rank_is_found() {
+    let system = System::with_tank(3);
+    let create = [
+        "container",
+        "create",
+        "--type=POSIX",
+        "--oclass=RP_3GX",
+        "tank",
+        "c1",
+    ];
+    system.daos(&create).ok();
+    let local = system.scratch("local");
+    let pattern = b"0123456789abcdef".repeat(256);
+    std::fs::write(&local, &pattern).expect("a file");
+    let local = local.to_str().expect("text");
+    system.daos(&["fs", "put", "tank", "c1", local, "/f"]).ok();
+    let check = |names: &[&str]| system.daos(&[&["container", "check"], names].concat());
+    let sound = check(&["tank", "c1"]);
+    assert!(sound.out.contains("inconsistent: 0"), "{}", sound.out);
+    let damaged = system
+        .snapshot()
+        .into_iter()
+        .find(|(path, ..)| {
+            path.ends_with("data") && {
+                let mut bytes = std::fs::read(path).expect("readable");
+                let at = bytes.windows(4096).position(|block| block == pattern);
+                at.is_some_and(|at| {
+                    bytes[at + 100] ^= 1;
+                    std::fs::write(path, &bytes).is_ok()
+                })
+            }
+        })
+        .expect("a rank that holds the file");
+    let ran = check(&["tank", "c1"]);
+    assert_eq!(ran.code, 0, "{damaged:?}");
+    assert!(ran.out.contains("inconsistent: 1"), "{}", ran.out);
+    assert!(
+        ran.err.contains("found data inconsistency: file ") && ran.err.contains(" differ"),
+        "{}",
+        ran.err
+    );
 }
 
 #[test]

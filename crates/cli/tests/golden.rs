@@ -165,6 +165,14 @@ fn json_of_pools_has_the_keys_of_daos_in_their_order() {
         &["response"][..],
         &query(false),
         &["ranks", "rank", "state", "path"],
+        &[
+            "embedded",
+            "arena_bytes",
+            "log_used_bytes",
+            "log_bytes",
+            "checkpoint_time_ns",
+            "processes",
+        ],
     ];
     assert_eq!(
         keys(&text),

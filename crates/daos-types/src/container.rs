@@ -1,6 +1,7 @@
 //! What a container remembers about itself beside its objects: type, properties, owner, times
 //! and user attributes, as one small text record kept by the engine.
 
+use crate::escape::{escape, unescape};
 use crate::{ContainerProps, Hlc, ObjectClass, PropRow, PropValue, SETTABLE_AT_CREATE};
 use core::fmt;
 
@@ -124,32 +125,6 @@ impl fmt::Display for BadRecord {
 
 impl core::error::Error for BadRecord {}
 
-/// Appends bytes with everything but plain characters as `%XX`.
-fn escape(bytes: &[u8], out: &mut String) {
-    for byte in bytes {
-        match byte {
-            b' '..=b'~' if !matches!(byte, b'%' | b'=') => out.push(char::from(*byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-}
-
-fn unescape(text: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        if *first == b'%' {
-            let hex = core::str::from_utf8(tail.get(..2)?).ok()?;
-            out.push(u8::from_str_radix(hex, 16).ok()?);
-            rest = tail.get(2..)?;
-        } else {
-            out.push(*first);
-            rest = tail;
-        }
-    }
-    Some(out)
-}
-
 fn unescape_text(text: &str) -> Option<String> {
     String::from_utf8(unescape(text)?).ok()
 }
@@ -159,9 +134,9 @@ impl ContainerMeta {
     pub fn encode(&self) -> Result<Vec<u8>, BadRecord> {
         let mut out = format!("{MAGIC}\n");
         let mut line = |key: &str, value: &[u8]| {
-            escape(key.as_bytes(), &mut out);
+            escape(key.as_bytes(), b"=", &mut out);
             out.push('=');
-            escape(value, &mut out);
+            escape(value, b"=", &mut out);
             out.push('\n');
         };
         line("type", self.kind.name().as_bytes());

@@ -7,6 +7,7 @@
 
 mod container;
 mod der;
+mod escape;
 mod hlc;
 mod id;
 mod oclass;
@@ -15,6 +16,7 @@ mod size;
 
 pub use container::{BadRecord, ContainerMeta, ContainerType, RECORD_BYTES_MAX};
 pub use der::Der;
+pub use escape::{escape, unescape};
 pub use hlc::{Hlc, format_utc};
 pub use id::{BadLabel, ContId, Ident, LABEL_BYTES_MAX, Label, PoolId};
 pub use oclass::{BadClass, GROUPS_MAX, ObjectClass, Redundancy};

@@ -22,7 +22,7 @@ mod walk;
 mod xattr;
 
 pub use attr::SetTime;
-pub use check::Checked;
+pub use check::{Checked, Leaks, Problem};
 pub use dir::{DirCursor, Dirent};
 pub use locks::{LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, LockInfo, LockKind, LockReq};
 pub use mapfile::MapSource;

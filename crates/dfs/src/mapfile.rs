@@ -1,14 +1,19 @@
 //! Memory mappings of files.
 //!
-//! A private mapping gets a snapshot in a memory file of its own. For shared mappings an inode has
-//! one cache file beside the arena, in which all of its data lies while it is registered (volatile
-//! word [`word::TABLE`]): mappings show its pages, reads come from it, and writes and truncations
-//! change it together with the pool, under the inode's lock. What programs store through their
-//! mappings is brought to the pool by comparing ([`write_back`]): at `msync`, `fsync`, when the
-//! last mapping goes, or by whoever finds the mapping processes dead.
+//! For mappings an inode has one cache file beside the arena, in which all of its data lies while it
+//! is registered (volatile word [`word::TABLE`]): mappings show its pages, reads come from it, and
+//! writes and truncations change it together with the pool, under the inode's lock. A small private
+//! mapping of a file that is not registered gets a snapshot in a memory file of its own instead.
 //!
-//! Each process that maps a file shared has a record in a list of its process slot, which counts
+//! What programs store through shared mappings is brought to the pool by comparing ([`write_back`]):
+//! by the process itself, for the range it mapped, at `msync`, when it unmaps and when it ends; by
+//! anybody, for the whole file, at `fsync`. Stores that a process may have left behind are noted
+//! ([`state::UNSURE`]): whoever ends the last mapping looks for them.
+//!
+//! Each process that has registered a file has a record in a list of its process slot, which counts
 //! as an open description of the inode.
+
+mod path;
 
 use crate::inode::{self, high, link_word, low, pair, word};
 use crate::io::cursor::{Cursor, Source};
@@ -19,11 +24,10 @@ use crate::map::file::File;
 use crate::names::orphan::Retired;
 use crate::ofd::{lock_of, proc, word_at};
 use crate::{Dfs, Ino, IoVec, Ofd};
-use core::ffi::CStr;
 use engine::{LockId, Pool, Rec, Tx, kind};
+use path::CachePath;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
-use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags};
-use std::os::unix::ffi::OsStrExt;
+use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, StatVfsMountFlags};
 use sys::{Errno, Result, syscall};
 
 const SYS_PREAD64: usize = if cfg!(target_arch = "x86_64") { 17 } else { 67 };
@@ -34,12 +38,28 @@ const BUFFER: usize = 256 << 10;
 /// Rounds of writing back before a file that keeps changing is left registered.
 const ROUNDS: usize = 16;
 
+/// Private mappings of fewer bytes, or of less than half of a file, get a copy.
+const SHARE_FROM: u64 = 1 << 20;
+/// Copies of a file into its cache made without its lock, before one is made with it.
+const FREE_FILLS: usize = 3;
+
 /// Words of a process's record of a mapped file.
 mod field {
     pub(super) const NEXT: u64 = 1;
     pub(super) const INO: u64 = 2;
     /// Mappings of the process.
     pub(super) const COUNT: u64 = 3;
+    /// 1 while the process may have stored what it has not brought to the pool.
+    pub(super) const STORES: u64 = 4;
+}
+
+/// Bits in the low half of [`word::TABLE`] of a file; the high half counts processes.
+mod state {
+    pub(super) const REGISTERED: u32 = 1;
+    /// Somebody may store through a mapping: what is in the pool may be old.
+    pub(super) const STORES: u32 = 2;
+    /// There may be stores that no process will bring to the pool by itself.
+    pub(super) const UNSURE: u32 = 4;
 }
 
 /// What to give to `mmap(2)` for a mapping of a file.
@@ -49,74 +69,12 @@ pub struct MapSource {
     pub fd: i32,
     /// Offset in it.
     pub offset: u64,
+    /// [`Dfs::map_end`] is due when the mapping ends.
+    pub registered: bool,
 }
 
 fn errno(error: rustix::io::Errno) -> Errno {
     Errno::new(error.raw_os_error())
-}
-
-/// Path of an inode's cache file: the arena's, its instance, and the inode.
-struct CachePath {
-    bytes: [u8; 512],
-}
-
-impl CachePath {
-    fn new(pool: &Pool, ino: Ino) -> Result<CachePath> {
-        let mut bytes = [0u8; 512];
-        let arena = pool.arena_path().as_os_str().as_bytes();
-        bytes
-            .get_mut(..arena.len())
-            .ok_or(Errno::ENAMETOOLONG)?
-            .copy_from_slice(arena);
-        let mut at = arena.len();
-        let words = [pool.instance(), ino.number, u64::from(ino.generation)];
-        for word in words {
-            let text = bytes.get_mut(at..at + 17).ok_or(Errno::ENAMETOOLONG)?;
-            for (index, byte) in text.iter_mut().enumerate() {
-                *byte = match index {
-                    0 => b'.',
-                    _ => b"0123456789abcdef"[(word >> (64 - index * 4) & 15) as usize],
-                };
-            }
-            at += 17;
-        }
-        if at >= bytes.len() {
-            Err(Errno::ENAMETOOLONG)
-        } else {
-            Ok(CachePath { bytes })
-        }
-    }
-
-    fn as_cstr(&self) -> Result<&CStr> {
-        CStr::from_bytes_until_nul(&self.bytes).map_err(|_| Errno::ENAMETOOLONG)
-    }
-
-    fn open(&self) -> Result<OwnedFd> {
-        self.open_as(OFlags::RDWR)
-    }
-
-    fn open_as(&self, access: OFlags) -> Result<OwnedFd> {
-        let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        rustix::fs::open(self.as_cstr()?, flags, Mode::empty()).map_err(errno)
-    }
-
-    fn create(&self, pool: &Pool) -> Result<OwnedFd> {
-        // Whoever may use the arena may use this.
-        let mode = rustix::fs::stat(pool.arena_path()).map_err(errno)?.st_mode & 0o666;
-        let flags =
-            OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::CREATE | OFlags::TRUNC;
-        let mode = Mode::from_raw_mode(mode);
-        let file = rustix::fs::open(self.as_cstr()?, flags, mode).map_err(errno)?;
-        rustix::fs::fchmod(&file, mode).map_err(errno)?;
-        Ok(file)
-    }
-
-    fn remove(&self) -> Result<()> {
-        match rustix::fs::unlink(self.as_cstr()?) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-            Err(error) => Err(errno(error)),
-        }
-    }
 }
 
 fn cache(file: &File<'_>) -> Result<OwnedFd> {
@@ -152,10 +110,16 @@ fn pwrite_all(fd: BorrowedFd<'_>, from: *const u8, len: usize, pos: u64) -> Resu
     Ok(())
 }
 
-/// Reads from the cache file, if there is one; `None` if the data is in the pool.
+/// Whether somebody may store through a mapping: the cache file may be newer than the pool.
+#[inline]
+fn is_stored_to(file: &File<'_>) -> Result<bool> {
+    Ok(low(file.load(word::TABLE)?) & state::STORES != 0)
+}
+
+/// Reads from the cache file, if the pool may be older; `None` if the data is in the pool.
 #[inline]
 pub(crate) fn read(file: &File<'_>, cursor: &mut Cursor<'_>, pos: u64) -> Result<Option<usize>> {
-    if file.is_mapped()? {
+    if is_stored_to(file)? {
         read_cache(file, cursor, pos)
     } else {
         Ok(None)
@@ -237,7 +201,7 @@ fn buffer(len: usize) -> Result<Vec<u8>> {
 
 /// Brings what was stored through mappings in a byte range to the pool.
 pub(crate) fn write_back(file: &File<'_>, from: u64, to: u64) -> Result<()> {
-    if !file.is_mapped()? {
+    if !is_stored_to(file)? {
         return Ok(());
     }
     let cache = match cache(file) {
@@ -250,8 +214,10 @@ pub(crate) fn write_back(file: &File<'_>, from: u64, to: u64) -> Result<()> {
 
 /// Writes the blocks of a range in which the cache differs from the pool.
 fn compare(file: &File<'_>, cache: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
-    let (mut ours, mut theirs) = (buffer(BUFFER)?, buffer(BUFFER)?);
     let mut pos = from / BLOCK * BLOCK;
+    let len = to.saturating_sub(pos).min(BUFFER as u64);
+    let len = len.next_multiple_of(BLOCK) as usize;
+    let (mut ours, mut theirs) = (buffer(len)?, buffer(len)?);
     while pos < to.min(file.size()?) {
         // A mapped file may be far larger than anything in it.
         let Some(next) = next_data(file, cache, pos)? else {
@@ -261,7 +227,7 @@ fn compare(file: &File<'_>, cache: BorrowedFd<'_>, from: u64, to: u64) -> Result
             break;
         }
         pos = next / BLOCK * BLOCK;
-        let read = pread(cache, theirs.as_mut_ptr(), BUFFER, pos)?;
+        let read = pread(cache, theirs.as_mut_ptr(), len, pos)?;
         if read == 0 {
             break;
         }
@@ -347,7 +313,7 @@ fn fill(file: &File<'_>, to: BorrowedFd<'_>, off: u64, len: u64) -> Result<()> {
 impl Dfs {
     /// Prepares a mapping of `len` bytes at `off` of an open file (`mmap(2)`).
     ///
-    /// A shared one must be ended by [`Dfs::map_end`] when the last piece of it is unmapped.
+    /// One that is registered must be ended by [`Dfs::map_end`] when the last piece of it is unmapped.
     /// `EACCES` when the description is not open for reading, or not for writing though a shared
     /// mapping may be written; `ENODEV` for what is no regular file; `EINVAL` for an offset that is
     /// no multiple of a page.
@@ -370,69 +336,111 @@ impl Dfs {
             return Err(Errno::EINVAL);
         }
         let file = open.file().map_err(|_| Errno::ENODEV)?;
+        let source = |fd: OwnedFd, offset, registered| MapSource {
+            fd: fd.into_raw_fd(),
+            offset,
+            registered,
+        };
         if shared {
-            let mut fd = self.map_shared(&file)?;
-            if !open.writable() {
-                // So that the kernel refuses to make the mapping writable later (`mprotect(2)`).
-                let path = CachePath::new(self.pool, file.ino)?;
-                fd = match path.open_as(OFlags::RDONLY) {
-                    Ok(fd) => fd,
-                    Err(errno) => {
-                        self.map_end(file.ino)?;
-                        return Err(errno);
-                    }
-                };
-            }
-            return Ok(MapSource {
-                fd: fd.into_raw_fd(),
-                offset: off,
-            });
+            let stores = open.writable();
+            return Ok(source(self.map_cache(&file, stores)?, off, true));
         }
-        // The data may be in the cache file: it is fresher than the pool.
+        let large = len >= SHARE_FROM && len.saturating_mul(2) >= file.size()?;
+        if (large || file.is_mapped()?)
+            && self.cache_is_executable()
+            && let Ok(fd) = self.map_cache(&file, false)
+        {
+            return Ok(source(fd, off, true));
+        }
+        // The data may be in the cache file all the same: it is fresher than the pool.
         write_back(&file, off, off.saturating_add(len))?;
         let name = c"pil4dfs-private";
         let snapshot = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).map_err(errno)?;
         fill(&file, snapshot.as_fd(), off, len.next_multiple_of(BLOCK))?;
-        Ok(MapSource {
-            fd: snapshot.into_raw_fd(),
-            offset: 0,
-        })
+        Ok(source(snapshot, 0, false))
     }
 
-    /// Registers a shared mapping of the calling process and opens the cache file.
-    fn map_shared(&self, file: &File<'_>) -> Result<OwnedFd> {
+    /// Registers a mapping of the calling process and opens the cache file; only for reading unless
+    /// the program may store through it, so that the kernel refuses to make the mapping writable
+    /// later (`mprotect(2)`).
+    fn map_cache(&self, file: &File<'_>, stores: bool) -> Result<OwnedFd> {
         let path = CachePath::new(self.pool, file.ino)?;
+        self.register(file, &path, stores)?;
+        let access = if stores { OFlags::RDWR } else { OFlags::RDONLY };
+        let opened = path.open_as(access);
+        if opened.is_err() {
+            self.map_end(file.ino)?;
+        }
+        opened
+    }
+
+    /// A private mapping may be made executable at any time, which the kernel refuses for a file on
+    /// a file system mounted `noexec`; a memory file is on none.
+    fn cache_is_executable(&self) -> bool {
+        rustix::fs::statvfs(self.pool.arena_path())
+            .is_ok_and(|fs| !fs.f_flag.contains(StatVfsMountFlags::NOEXEC))
+    }
+
+    /// Enters a mapping of the calling process; the file has a cache file afterwards.
+    fn register(&self, file: &File<'_>, path: &CachePath, stores: bool) -> Result<()> {
         let slot = self.process_slot()?;
-        let mut tx = self.pool.tx(&[file.lock(), lock_of(self.pool, slot)])?;
-        inode::still(self.pool, file.ino, file.base)?;
-        let state = file.load(word::TABLE)?;
-        let cache = if state == 0 {
-            let cache = path.create(self.pool)?;
-            let filled = fill(file, cache.as_fd(), 0, u64::MAX);
-            if filled.is_err() {
-                path.remove()?;
+        let locks = [file.lock(), lock_of(self.pool, slot)];
+        for round in 0..=FREE_FILLS {
+            let seen = file.load(word::SEQUENCE)?;
+            let mut filled = None;
+            if round < FREE_FILLS && !file.is_mapped()? {
+                filled = Some(self.filled(file)?);
             }
-            filled?;
-            cache
-        } else {
-            path.open().map_err(|_| Errno::EIO)?
-        };
-        let users = match find(&tx, slot, file.ino)? {
-            Some((rec, _)) => {
-                let at = rec.offset() + field::COUNT * 8;
-                let count = tx.load(at)?;
-                tx.set_volatile(at, count + 1)?;
-                high(state)
+            let mut tx = self.pool.tx(&locks)?;
+            inode::still(self.pool, file.ino, file.base)?;
+            let table = file.load(word::TABLE)?;
+            if table == 0 {
+                match filled {
+                    Some(cache)
+                        if file.load(word::SEQUENCE)? == seen && path.publish(&cache).is_ok() => {}
+                    // The file changed while it was copied, or there is no `/proc`.
+                    _ if round < FREE_FILLS => continue,
+                    _ => self.fill_named(file, path)?,
+                }
             }
-            None => {
-                enter(&mut tx, slot, file.ino, file.target, 1)?;
-                count_open(&mut tx, file.base, 1)?;
-                high(state) + 1
-            }
-        };
-        tx.set_volatile(file.at(word::TABLE), pair(users, 1))?;
-        tx.commit()?;
+            let users = match find(&tx, slot, file.ino)? {
+                Some((rec, _)) => {
+                    let at = rec.offset() + field::COUNT * 8;
+                    let count = tx.load(at)?;
+                    tx.set_volatile(at, count + 1)?;
+                    if stores {
+                        tx.set_volatile(rec.offset() + field::STORES * 8, 1)?;
+                    }
+                    high(table)
+                }
+                None => {
+                    enter(&mut tx, slot, file.ino, file.target, (1, u64::from(stores)))?;
+                    count_open(&mut tx, file.base, 1)?;
+                    high(table) + 1
+                }
+            };
+            let bits = state::REGISTERED | if stores { state::STORES } else { 0 };
+            tx.set_volatile(file.at(word::TABLE), pair(users, low(table) | bits))?;
+            return tx.commit().map(|_| ());
+        }
+        Err(Errno::EIO)
+    }
+
+    /// A file without a name with all data of a file in it.
+    fn filled(&self, file: &File<'_>) -> Result<OwnedFd> {
+        let cache = CachePath::create_nameless(self.pool)?;
+        fill(file, cache.as_fd(), 0, u64::MAX)?;
         Ok(cache)
+    }
+
+    /// The same with the name. The inode's lock is held.
+    fn fill_named(&self, file: &File<'_>, path: &CachePath) -> Result<()> {
+        let cache = path.create(self.pool)?;
+        let filled = fill(file, cache.as_fd(), 0, u64::MAX);
+        if filled.is_err() {
+            path.remove()?;
+        }
+        filled
     }
 
     /// Brings what was stored through shared mappings in a range of the file to the pool
@@ -447,7 +455,42 @@ impl Dfs {
         }
     }
 
-    /// Ends one shared mapping of the calling process: all pieces of it are unmapped.
+    /// Notes that stores of the calling process could not be brought to the pool.
+    pub fn map_unsure(&self, ino: Ino) -> Result<()> {
+        let file = File::open(self.pool, ino)?;
+        let mut tx = self.pool.tx(&[file.lock()])?;
+        inode::still(self.pool, file.ino, file.base)?;
+        let table = file.load(word::TABLE)?;
+        if table != 0 {
+            tx.set_volatile(file.at(word::TABLE), table | u64::from(state::UNSURE))?;
+        }
+        tx.commit().map(|_| ())
+    }
+
+    /// Notes that what the calling process has stored so far is in the pool, in all files.
+    pub fn maps_synced(&self) -> Result<()> {
+        let slot = self.process_slot()?;
+        let mut tx = self.pool.tx(&[lock_of(self.pool, slot)])?;
+        let mut rec = Rec(low(tx.load(word_at(slot, proc::MAPS))?));
+        for _ in 0..1 << 20 {
+            if rec.is_none() {
+                return tx.commit().map(|_| ());
+            }
+            let at = rec.offset() + field::STORES * 8;
+            if tx.load(at)? != 0 {
+                if tx.room() < 64 {
+                    return Err(Errno::EOVERFLOW);
+                }
+                tx.set_volatile(at, 0)?;
+            }
+            rec = Rec(low(tx.load(rec.offset() + field::NEXT * 8)?));
+        }
+        Err(Errno::EIO)
+    }
+
+    /// Ends one registered mapping of the calling process: all pieces of it are unmapped, and what
+    /// was stored through them was brought to the pool ([`Dfs::map_sync`]) or given up
+    /// ([`Dfs::map_unsure`]).
     pub fn map_end(&self, ino: Ino) -> Result<()> {
         let slot = self.process_slot()?;
         // A child on its way counts on what its parent has registered.
@@ -457,20 +500,20 @@ impl Dfs {
             }
             rustix::thread::sched_yield();
         }
-        self.map_leave(slot, ino, false)
+        self.map_leave(slot, ino, None)
     }
 
-    /// Takes one mapping (or `all`) of the process in `slot` off; the last one of all processes
-    /// brings the data to the pool.
-    fn map_leave(&self, slot: u32, ino: Ino, all: bool) -> Result<()> {
+    /// Takes one mapping of the process in `slot` off, or all of them, and then says whether there
+    /// may be stores of the process that are not in the pool. The last mapping of all processes
+    /// brings to the pool what may be left.
+    fn map_leave(&self, slot: u32, ino: Ino, all: Option<bool>) -> Result<()> {
         let file = File::open(self.pool, ino)?;
+        let left = if all == Some(true) { state::UNSURE } else { 0 };
         for round in 0..=ROUNDS {
             let seen = file.load(word::SEQUENCE)?;
-            let last = high(file.load(word::TABLE)?) <= 1;
-            let mut failed = false;
-            if last {
-                failed = write_back(&file, 0, u64::MAX).is_err();
-            }
+            let before = file.load(word::TABLE)?;
+            let looked = high(before) <= 1 && (low(before) | left) & state::UNSURE != 0;
+            let failed = looked && write_back(&file, 0, u64::MAX).is_err();
             // The list of what is to be freed is kept under the root's lock.
             let root = inode::lock(self.pool, self.root)?;
             let mut tx = self
@@ -482,13 +525,15 @@ impl Dfs {
             };
             let count_at = rec.offset() + field::COUNT * 8;
             let count = tx.load(count_at)?;
-            if count > 1 && !all {
+            if count > 1 && all.is_none() {
                 tx.set_volatile(count_at, count - 1)?;
                 return tx.commit().map(|_| ());
             }
-            let users = high(file.load(word::TABLE)?);
+            let table = file.load(word::TABLE)?;
+            let (users, bits) = (high(table), low(table) | left);
             let moved = bump(&file)? != seen;
-            if users <= 1 && (!last || moved) && !failed && round < ROUNDS {
+            let home = bits & state::UNSURE == 0 || (looked && !moved && !failed);
+            if users <= 1 && !home && !failed && round < ROUNDS {
                 continue;
             }
             let next = tx.load(rec.offset() + field::NEXT * 8)?;
@@ -496,13 +541,13 @@ impl Dfs {
             tx.free(rec)?;
             // What could not be brought home stays where it is, registered though nobody maps it:
             // `fsync` tries again.
-            let unregister = users <= 1 && last && !moved && !failed;
-            let state = if unregister {
+            let unregister = users <= 1 && home;
+            let after = if unregister {
                 0
             } else {
-                pair(users.saturating_sub(1), 1)
+                pair(users.saturating_sub(1), bits)
             };
-            tx.set_volatile(file.at(word::TABLE), state)?;
+            tx.set_volatile(file.at(word::TABLE), after)?;
             count_open(&mut tx, file.base, -1)?;
             let retired = self.retire_closed(&mut tx, ino, file.base, true)?;
             tx.commit()?;
@@ -542,12 +587,21 @@ fn find(tx: &Tx<'_>, slot: u32, ino: Ino) -> Result<Option<(Rec, u64)>> {
     Err(Errno::EIO)
 }
 
-/// Adds a record to the list of a process.
-fn enter(tx: &mut Tx<'_>, slot: u32, ino: Ino, domain: u16, count: u64) -> Result<()> {
+/// Adds a record to the list of a process: its mappings, and whether it may store through them.
+fn enter(
+    tx: &mut Tx<'_>,
+    slot: u32,
+    ino: Ino,
+    domain: u16,
+    (count, stores): (u64, u64),
+) -> Result<()> {
     let rec = tx.alloc(kind::MISC, 64, domain, 0)?;
     let head_at = word_at(slot, proc::MAPS);
     let head = tx.load(head_at)?;
-    tx.put_volatile(rec.offset() + 8, &[head, link_word(ino), count, 0, 0, 0, 0])?;
+    tx.put_volatile(
+        rec.offset() + 8,
+        &[head, link_word(ino), count, stores, 0, 0, 0],
+    )?;
     tx.set_volatile(head_at, u64::from(rec.0))
 }
 
@@ -561,10 +615,11 @@ fn first(pool: &Pool, slot: u32) -> Result<Option<(Rec, Ino)>> {
     Ok(inode::from_link(link).map(|ino| (rec, ino)))
 }
 
-/// Ends all shared mappings of the process in `slot`.
+/// Ends all registered mappings of the process in `slot`.
 pub(crate) fn settle(dfs: &Dfs, slot: u32) -> Result<()> {
-    while let Some((_, ino)) = first(dfs.pool, slot)? {
-        match dfs.map_leave(slot, ino, true) {
+    while let Some((rec, ino)) = first(dfs.pool, slot)? {
+        let stores = dfs.pool.load(rec.offset() + field::STORES * 8)? != 0;
+        match dfs.map_leave(slot, ino, Some(stores)) {
             // Somebody else is settling the same process.
             Ok(()) | Err(Errno::EINVAL) => {}
             Err(errno) => return Err(errno),
@@ -573,7 +628,7 @@ pub(crate) fn settle(dfs: &Dfs, slot: u32) -> Result<()> {
     Ok(())
 }
 
-/// Enters the shared mappings of process slot `from` for its child `to`.
+/// Enters the registered mappings of process slot `from` for its child `to`.
 pub(crate) fn inherit(dfs: &Dfs, from: u32, to: u32) -> Result<()> {
     let pool = dfs.pool;
     let mut next = low(pool.load(word_at(from, proc::MAPS))?);
@@ -584,15 +639,17 @@ pub(crate) fn inherit(dfs: &Dfs, from: u32, to: u32) -> Result<()> {
         }
         let link = pool.load(rec.offset() + field::INO * 8)?;
         let count = pool.load(rec.offset() + field::COUNT * 8)?;
+        let stores = pool.load(rec.offset() + field::STORES * 8)?;
         if let Some(ino) = inode::from_link(link) {
             let file = File::open(pool, ino)?;
             let locks: [LockId; 2] = [file.lock(), lock_of(pool, to)];
             let mut tx = pool.tx(&locks)?;
             if find(&tx, to, ino)?.is_none() {
-                enter(&mut tx, to, ino, file.target, count)?;
+                enter(&mut tx, to, ino, file.target, (count, stores))?;
                 count_open(&mut tx, file.base, 1)?;
-                let users = high(file.load(word::TABLE)?);
-                tx.set_volatile(file.at(word::TABLE), pair(users + 1, 1))?;
+                let table = file.load(word::TABLE)?;
+                let state = pair(high(table) + 1, low(table) | state::REGISTERED);
+                tx.set_volatile(file.at(word::TABLE), state)?;
                 tx.commit()?;
             }
         }

@@ -297,7 +297,7 @@ fn crash(case: usize, point: &str, nth: usize) -> bool {
         assert_eq!(left, after, "{what}");
     }
     let checked = container.dfs.check().expect("check");
-    assert_eq!(checked.problems, Vec::<String>::new(), "{what}");
+    assert_eq!(checked.problems, [], "{what}");
     reached
 }
 

@@ -55,6 +55,7 @@ impl Map {
 
     fn end(self, dfs: &Dfs, ino: Ino) {
         self.unmap();
+        dfs.map_sync(ino, 0, u64::MAX, false).expect("map_sync");
         dfs.map_end(ino).expect("map_end");
     }
 
@@ -166,6 +167,78 @@ fn private_mappings_keep_to_themselves() {
         Err(Errno::ENODEV)
     );
     c.dfs.ofd_release(root).expect("release");
+}
+
+#[test]
+fn large_private_mappings_share_the_pages_of_the_file() {
+    const LEN: usize = 3 << 20;
+    uaccess::install().expect("install");
+    for c in containers(256) {
+        let f = c.file("f", O_RDWR);
+        f.write(&vec![7; LEN]).expect("write");
+        let map = Map::new(&c.dfs, f.ofd, false, 0, LEN);
+        let small = Map::new(&c.dfs, f.ofd, false, 0, 4096);
+        assert_eq!(cache_files(&c), 1, "one for both");
+        map.put(5000, b"mine");
+        f.pwrite(b"later", 9000).expect("write");
+        f.pwrite(b"later", 5000).expect("write");
+        assert_eq!(map.get(9000, 5).expect("mapped"), b"later");
+        assert_eq!(map.get(5000, 5).expect("mapped"), b"mine\x07");
+        assert_eq!(f.content()[5000..5005], *b"later");
+        assert_eq!(f.content()[9000..9005], *b"later");
+        c.dfs.ftruncate(f.ofd, 8192).expect("truncate");
+        assert_eq!(map.get(1 << 20, 1), None, "beyond the end");
+        assert_eq!(map.get(5000, 4).expect("a page of its own"), b"mine");
+        // Nothing of it goes to the pool, whatever is asked for.
+        c.dfs.map_sync(f.ino, 0, u64::MAX, false).expect("sync");
+        c.dfs.fsync(f.ofd).expect("fsync");
+        map.end(&c.dfs, f.ino);
+        assert_eq!(cache_files(&c), 1, "the small one has it still");
+        small.end(&c.dfs, f.ino);
+        assert_eq!(cache_files(&c), 0);
+        let content = f.content();
+        assert_eq!(
+            (content.len(), &content[5000..5006]),
+            (8192, &b"later\x07"[..])
+        );
+        // Too small a part of the file, or too small.
+        f.write(&vec![8; LEN]).expect("write");
+        for len in [1 << 20, 8192] {
+            Map::new(&c.dfs, f.ofd, false, 0, len).unmap();
+        }
+        assert_eq!(cache_files(&c), 0);
+    }
+}
+
+#[test]
+fn stores_nobody_has_brought_home_are_looked_for() {
+    uaccess::install().expect("install");
+    let c = Container::new(ObjectClass::S1, 64);
+    let f = c.file("f", O_RDWR);
+    f.write(&[7; 10_000]).expect("write");
+    // The mapping ends, and what went wrong before is noted.
+    let map = Map::new(&c.dfs, f.ofd, true, 0, 16_384);
+    map.put(5000, b"first");
+    map.unmap();
+    c.dfs.map_unsure(f.ino).expect("map_unsure");
+    c.dfs.map_end(f.ino).expect("map_end");
+    assert_eq!(f.content()[5000..5005], *b"first");
+    // The process leaves without having synced.
+    let map = Map::new(&c.dfs, f.ofd, true, 0, 16_384);
+    map.put(6000, b"second");
+    c.dfs.maps_synced().expect("maps_synced");
+    let again = Map::new(&c.dfs, f.ofd, true, 0, 16_384);
+    again.put(7000, b"third");
+    again.unmap();
+    map.unmap();
+    // The description goes with the process.
+    std::mem::forget(f);
+    c.dfs.leave().expect("leave");
+    assert_eq!(cache_files(&c), 0);
+    let f = c.file("f", O_RDWR);
+    assert_eq!(f.content()[5000..5005], *b"first");
+    assert_eq!(f.content()[6000..6006], *b"second");
+    assert_eq!(f.content()[7000..7005], *b"third");
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn same_as_memory(calls: &[Op]) -> Result<(), TestCaseError> {
         prop_assert_eq!(ours, theirs, "step {}: {:?}", step, call);
     }
     let checked = container.dfs.check().expect("check");
-    prop_assert_eq!(checked.problems, Vec::<String>::new());
+    prop_assert_eq!(checked.problems, []);
     prop_assert_eq!(checked.orphans, 0);
     Ok(())
 }

@@ -106,10 +106,7 @@ fn processes_do_as_plain_trees_do() {
             String::from_utf8_lossy(&output.stdout)
         );
     }
-    assert_eq!(
-        container.dfs.check().expect("check").problems,
-        Vec::<String>::new()
-    );
+    assert_eq!(container.dfs.check().expect("check").problems, []);
 }
 
 /// Names that a worker of the storm keeps at a time.
@@ -206,7 +203,7 @@ fn killed_processes_lose_nothing_and_leave_nothing_behind() {
             }
         }
         let checked = container.dfs.check().expect("check");
-        assert_eq!(checked.problems, Vec::<String>::new(), "round {round}");
+        assert_eq!(checked.problems, [], "round {round}");
         assert_eq!(checked.orphans, 0);
     }
 }
@@ -269,7 +266,7 @@ fn readers_go_on_beside_a_stopped_writer() {
     worker.wait().expect("reaped");
     drain.join().expect("reader");
     dfs.pool().reap().expect("reap");
-    assert_eq!(dfs.check().expect("check").problems, Vec::<String>::new());
+    assert_eq!(dfs.check().expect("check").problems, []);
 }
 
 /// What is written before the arena is lost: a directory of one chunk, one of many, all kinds of
@@ -295,7 +292,7 @@ fn write_all(dfs: &Dfs) -> sys::Result<()> {
 
 /// Everything is there, can be found, and can be changed.
 fn read_all(dfs: &Dfs) -> sys::Result<()> {
-    assert_eq!(dfs.check()?.problems, Vec::<String>::new());
+    assert_eq!(dfs.check()?.problems, []);
     for (dir, count) in [("few", 5), ("many", 500usize)] {
         let dir = dfs.lookup(&ROOT, dfs.root(), dir.as_bytes())?;
         for i in (0..count).filter(|i| i % 3 != 0) {

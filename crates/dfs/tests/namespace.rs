@@ -156,7 +156,7 @@ fn hundred_thousand_names_in_one_directory() {
     }
     let left = list(&c.dfs, dir).expect("list").len();
     assert_eq!(left, COUNT.div_ceil(3));
-    assert_eq!(c.dfs.check().expect("check").problems, Vec::<String>::new());
+    assert_eq!(c.dfs.check().expect("check").problems, []);
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn names_that_stay_are_listed_once_beside_names_that_change() {
         }
         stop.store(true, Ordering::Relaxed);
     });
-    assert_eq!(c.dfs.check().expect("check").problems, Vec::<String>::new());
+    assert_eq!(c.dfs.check().expect("check").problems, []);
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn many_threads_make_names_in_one_directory() {
     });
     assert_eq!(won.into_inner(), 2000);
     assert_eq!(list(&c.dfs, root).expect("list").len(), 8 * 2000 + 2000);
-    assert_eq!(c.dfs.check().expect("check").problems, Vec::<String>::new());
+    assert_eq!(c.dfs.check().expect("check").problems, []);
 }
 
 #[test]
@@ -331,7 +331,7 @@ fn renames_beside_renames_lose_nothing_and_make_no_loops() {
         }
     });
     let checked = c.dfs.check().expect("check");
-    assert_eq!(checked.problems, Vec::<String>::new());
+    assert_eq!(checked.problems, []);
     assert_eq!((checked.dirs, checked.files, checked.orphans), (7, 120, 0));
 }
 

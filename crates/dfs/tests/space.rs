@@ -49,8 +49,5 @@ fn what_is_removed_gives_its_memory_back() {
         before,
         arena()
     );
-    assert_eq!(
-        container.dfs.check().expect("check").problems,
-        Vec::<String>::new()
-    );
+    assert_eq!(container.dfs.check().expect("check").problems, []);
 }

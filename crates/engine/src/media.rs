@@ -1,16 +1,22 @@
 //! The only door to the bytes of rank files: mapped windows, guarded copies, growth, flushes.
+//!
+//! A window is mapped twice, for reading and for storing, because of what a store into a page of a
+//! disk file costs: where nothing is mapped, one fault makes a whole large folio writable (about
+//! 100 ns for each of its pages); where a read has mapped the page, each page takes a fault of its
+//! own (5 to 10 us). Writing back protects the pages one by one again, so a store that took long
+//! has its surroundings unmapped ([`Media::refresh`]).
 
 use crate::door::{self, RankFile};
 use crate::layout::{rank, rank_at};
 use crate::limits::{BLOCK, RANK_BLOCKS_MAX, RANKS_MAX};
 use crate::pool::Pool;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use rustix::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::path::{Path, PathBuf};
 use sys::set_once::SetOnce;
-use sys::{Errno, Result, uaccess};
+use sys::{Errno, Result, clock, uaccess};
 
 /// Bytes of a mapped window of a rank's data file.
 const WINDOW: u64 = 1 << 30;
@@ -21,12 +27,32 @@ const PWRITE_FROM: usize = 64 << 10;
 /// From this size on, copies to rank files go past the caches: the destination is cold.
 const PAST_CACHES_FROM: usize = 32 << 10;
 
+/// What a copy to a rank file may take before a fault per page is suspected, in ticks, besides one
+/// tick per byte.
+const SLOW_TICKS: u64 = 8000;
+/// Bytes unmapped around a slow store: the largest folio.
+const AROUND: usize = 2 << 20;
+/// Slow stores after which the surroundings are unmapped: what that costs by itself is paid back.
+const SLOW_MAX: u32 = 8;
+/// Surroundings whose slow stores are counted; those far apart may share a place.
+const COUNTED: usize = 1 << 14;
+
 /// Name of a rank's data file.
 pub(crate) const DATA_FILE: &str = RankFile::Data.name();
 
+/// What a window is mapped for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Store,
+}
+
 /// Addresses of the windows this process has mapped; filled on first touch, never cleared.
 pub(crate) struct Media {
+    /// Windows for reading, then those for storing.
     windows: *const AtomicUsize,
+    /// Slow stores to the surroundings of an address.
+    slow: *const AtomicU32,
     /// Descriptors of the ranks' data files and of the arena, once the process has kept them.
     kept: SetOnce<(Vec<Option<OwnedFd>>, Option<OwnedFd>)>,
 }
@@ -47,7 +73,8 @@ pub(crate) fn is_absent(errno: Errno) -> bool {
 
 impl Media {
     pub(crate) fn new() -> Result<Media> {
-        let bytes = RANKS_MAX * WINDOWS * size_of::<AtomicUsize>();
+        let table_bytes = 2 * RANKS_MAX * WINDOWS * size_of::<AtomicUsize>();
+        let bytes = table_bytes + COUNTED * size_of::<AtomicU32>();
         // SAFETY: a fresh private mapping; untouched pages cost nothing.
         let table = unsafe {
             rustix::mm::mmap_anonymous(
@@ -57,19 +84,45 @@ impl Media {
                 MapFlags::PRIVATE | MapFlags::NORESERVE,
             )
         };
+        let table = table.map_err(errno)?;
         Ok(Media {
-            windows: table.map_err(errno)?.cast::<AtomicUsize>(),
+            windows: table.cast::<AtomicUsize>(),
+            // SAFETY: inside the mapping.
+            slow: unsafe { table.add(table_bytes) }.cast::<AtomicU32>(),
             kept: SetOnce::new(),
         })
     }
 
-    fn window(&self, rank: u16, window: u64) -> Option<&AtomicUsize> {
+    fn window(&self, rank: u16, window: u64, access: Access) -> Option<&AtomicUsize> {
         let (rank, window) = (usize::from(rank), window as usize);
         if rank >= RANKS_MAX || window >= WINDOWS {
             return None;
         }
+        let table = if access == Access::Store {
+            RANKS_MAX * WINDOWS
+        } else {
+            0
+        };
         // SAFETY: inside the table; zeroed memory is a valid atomic.
-        Some(unsafe { &*self.windows.add(rank * WINDOWS + window) })
+        Some(unsafe { &*self.windows.add(table + rank * WINDOWS + window) })
+    }
+
+    /// After a store at `address`, in a window for storing, that took long: one of many so far means
+    /// a fault per page, and what lies around is unmapped, so that the next store maps a whole folio.
+    #[cold]
+    fn refresh(&self, address: usize) {
+        let around = address / AROUND;
+        // SAFETY: inside the mapping; zeroed memory is a valid atomic.
+        let slow = unsafe { &*self.slow.add(around % COUNTED) };
+        if slow.fetch_add(1, Ordering::Relaxed) < SLOW_MAX {
+            return;
+        }
+        slow.store(0, Ordering::Relaxed);
+        let start = (around * AROUND) as *mut core::ffi::c_void;
+        // SAFETY: windows begin and end at multiples of `AROUND`; what is unmapped here comes back
+        // with the next access, and what was stored is the file's.
+        let unmapped = unsafe { rustix::mm::madvise(start, AROUND, Advice::LinuxDontNeed) };
+        debug_assert!(unmapped.is_ok());
     }
 }
 
@@ -131,12 +184,13 @@ impl Pool {
 
     /// Address of `block` of a rank and how many bytes follow it in the same window. To be touched
     /// through guarded copies only: the file may have been truncated behind our back.
-    pub fn map_block(&self, rank: u16, block: u64) -> Result<(*mut u8, u64)> {
+    fn map_block(&self, rank: u16, block: u64, access: Access) -> Result<(*mut u8, u64)> {
         let byte = block.checked_mul(BLOCK).ok_or(Errno::EIO)?;
-        let slot = self.media.window(rank, byte / WINDOW).ok_or(Errno::EIO)?;
+        let slot = self.media.window(rank, byte / WINDOW, access);
+        let slot = slot.ok_or(Errno::EIO)?;
         let mut base = slot.load(Ordering::Acquire);
         if base == 0 {
-            base = self.map_window(rank, byte / WINDOW, slot)?;
+            base = self.map_window(rank, byte / WINDOW, access, slot)?;
         }
         Ok((
             (base + (byte % WINDOW) as usize) as *mut u8,
@@ -145,20 +199,25 @@ impl Pool {
     }
 
     #[cold]
-    fn map_window(&self, rank: u16, window: u64, slot: &AtomicUsize) -> Result<usize> {
-        let file = self.open_data(rank)?;
-        // SAFETY: a fresh shared mapping at an address of the kernel's choice.
-        let base = unsafe {
-            rustix::mm::mmap(
-                core::ptr::null_mut(),
-                WINDOW as usize,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                &file,
-                window * WINDOW,
-            )
+    fn map_window(
+        &self,
+        rank: u16,
+        window: u64,
+        access: Access,
+        slot: &AtomicUsize,
+    ) -> Result<usize> {
+        let file = match self.open_data(rank) {
+            // No descriptor is left: what is mapped for storing can be read.
+            Err(_) if access == Access::Read && self.stores_at(rank, window) != 0 => {
+                return Ok(self.stores_at(rank, window));
+            }
+            other => other?,
         };
-        let base = base.map_err(errno)?;
+        let protection = match access {
+            Access::Read => ProtFlags::READ,
+            Access::Store => ProtFlags::READ | ProtFlags::WRITE,
+        };
+        let base = map_aligned(&file, window * WINDOW, protection)?;
         match slot.compare_exchange(0, base as usize, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => Ok(base as usize),
             Err(other) => {
@@ -169,6 +228,12 @@ impl Pool {
         }
     }
 
+    /// Address of a window mapped for storing, or 0.
+    fn stores_at(&self, rank: u16, window: u64) -> usize {
+        let slot = self.media.window(rank, window, Access::Store);
+        slot.map_or(0, |slot| slot.load(Ordering::Acquire))
+    }
+
     /// Calls `each` with the address and length of every mapped piece of `len` bytes at byte
     /// `off` of `block`.
     fn pieces(
@@ -177,12 +242,13 @@ impl Pool {
         block: u64,
         off: usize,
         len: usize,
+        access: Access,
         mut each: impl FnMut(*mut u8, usize, usize) -> Result<()>,
     ) -> Result<()> {
         let mut done = 0;
         while done < len {
             let at = off + done;
-            let (base, room) = self.map_block(rank, block + (at as u64) / BLOCK)?;
+            let (base, room) = self.map_block(rank, block + (at as u64) / BLOCK, access)?;
             let inside = at % BLOCK as usize;
             let count = (room as usize - inside).min(len - done);
             // SAFETY: still inside the window.
@@ -205,7 +271,7 @@ impl Pool {
         dst: *mut u8,
         len: usize,
     ) -> Result<()> {
-        self.pieces(rank, block, off, len, |media, done, count| {
+        self.pieces(rank, block, off, len, Access::Read, |media, done, count| {
             let (to, from) = (dst as usize + done, media as usize);
             // SAFETY: the destination is the caller's word; faults are caught.
             unsafe { uaccess::copy(to, from, count) }.map_err(|_| blame(media, count))
@@ -227,50 +293,59 @@ impl Pool {
         len: usize,
     ) -> Result<()> {
         let dir = self.rank_dir(rank)?;
-        if len >= PWRITE_FROM {
-            let file = self.open_data(rank)?;
-            let mut done = 0;
-            while done < len {
-                door::storing(dir, RankFile::Data)?;
-                // SAFETY: the kernel checks the source and answers EFAULT.
-                let wrote = unsafe {
-                    sys::syscall!(
-                        SYS_PWRITE64,
-                        rustix::fd::AsRawFd::as_raw_fd(&file),
-                        src.wrapping_add(done),
-                        len - done,
-                        block * BLOCK + (off + done) as u64
-                    )
-                }?;
-                if wrote == 0 {
-                    return Err(Errno::EIO);
-                }
-                done += wrote;
-            }
-            door::stored(dir, RankFile::Data, block * BLOCK + off as u64, len as u64);
+        door::storing(dir, RankFile::Data)?;
+        let pos = block * BLOCK + off as u64;
+        // Where the file cannot be opened (no descriptor is left), the mapping may still do.
+        if len >= PWRITE_FROM
+            && let Ok(file) = self.open_data(rank)
+        {
+            // SAFETY: passed on.
+            unsafe { pwrite_all(&file, src, len, pos) }?;
+            door::stored(dir, RankFile::Data, pos, len as u64);
             return self.mark_unflushed(rank);
         }
-        door::storing(dir, RankFile::Data)?;
-        self.pieces(rank, block, off, len, |media, done, count| {
-            let (to, from) = (media as usize, src as usize + done);
-            let copied = if count >= PAST_CACHES_FROM {
-                // SAFETY: the run is the caller's and no reference covers it; faults are caught.
-                unsafe { uaccess::copy_nt(to, from, count) }
-            } else {
-                // SAFETY: as above.
-                unsafe { uaccess::copy(to, from, count) }
-            };
-            copied.map_err(|_| blame(media, count))
-        })?;
-        door::stored(dir, RankFile::Data, block * BLOCK + off as u64, len as u64);
+        self.pieces(
+            rank,
+            block,
+            off,
+            len,
+            Access::Store,
+            |media, done, count| {
+                let (to, from) = (media as usize, src as usize + done);
+                self.timed(to, count, || {
+                    if count >= PAST_CACHES_FROM {
+                        // SAFETY: the run is the caller's and no reference covers it; faults are caught.
+                        unsafe { uaccess::copy_nt(to, from, count) }
+                    } else {
+                        // SAFETY: as above.
+                        unsafe { uaccess::copy(to, from, count) }
+                    }
+                })
+                .map_err(|_| blame(media, count))
+            },
+        )?;
+        door::stored(dir, RankFile::Data, pos, len as u64);
         self.mark_unflushed(rank)
+    }
+
+    /// Stores `len` bytes at `address` and looks how long that took.
+    #[inline]
+    fn timed<R>(&self, address: usize, len: usize, store: impl FnOnce() -> R) -> R {
+        let start = clock::ticks();
+        let stored = store();
+        if clock::ticks().wrapping_sub(start) > SLOW_TICKS + len as u64 {
+            self.media.refresh(address);
+        }
+        stored
     }
 
     /// Zeroes `len` bytes at byte `off` of `block`.
     pub fn zero_blocks(&self, rank: u16, block: u64, off: usize, len: usize) -> Result<()> {
-        self.pieces(rank, block, off, len, |media, _, count| {
+        self.pieces(rank, block, off, len, Access::Store, |media, _, count| {
+            let to = media as usize;
             // SAFETY: the blocks are the caller's and no reference covers them.
-            unsafe { uaccess::zero(media as usize, count) }.map_err(|_| Errno::EIO)
+            let zeroed = self.timed(to, count, || unsafe { uaccess::zero(to, count) });
+            zeroed.map_err(|_| Errno::EIO)
         })?;
         let at = block * BLOCK + off as u64;
         door::stored(self.rank_dir(rank)?, RankFile::Data, at, len as u64);
@@ -323,6 +398,56 @@ impl Pool {
     }
 }
 
+/// Maps a window of a file at a multiple of [`AROUND`], so that whole large folios can be mapped.
+fn map_aligned(
+    file: &OwnedFd,
+    offset: u64,
+    protection: ProtFlags,
+) -> Result<*mut core::ffi::c_void> {
+    let len = WINDOW as usize;
+    // SAFETY: a fresh mapping that nobody knows of: its middle is mapped over, its ends are unmapped.
+    unsafe {
+        let room = rustix::mm::mmap_anonymous(
+            core::ptr::null_mut(),
+            len + AROUND,
+            ProtFlags::empty(),
+            MapFlags::PRIVATE | MapFlags::NORESERVE,
+        );
+        let room = room.map_err(errno)?;
+        let head = (room as usize).next_multiple_of(AROUND) - room as usize;
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
+        let base = rustix::mm::mmap(room.add(head), len, protection, flags, file, offset);
+        let base = base.map_err(errno);
+        let unmap = |from: usize, to: usize| match to - from {
+            0 => Ok(()),
+            bytes => rustix::mm::munmap(room.add(from), bytes).map_err(errno),
+        };
+        unmap(0, if base.is_ok() { head } else { head + len })?;
+        unmap(head + len, len + AROUND)?;
+        base
+    }
+}
+
+/// Writes to a rank's data file through the kernel.
+///
+/// # Safety
+/// The range must be the caller's; `src` may be any address.
+unsafe fn pwrite_all(file: &OwnedFd, src: *const u8, len: usize, pos: u64) -> Result<()> {
+    let mut done = 0;
+    while done < len {
+        let fd = rustix::fd::AsRawFd::as_raw_fd(file);
+        let from = src.wrapping_add(done);
+        // SAFETY: the kernel checks the source and answers EFAULT.
+        let wrote =
+            unsafe { sys::syscall!(SYS_PWRITE64, fd, from, len - done, pos + done as u64) }?;
+        if wrote == 0 {
+            return Err(Errno::EIO);
+        }
+        done += wrote;
+    }
+    Ok(())
+}
+
 const SYS_PWRITE64: usize = if cfg!(target_arch = "x86_64") { 18 } else { 68 };
 
 /// Which side of a failed copy is at fault: `EIO` if the rank file cannot be read, `EFAULT` if the
@@ -340,3 +465,6 @@ fn blame(media: *mut u8, len: usize) -> Errno {
     }
     Errno::EFAULT
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,9 @@ use sys::{Errno, Result};
 /// Blocks a thread takes from a rank at a time when the pool has plenty.
 const GRAB_BLOCKS: u64 = 64;
 
+/// Shortest freed run that draws the search for free blocks to itself.
+const RECYCLE_BLOCKS: u64 = 16;
+
 /// Longest freed run that stays with the thread that freed it, in blocks.
 const SPARE_BLOCKS_MAX: u32 = 16;
 
@@ -537,6 +540,10 @@ impl Pool {
         self.mark(run.rank, run.start, u64::from(run.len), false)?;
         let used = self.load(base + rank::USED)?;
         self.store(base + rank::USED, used.saturating_sub(u64::from(run.len)))?;
+        // What was used last is used next: it is still in memory, which fresh space is not.
+        if u64::from(run.len) >= RECYCLE_BLOCKS && !waits {
+            self.store(base + rank::HINT, run.start)?;
+        }
         crash_point!("space.cleared");
         self.store(entry, 0)?;
         crash_point!("space.returned");

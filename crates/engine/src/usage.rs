@@ -36,6 +36,11 @@ pub struct Usage {
 }
 
 impl Pool {
+    /// Blocks of a rank's data file that the pool knows.
+    pub fn rank_blocks(&self, r: u16) -> Result<u64> {
+        self.load(rank_at(r) + rank::BLOCKS)
+    }
+
     /// Blocks of the pool: total and free.
     pub fn space(&self) -> Result<(u64, u64)> {
         let total = self.load(header::POOL_BLOCKS)?;

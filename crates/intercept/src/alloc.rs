@@ -1,7 +1,7 @@
 //! A heap of the library's own, so that the host's is never touched.
 //!
-//! Small blocks come from lock-free lists, one per size class, over 64 KiB chunks that are never
-//! unmapped; large ones are mappings. No lock means that fork, vfork, signals and sudden death at
+//! Small blocks come from lock-free lists, one per size class, over 64 KiB chunks of regions that are
+//! never unmapped; large ones are mappings. No lock means that fork, vfork, signals and sudden death at
 //! any instruction leave it consistent: at worst a block is lost.
 
 use crate::os::{self, PAGE};
@@ -16,6 +16,8 @@ const CLASSES: [usize; 20] = [
 ];
 const SMALL_MAX: usize = CLASSES[CLASSES.len() - 1];
 const CHUNK: usize = 64 * 1024;
+/// Chunks are mapped together: a call for each would be felt in every exec.
+const REGION: usize = 16 * CHUNK;
 const MREMAP_MAYMOVE: usize = 1;
 
 /// Blocks are 16-byte aligned and user addresses have 47 bits: 43 bits of address, 21 of tag.
@@ -34,6 +36,8 @@ static HEAP: [Class; CLASSES.len()] = [const {
         fresh: AtomicUsize::new(0),
     }
 }; CLASSES.len()];
+/// The next never-used chunk of the region, 0 if there is none.
+static NEXT_CHUNK: AtomicUsize = AtomicUsize::new(0);
 static MAPPED: AtomicUsize = AtomicUsize::new(0);
 
 /// The allocator, for `#[global_allocator]` in the preloaded library.
@@ -112,7 +116,7 @@ impl Class {
             let block = self.fresh.load(Ordering::Acquire);
             if block == 0 {
                 // Block 0 of a chunk is left out: a multiple of CHUNK would look like the end.
-                let chunk = map_aligned(CHUNK, CHUNK)?;
+                let chunk = take_chunk()?;
                 let first = chunk + size;
                 let new = if size * 2 > CHUNK - size {
                     0
@@ -125,7 +129,7 @@ impl Class {
                 if won.is_ok() {
                     return Some(first);
                 }
-                unmap(chunk, CHUNK);
+                // Another thread was first; its chunk serves both, and this one is lost.
                 continue;
             }
             let after = block + size;
@@ -141,6 +145,33 @@ impl Class {
             {
                 return Some(block);
             }
+        }
+    }
+}
+
+/// A chunk that no class has.
+fn take_chunk() -> Option<usize> {
+    let after = |chunk: usize| match (chunk + CHUNK) % REGION {
+        0 => 0,
+        _ => chunk + CHUNK,
+    };
+    loop {
+        let chunk = NEXT_CHUNK.load(Ordering::Acquire);
+        let region = match chunk {
+            // Where address space is scarce a chunk alone may still fit.
+            0 => match map_aligned(REGION, REGION) {
+                None => return map_aligned(CHUNK, CHUNK),
+                fresh => fresh,
+            },
+            _ => None,
+        };
+        let taken = region.unwrap_or(chunk);
+        let won =
+            NEXT_CHUNK.compare_exchange(chunk, after(taken), Ordering::AcqRel, Ordering::Acquire);
+        match (won, region) {
+            (Ok(_), _) => return Some(taken),
+            (Err(_), Some(region)) => unmap(region, REGION),
+            (Err(_), None) => {}
         }
     }
 }

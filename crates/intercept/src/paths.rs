@@ -43,10 +43,12 @@ impl Filter {
         }
     }
 
+    /// For building only: what is read is about to be written, and a page that is read first
+    /// faults twice.
     fn get(&self, row: usize, byte: u8) -> u8 {
-        self.rows
-            .get(row)
-            .map_or(OURS, |row| row[usize::from(byte)].load(Ordering::Relaxed))
+        self.rows.get(row).map_or(OURS, |row| {
+            row[usize::from(byte)].fetch_or(0, Ordering::Relaxed)
+        })
     }
 
     fn set(&self, row: usize, byte: u8, state: u8) {

@@ -163,54 +163,33 @@ fn foreign_work(mount: &Mount, name: &str, value: &str) -> Result<Result<(), Str
 
 /// A full pool says ENOSPC; everything stays readable and can be deleted.
 fn full_pool(suite: &mut Suite, mount: &Mount) -> Result<(), Failure> {
-    let place = &mount.place;
-    let dir = place.dir.display();
-    let script = format!(
-        "cd {dir} && echo kept > kept && for i in $(seq 40); do dd if=/dev/zero of=fill$i bs=1M count=100 status=none || break; done; \
-         LC_ALL=C dd if=/dev/zero of=more bs=1M count=100 2>&1 | grep -o 'No space left on device'; cat kept; stat -c %s fill1"
-    );
-    let done = place
-        .step("sh")
-        .args(["-c", &script])
-        .timeout(Duration::from_secs(180))
-        .log("bad-input")
-        .run()?;
-    let good = done.stdout == "No space left on device\nkept\n104857600\n";
-    suite.check(
+    let mut prints = |case: &str, script: &str, expected: &str| {
+        let dir = mount.place.dir.display();
+        let done = mount
+            .place
+            .step("sh")
+            .args(["-c", &format!("cd {dir} && {script}")])
+            .timeout(Duration::from_secs(180))
+            .log("bad-input")
+            .run()?;
+        let outcome = if done.stdout == expected {
+            Ok(())
+        } else {
+            let (ending, out) = (done.ending(), &done.stdout);
+            Err(format!("{ending}: {out:?} {}", done.tail(3)))
+        };
+        suite.check(case, outcome);
+        Ok::<(), Failure>(())
+    };
+    prints(
         "a full pool",
-        if good {
-            Ok(())
-        } else {
-            Err(format!(
-                "{}: {:?} {}",
-                done.ending(),
-                done.stdout,
-                done.tail(3)
-            ))
-        },
-    );
-    let script = format!(
-        "cd {dir} && rm -f fill* more && cat kept && echo again > again && cat again && ls"
-    );
-    let done = place
-        .step("sh")
-        .args(["-c", &script])
-        .timeout(Duration::from_secs(60))
-        .log("bad-input")
-        .run()?;
-    let good = done.stdout == "kept\nagain\nagain\nkept\n";
-    suite.check(
+        "echo kept > kept && for i in $(seq 40); do dd if=/dev/zero of=fill$i bs=1M count=100 status=none || break; done; \
+         LC_ALL=C dd if=/dev/zero of=more bs=1M count=100 2>&1 | grep -o 'No space left on device'; cat kept; stat -c %s fill1",
+        "No space left on device\nkept\n104857600\n",
+    )?;
+    prints(
         "deleting from a full pool",
-        if good {
-            Ok(())
-        } else {
-            Err(format!(
-                "{}: {:?} {}",
-                done.ending(),
-                done.stdout,
-                done.tail(3)
-            ))
-        },
-    );
-    Ok(())
+        "rm -f fill* more && cat kept && echo again > again && cat again && ls",
+        "kept\nagain\nagain\nkept\n",
+    )
 }

@@ -99,7 +99,7 @@ impl Dfs {
 }
 
 /// Lists what follows the dots.
-pub(super) fn entries(
+pub(crate) fn entries(
     pool: &Pool,
     dir: Ino,
     cursor: &mut DirCursor,

@@ -251,6 +251,15 @@ pub(crate) fn tidy(pool: &Pool, owner: Ino, link: PageLink) -> Result<()> {
     tx.commit().map(drop)
 }
 
+/// Frees the table of the directory at `dir`; whoever looks for a name next builds it anew.
+pub(crate) fn drop_table(tx: &mut Tx<'_>, pool: &Pool, dir: u64) -> Result<()> {
+    if let Some(table) = Table::named(pool.load(at(dir, word::TABLE))?)? {
+        tx.set_volatile(at(dir, word::TABLE), 0)?;
+        table.free(tx)?;
+    }
+    Ok(())
+}
+
 /// Frees the chunks and the table of an empty directory; `false` if that takes another
 /// transaction.
 pub(crate) fn clear(tx: &mut Tx<'_>, pool: &Pool, owner: Ino, dir: u64) -> Result<bool> {
@@ -267,10 +276,7 @@ pub(crate) fn clear(tx: &mut Tx<'_>, pool: &Pool, owner: Ino, dir: u64) -> Resul
         tx.free_page(PageLink(next))?;
         next = page.next(pool)?;
     }
-    if let Some(table) = Table::named(tx.load(at(dir, word::TABLE))?)? {
-        tx.set_volatile(at(dir, word::TABLE), 0)?;
-        table.free(tx)?;
-    }
+    drop_table(tx, pool, dir)?;
     tx.set(at(dir, word::LAST_CHUNK), 0)?;
     tx.set(at(dir, word::DATA), 0)?;
     let granule = super::chunk::granule_number(first.offset);

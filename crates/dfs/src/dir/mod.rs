@@ -16,8 +16,9 @@ mod find;
 mod name;
 mod table;
 
+pub(crate) use dirread::entries;
 pub use dirread::{DirCursor, Dirent};
-pub(crate) use edit::{NewEntry, clear, grow, insert, remove, replace, tidy};
+pub(crate) use edit::{NewEntry, clear, drop_table, grow, insert, remove, replace, tidy};
 pub(crate) use find::{Found, find, find_at, find_locked, name_of};
 pub(crate) use name::{hash, packed};
 

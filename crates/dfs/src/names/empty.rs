@@ -13,7 +13,7 @@ const IDLE_MAX: usize = 64;
 const BATCH: usize = 256;
 
 /// The caller to whom nothing is forbidden.
-const PRIVILEGED: Cred<'static> = Cred {
+pub(crate) const PRIVILEGED: Cred<'static> = Cred {
     uid: 0,
     gid: 0,
     groups: &[],

@@ -12,6 +12,7 @@ pub(crate) mod orphan;
 mod remove;
 mod rename;
 
+pub(crate) use empty::PRIVILEGED;
 pub use rename::{RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT};
 
 use crate::dir::{self, Found, NAME_MAX};

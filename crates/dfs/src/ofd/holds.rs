@@ -378,16 +378,17 @@ impl Dfs {
     /// no more than `processes` of them, others each time; returns how many were dead.
     pub fn reap(&self, processes: usize) -> Result<usize> {
         let pool = self.pool;
+        let slots = process::used(pool)?;
         let mut occupied = 0usize;
-        for slot in 0..process::SLOTS {
+        for slot in 0..slots {
             occupied += usize::from(process::pid(pool, slot)? != 0);
         }
         let spread = engine::place::mix(pool.now_ns() as u64) as usize;
         let skip = spread.checked_rem(occupied).unwrap_or(0);
         let mut seen = 0usize;
         let mut dead = 0;
-        for step in 0..process::SLOTS * 2 {
-            let slot = step % process::SLOTS;
+        for step in 0..slots * 2 {
+            let slot = step % slots;
             let pid = process::pid(pool, slot)?;
             if pid == 0 {
                 continue;

@@ -6,8 +6,8 @@
 //! descriptor, a forked child keeps its parent's, and a program that closes everything loses
 //! them. So they never prove that a process is dead: they only refuse.
 
-use crate::system::SystemError;
 use crate::system::fd::{Fd, errno, open_at, open_dir, read_at, write_all_at};
+use crate::system::{SystemError, checksum};
 use rustix::fs::{Mode, OFlags};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -92,7 +92,7 @@ impl Authority {
         )
         .into_bytes();
         out.extend_from_slice(self.arena.as_os_str().as_bytes());
-        let crc = crc32fast::hash(&out);
+        let crc = checksum(&out);
         out.extend_from_slice(format!("\0crc32 {crc:08x}\n").as_bytes());
         out
     }
@@ -103,7 +103,7 @@ impl Authority {
         let sum = core::str::from_utf8(trailer.get(1..15)?)
             .ok()?
             .strip_prefix("crc32 ")?;
-        if u32::from_str_radix(sum, 16) != Ok(crc32fast::hash(body)) {
+        if u32::from_str_radix(sum, 16) != Ok(checksum(body)) {
             return None;
         }
         let mut lines = body.splitn(5, |b| *b == b'\n');

@@ -1,9 +1,8 @@
 //! The pool map: which ranks a pool has, where they are and in what state. Text, so that a person
 //! can read it; checksummed; one copy on every rank and one in the registry.
 
-use crate::system::SystemError;
-use core::fmt::Write as _;
-use daos_types::{Label, PoolId};
+use crate::system::{SystemError, checksum};
+use daos_types::{Label, PoolId, escape, unescape};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -99,34 +98,11 @@ pub struct PoolMap {
     pub attrs: Vec<(String, Vec<u8>)>,
 }
 
-fn escape(bytes: &[u8]) -> String {
+/// A word without blanks.
+fn word(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
-    for byte in bytes {
-        match byte {
-            b'!'..=b'~' if *byte != b'%' => out.push(char::from(*byte)),
-            _ => {
-                // Writing to a String cannot fail.
-                write!(out, "%{byte:02X}").unwrap_or_default();
-            }
-        }
-    }
+    escape(bytes, b" ", &mut out);
     out
-}
-
-fn unescape(text: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        if *first == b'%' {
-            let hex = core::str::from_utf8(tail.get(..2)?).ok()?;
-            out.push(u8::from_str_radix(hex, 16).ok()?);
-            rest = tail.get(2..)?;
-        } else {
-            out.push(*first);
-            rest = tail;
-        }
-    }
-    Some(out)
 }
 
 impl PoolMap {
@@ -144,7 +120,7 @@ impl PoolMap {
             self.targets_per_rank
         );
         for rank in &self.ranks {
-            let path = escape(rank.path.as_os_str().as_bytes());
+            let path = word(rank.path.as_os_str().as_bytes());
             out.push_str(&format!(
                 "rank {} {} {path}\n",
                 rank.rank,
@@ -152,13 +128,9 @@ impl PoolMap {
             ));
         }
         for (name, value) in &self.attrs {
-            out.push_str(&format!(
-                "attr {} {}\n",
-                escape(name.as_bytes()),
-                escape(value)
-            ));
+            out.push_str(&format!("attr {} {}\n", word(name.as_bytes()), word(value)));
         }
-        let crc = crc32fast::hash(out.as_bytes());
+        let crc = checksum(out.as_bytes());
         out.push_str(&format!("crc32 {crc:08x}\n"));
         out.into_bytes()
     }
@@ -194,7 +166,7 @@ impl PoolMap {
             .trim_end()
             .strip_prefix("crc32 ")
             .unwrap_or_default();
-        if u32::from_str_radix(sum, 16) != Ok(crc32fast::hash(body.as_bytes())) {
+        if u32::from_str_radix(sum, 16) != Ok(checksum(body.as_bytes())) {
             return Err(damaged("checksum mismatch"));
         }
         parse_body(body).ok_or_else(|| damaged("malformed line"))

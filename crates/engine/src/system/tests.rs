@@ -52,6 +52,11 @@ fn tree(dir: &Path) -> Vec<String> {
 }
 
 #[test]
+fn small_texts_have_the_pool_s_checksum() {
+    assert_eq!(super::checksum(b"123456789"), crc32fast::hash(b"123456789"));
+}
+
+#[test]
 fn a_pool_is_created_found_listed_and_destroyed() {
     let home = home();
     assert_eq!(home.root.list_pools(), Ok(Vec::new()));

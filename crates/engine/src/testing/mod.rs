@@ -28,14 +28,19 @@ pub struct TempPool {
 impl TempPool {
     /// A pool of `size_mib` MiB on `ranks` ranks of 4 targets.
     pub fn new(ranks: usize, size_mib: u64) -> TempPool {
-        let ring = crate::log::ring_bytes(size_mib << 20);
-        TempPool::with_log(&std::env::temp_dir(), ranks, size_mib, ring)
+        TempPool::new_in(&std::env::temp_dir(), ranks, size_mib)
     }
 
-    /// The same in a directory below `base`, with a log of `ring` bytes.
-    pub fn with_log(base: &Path, ranks: usize, size_mib: u64, ring: u64) -> TempPool {
+    /// The same in a directory of its own inside `parent`.
+    pub fn new_in(parent: &Path, ranks: usize, size_mib: u64) -> TempPool {
+        let ring = crate::log::ring_bytes(size_mib << 20);
+        TempPool::with_log(parent, ranks, size_mib, ring)
+    }
+
+    /// The same with a log of `ring` bytes.
+    pub fn with_log(parent: &Path, ranks: usize, size_mib: u64, ring: u64) -> TempPool {
         let uuid = uuid::Uuid::new_v4();
-        let dir = base.join(format!("pil4dfs-test-{}", uuid.simple()));
+        let dir = parent.join(format!("pil4dfs-test-{}", uuid.simple()));
         let spec = spec_in(&dir, uuid, ranks, size_mib);
         for rank in &spec.ranks {
             std::fs::create_dir_all(rank).expect("temporary directory");
