@@ -47,7 +47,12 @@ impl Pool {
         let path = arena_path(spec);
         for _ in 0..16 {
             match open_arena(&path, spec)? {
-                Some(arena) => return publish(handle(spec, arena, path)?),
+                Some(arena) => {
+                    let word = arena.word(header::LOG_RANK);
+                    let rank = word.map_or(0, |w| w.load(Ordering::Acquire));
+                    let log = open_log(spec, rank as usize)?;
+                    return publish(handle(spec, arena, path, log)?);
+                }
                 None => build(spec, &path)?,
             }
         }
@@ -200,13 +205,6 @@ fn arena_path(spec: &PoolSpec) -> PathBuf {
         .join(format!("daos-{uid}-{}", spec.uuid.simple()))
 }
 
-fn log_path(spec: &PoolSpec) -> PathBuf {
-    spec.ranks
-        .first()
-        .map(|dir| dir.join(LOG_FILE))
-        .unwrap_or_default()
-}
-
 /// Maps the arena if it exists and is one of this pool, in this layout.
 fn open_arena(path: &Path, spec: &PoolSpec) -> Outcome<Option<Segment>> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -263,8 +261,10 @@ fn map(file: &OwnedFd, path: &Path) -> Outcome<Segment> {
         .map_err(|e| EngineError::system(format!("mapping {}", path.display()), e))
 }
 
-fn handle(spec: &PoolSpec, arena: Segment, arena_path: PathBuf) -> Outcome<Pool> {
-    let path = log_path(spec);
+/// Maps the log of a rank if it is one of this pool, in this format.
+fn open_log(spec: &PoolSpec, rank: usize) -> Outcome<Segment> {
+    let dir = spec.ranks.get(rank).map(PathBuf::as_path);
+    let path = dir.unwrap_or(Path::new("")).join(LOG_FILE);
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::open(&path, flags, Mode::empty()).map_err(at_path("opening", &path))?;
     let stat = rustix::fs::fstat(&file).map_err(at_path("opening", &path))?;
@@ -281,7 +281,7 @@ fn handle(spec: &PoolSpec, arena: Segment, arena_path: PathBuf) -> Outcome<Pool>
     }
     if word(1) != VERSION {
         return Err(EngineError::Corrupt(format!(
-            "{} has format {}, this software reads {VERSION}: use a newer version",
+            "{} has format {}, this software reads {VERSION}: use the version that wrote it",
             path.display(),
             word(1)
         )));
@@ -292,6 +292,26 @@ fn handle(spec: &PoolSpec, arena: Segment, arena_path: PathBuf) -> Outcome<Pool>
             path.display()
         )));
     }
+    Ok(log)
+}
+
+/// The logs of all ranks that have one; the first rank's error if none has.
+fn open_logs(spec: &PoolSpec) -> Outcome<Vec<(u16, Segment)>> {
+    let mut logs = Vec::new();
+    let mut first = None;
+    for rank in 0..spec.ranks.len() {
+        match open_log(spec, rank) {
+            Ok(log) => logs.push((rank as u16, log)),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    match (logs.is_empty(), first) {
+        (true, Some(error)) => Err(error),
+        _ => Ok(logs),
+    }
+}
+
+fn handle(spec: &PoolSpec, arena: Segment, arena_path: PathBuf, log: Segment) -> Outcome<Pool> {
     let media = Media::new().map_err(|e| EngineError::system("reserving address space", e))?;
     let process = private_word().map_err(|e| EngineError::system("reserving memory", e))?;
     Ok(Pool {
@@ -422,15 +442,12 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
     set(header::REBUILT, 1);
     // 0 is noted where no window was ever entered.
     set(header::WINDOW, 1);
-    let pool = handle(spec, arena, path.to_path_buf())?;
-    let word = |i: u64| {
-        pool.log
-            .word(i * 8)
-            .map_or(0, |w| w.load(Ordering::Acquire))
-    };
-    let (ring, log_boot) = (word(4), word(LOG_BOOT));
-    pool.store(header::LOG_BYTES, ring)
-        .and_then(|()| pool.recover_files(log_boot))
+    let logs = open_logs(spec)?;
+    let first = logs.first().map(|(_, log)| log.again());
+    let first = first.ok_or_else(|| EngineError::Corrupt("no rank has the log".into()))?;
+    let mut pool = handle(spec, arena, path.to_path_buf(), first)?;
+    pool.choose_log(logs)
+        .and_then(|()| pool.recover_files())
         .map_err(|e| match e {
             Errno::EIO => {
                 EngineError::Corrupt(format!("pool {}: its files are damaged", spec.uuid))
@@ -445,18 +462,21 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
 
 impl Pool {
     /// Fills the arena and makes what it then holds what a further power failure leads to.
-    fn recover_files(&self, log_boot: u64) -> sys::Result<()> {
-        let boot = boot();
+    fn recover_files(&self) -> sys::Result<()> {
+        let home = self.log_rank()?;
+        let word = self.log.word(LOG_BOOT * 8).ok_or(Errno::EIO)?;
+        let (boot, log_boot) = (boot(), word.load(Ordering::Acquire));
         let changed = self.rebuild(boot != 0 && boot == log_boot)?;
-        if changed {
-            // What the log says of data does not count any more.
-            self.checkpoint_noted(false)?;
+        if changed || home != 0 {
+            // What the log says of data does not count any more, or another log than before goes
+            // on from here: should that one come back, it does not fit the checkpoint.
+            self.checkpoint_noted(!changed)?;
         } else {
             // What was given back is taken to be free.
             self.sync_everything()?;
         }
         if boot != log_boot {
-            let dir = self.rank_dir(0)?;
+            let dir = self.rank_dir(home)?;
             let file = door::open(dir, RankFile::Log)?;
             door::write(&file, dir, RankFile::Log, &boot.to_ne_bytes(), LOG_BOOT * 8)?;
             door::flush(&file, dir, RankFile::Log)?;

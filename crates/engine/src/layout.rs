@@ -73,6 +73,9 @@ pub(crate) mod header {
     pub(crate) const WINDOW_SYNCED: u64 = 160;
     /// Log position before which all published data is on the devices.
     pub(crate) const DATA_SYNCED: u64 = 168;
+    /// Rank whose log everybody writes, and number of ranks the log has to lie on.
+    pub(crate) const LOG_RANK: u64 = 176;
+    pub(crate) const LOG_PLACES: u64 = 184;
     /// Words written by every operation get cache lines of their own.
     pub(crate) const LOG_TAIL: u64 = 256;
     /// Two words: checksum of the last record and the low half of an eighth of its end.
@@ -105,6 +108,8 @@ pub(crate) mod rank {
     pub(crate) const META_END: u64 = 128;
     /// The frames that count are those of the file that was being written anew.
     pub(crate) const META_UNNAMED: u64 = 136;
+    /// Log position up to which the rank's copy of the log is safe; 0 = there is none.
+    pub(crate) const LOG_COPIED: u64 = 152;
     /// The rank's data file was not there when the arena was built.
     pub(crate) const WAS_ABSENT: u64 = 144;
 }

@@ -6,7 +6,7 @@
 //!   containers   place              what objects are and where they lie
 //!   tx           takeover           atomic changes, and those of the dead
 //!   pages        space              memory and blocks, given out and taken back
-//!   log    sync    recover          the redo stream, when it is safe, what is left of it
+//!   log  sync  mirror  recover      the redo stream, when it is safe, where, what is left of it
 //!   media        door               the bytes of rank files, and the way to them
 //!   pool  thread  process  attach   who is here, holding what
 //!   layout  limits                  every word of the arena
@@ -21,6 +21,7 @@ mod layout;
 mod limits;
 mod log;
 mod media;
+mod mirror;
 mod pages;
 pub mod place;
 mod pool;

@@ -215,7 +215,7 @@ impl Pool {
     }
 
     fn note_log(&self, ring: u64, position: u64, bytes: u64) {
-        if let Some(dir) = self.spec.ranks.first() {
+        if let Ok(dir) = self.log_rank().and_then(|rank| self.rank_dir(rank)) {
             let off = LOG_FILE_HEADER + position % ring;
             door::stored(dir, door::RankFile::Log, off, bytes);
         }

@@ -24,10 +24,19 @@ const PIECE_BYTES: usize = 1 << 20;
 /// What the last whole checkpoint says of the log: where it goes on from, as far as which it was
 /// flushed with all data, and the checksum that the record at the start holds.
 #[derive(Default)]
-struct Base {
-    start: u64,
-    end: u64,
-    sum: u32,
+pub(crate) struct Base {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) sum: u32,
+}
+
+/// The checkpoints that the ranks hold.
+#[derive(Default)]
+pub(crate) struct Checkpoint {
+    pub(crate) base: Base,
+    /// Numbers of those that count, and the highest number of all.
+    whole: HashSet<u64>,
+    highest: u64,
 }
 
 /// Words of an inode record that do not outlive the arena.
@@ -72,21 +81,19 @@ impl Pool {
         Ok(changed)
     }
 
-    /// Loads the newest frames of whole checkpoints; returns where the log goes on from. Ranks
-    /// whose directory is gone have none.
-    fn load_checkpoint(&self) -> Result<Base> {
-        let mut whole = HashSet::new();
-        let (mut last, mut highest) = (0, 0);
-        let mut base = Base::default();
+    /// Looks for the last checkpoint that counts. Ranks whose directory is gone have none.
+    pub(crate) fn find_checkpoint(&self) -> Result<Checkpoint> {
+        let mut found = Checkpoint::default();
+        let mut last = 0;
         for dir in &self.spec.ranks {
             for name in [META_FILE, META_NEW] {
                 for_each_frame(&dir.join(name), |frame| {
-                    highest = highest.max(frame[1]);
+                    found.highest = found.highest.max(frame[1]);
                     if frame[3] == FRAME_END {
-                        whole.insert(frame[1]);
+                        found.whole.insert(frame[1]);
                         if frame[1] > last {
                             last = frame[1];
-                            base = Base {
+                            found.base = Base {
                                 start: frame[5],
                                 end: frame[6],
                                 sum: frame[4] as u32,
@@ -97,6 +104,13 @@ impl Pool {
                 })?;
             }
         }
+        Ok(found)
+    }
+
+    /// Loads the newest frames of whole checkpoints; returns where the log goes on from.
+    fn load_checkpoint(&self) -> Result<Base> {
+        let found = self.find_checkpoint()?;
+        let whole = &found.whole;
         let mut newest: Vec<u64> = Vec::new();
         for (r, dir) in (0..).zip(&self.spec.ranks) {
             let mut anew = false;
@@ -114,8 +128,8 @@ impl Pool {
             self.store(rank_at(r) + rank::META_END, end)?;
             self.store(rank_at(r) + rank::META_UNNAMED, u64::from(anew))?;
         }
-        self.store(header::CHECKPOINT_SEQUENCE, highest)?;
-        Ok(base)
+        self.store(header::CHECKPOINT_SEQUENCE, found.highest)?;
+        Ok(found.base)
     }
 
     /// Loads a page's frame unless a newer one was loaded before.

@@ -9,7 +9,6 @@
 //! one may be taken again at once: no state that a power failure can lead to knows of it. All else
 //! that is given back waits until a sync of everything that began later has ended (`space`).
 
-use crate::door::{self, RankFile};
 use crate::layout::{BlockPtr, header};
 use crate::limits::{BLOCK, RANKS_MAX, REPLICAS_MAX, TX_WORDS_MAX};
 use crate::log::RecordKind;
@@ -216,9 +215,7 @@ impl Pool {
             return Ok(());
         }
         let tail = self.load(header::LOG_TAIL)?;
-        let dir = self.rank_dir(0)?;
-        let file = door::open(dir, RankFile::Log)?;
-        door::flush(&file, dir, RankFile::Log)?;
+        self.flush_log_places(tail)?;
         crash_point!("sync.log");
         self.word(header::LOG_SYNCED)?
             .fetch_max(tail, Ordering::AcqRel);

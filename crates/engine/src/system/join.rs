@@ -137,12 +137,13 @@ impl PoolDescriptor {
         if let Some(pool) = attached(self.uuid.0) {
             return Ok(pool);
         }
-        let pool = match file.standing(&lock, &mut |authority| alive(authority))? {
-            Standing::Warm(authority) => {
-                let dir = authority.arena.parent().unwrap_or(Path::new(SHARED_MEMORY));
-                Pool::attach(&self.spec(dir.to_owned()))?
-            }
-            Standing::Cold => {
+        let warm = match file.standing(&lock, &mut |authority| alive(authority))? {
+            Standing::Warm(authority) => self.join_arena(&file, &authority)?,
+            Standing::Cold => None,
+        };
+        let pool = match warm {
+            Some(pool) => pool,
+            None => {
                 let spec = self.spec(self.runtime_dir());
                 // An arena without authority is one that was cut while being brought up, or one
                 // of before the pool ran elsewhere: the rank files are newer.
@@ -156,6 +157,23 @@ impl PoolDescriptor {
         drop(lock);
         keep_open(file);
         Ok(pool)
+    }
+
+    /// Joins the shared memory of the authority on file; `None` if it is of no use and gone: the
+    /// rank that had the log is lost, and nobody who has it mapped is left.
+    fn join_arena(
+        &self,
+        file: &AttachFile,
+        authority: &Authority,
+    ) -> Result<Option<&'static Pool>, SystemError> {
+        let dir = authority.arena.parent().unwrap_or(Path::new(SHARED_MEMORY));
+        match Pool::attach(&self.spec(dir.to_owned())) {
+            Err(error) if error.errno() == Errno::ENOENT && file.holder()?.is_none() => {
+                remove_arena_files(&authority.arena)?;
+                Ok(None)
+            }
+            other => Ok(Some(other?)),
+        }
     }
 
     /// Whether any process has opened a container through [`SystemRoot::open_container`].

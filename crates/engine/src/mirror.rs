@@ -1,0 +1,149 @@
+//! Copies of the log on further ranks, as many as may be lost: a sync brings them up to date.
+//!
+//! A copy holds what was synced; only the log itself is written by everybody all the time. Opening
+//! a pool goes by the log, of whatever rank, that goes on furthest.
+
+use crate::containers::ContainerInfo;
+use crate::door::{self, RankFile};
+use crate::layout::{header, rank, rank_at};
+use crate::log::LOG_FILE_HEADER;
+use crate::media::is_absent;
+use crate::pool::Pool;
+use core::sync::atomic::Ordering;
+use daos_types::ObjectClass;
+use rustix::fd::OwnedFd;
+use rustix::fs::OFlags;
+use shm::Segment;
+use sys::{Errno, Result};
+
+/// Most places of the log.
+const PLACES_MAX: u64 = 8;
+/// Bytes copied at a time.
+const PIECE: u64 = 1 << 20;
+
+impl Pool {
+    /// The rank whose log everybody writes.
+    pub(crate) fn log_rank(&self) -> Result<u16> {
+        let rank = self.load(header::LOG_RANK)?;
+        if rank < u64::from(self.rank_count()) {
+            Ok(rank as u16)
+        } else {
+            Err(Errno::EIO)
+        }
+    }
+
+    /// Makes the log lie on as many ranks as a container's classes demand.
+    pub(crate) fn protect_log(&self, info: &ContainerInfo) -> Result<()> {
+        let tolerance = [info.file_class, info.dir_class]
+            .into_iter()
+            .filter_map(ObjectClass::from_id)
+            .map(ObjectClass::fault_tolerance)
+            .max();
+        let places = u64::from(tolerance.unwrap_or(0) + 1).min(PLACES_MAX);
+        self.word(header::LOG_PLACES)?
+            .fetch_max(places, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Brings the log up to `tail` to the devices, in all its places. `Sync` is locked.
+    pub(crate) fn flush_log_places(&self, tail: u64) -> Result<()> {
+        let home = self.log_rank()?;
+        let ranks = self.rank_count();
+        let copies = self.load(header::LOG_PLACES)?.max(1) - 1;
+        let mut stored = Vec::new();
+        for other in (1..ranks).map(|step| (home + step) % ranks) {
+            if stored.len() as u64 >= copies {
+                break;
+            }
+            // A rank that cannot take a copy is passed over.
+            if let Ok(file) = self.store_copy(other, tail) {
+                stored.push((other, file));
+            }
+        }
+        let dir = self.rank_dir(home)?;
+        let lost = match door::open(dir, RankFile::Log) {
+            Err(gone) if is_absent(gone) => true,
+            other => {
+                door::flush(&other?, dir, RankFile::Log)?;
+                false
+            }
+        };
+        let mut safe = 0;
+        for (other, file) in stored {
+            let copied = self.word(rank_at(other) + rank::LOG_COPIED)?;
+            match door::flush(&file, self.rank_dir(other)?, RankFile::Log) {
+                Ok(()) => {
+                    safe += 1;
+                    copied.store(tail, Ordering::Release);
+                }
+                Err(_) => copied.store(0, Ordering::Release),
+            }
+        }
+        if lost && safe == 0 {
+            return Err(Errno::EIO);
+        }
+        Ok(())
+    }
+
+    /// Writes what a rank's copy lacks up to `tail`.
+    fn store_copy(&self, other: u16, tail: u64) -> Result<OwnedFd> {
+        let dir = self.rank_dir(other)?;
+        let ring = self.load(header::LOG_BYTES)?;
+        let head = self.load(header::LOG_HEAD)?;
+        let copied = self.load(rank_at(other) + rank::LOG_COPIED)?;
+        let file = door::create(dir, RankFile::Log, OFlags::empty())?;
+        let mut from = copied.max(head);
+        if copied < head.max(1) {
+            from = head;
+            door::allocate(&file, dir, RankFile::Log, 0, LOG_FILE_HEADER + ring)?;
+            self.copy(&file, other, 0, LOG_FILE_HEADER)?;
+            door::flush_names(dir)?;
+        }
+        while from < tail {
+            let off = from % ring;
+            let len = (tail - from).min(ring - off).min(PIECE);
+            self.copy(&file, other, LOG_FILE_HEADER + off, len)?;
+            from += len;
+        }
+        Ok(file)
+    }
+
+    /// Copies bytes of the log file to another rank.
+    fn copy(&self, file: &OwnedFd, other: u16, off: u64, len: u64) -> Result<()> {
+        let from = self.log.bytes(off, len).ok_or(Errno::EIO)?;
+        // SAFETY: mapped for good; of the ring only published records are copied, which nobody
+        // changes while they are not covered by a checkpoint.
+        let bytes = unsafe { core::slice::from_raw_parts(from, len as usize) };
+        door::write(file, self.rank_dir(other)?, RankFile::Log, bytes, off)
+    }
+
+    /// Goes by the log that goes on furthest, in an arena that nobody has seen.
+    pub(crate) fn choose_log(&mut self, logs: Vec<(u16, Segment)>) -> Result<()> {
+        if let [(rank, _)] = &logs[..] {
+            // `self` has it mapped.
+            self.store(header::LOG_BYTES, self.log_word_at(4))?;
+            return self.store(header::LOG_RANK, u64::from(*rank));
+        }
+        let base = self.find_checkpoint()?.base;
+        let mut best: Option<(u64, u16, Segment)> = None;
+        for (rank, log) in logs {
+            self.log = log;
+            self.store(header::LOG_BYTES, self.log_word_at(4))?;
+            let (end, _) = self.each_record(base.start, base.sum, |_| Ok(()))?;
+            let log = self.log.again();
+            if best.as_ref().is_none_or(|(reach, ..)| end > *reach) {
+                best = Some((end, rank, log));
+            }
+        }
+        let (_, rank, log) = best.ok_or(Errno::EIO)?;
+        self.log = log;
+        self.store(header::LOG_BYTES, self.log_word_at(4))?;
+        self.store(header::LOG_RANK, u64::from(rank))
+    }
+
+    /// A word of the log file's first page.
+    fn log_word_at(&self, index: u64) -> u64 {
+        let word = self.log.word(index * 8);
+        word.map_or(0, |word| word.load(Ordering::Acquire))
+    }
+}
