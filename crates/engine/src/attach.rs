@@ -353,6 +353,7 @@ fn build(spec: &PoolSpec, path: &Path) -> Outcome<()> {
         // Somebody was faster.
         return Ok(());
     }
+    remove_unfinished(path);
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::open(&building, flags, Mode::RUSR | Mode::WUSR)
         .map_err(at_path("creating", &building))?;
@@ -374,6 +375,24 @@ fn build(spec: &PoolSpec, path: &Path) -> Outcome<()> {
     rustix::fs::unlink(&building).map_err(at_path("removing", &building))?;
     drop(lock);
     named
+}
+
+/// Removes what killed builders of the arena at `path` have left: who has the right to build is
+/// alone.
+fn remove_unfinished(path: &Path) {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return;
+    };
+    let prefix = format!("{}.building-", name.to_string_lossy());
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            // What cannot be removed only takes space.
+            std::fs::remove_file(entry.path()).unwrap_or_default();
+        }
+    }
 }
 
 /// Recovers a pool in an arena that only the caller knows.

@@ -488,6 +488,10 @@ impl Pool {
     fn add_some_zones(&self, r: u16, before: u64, after: u64) -> Result<bool> {
         let base = rank_at(r);
         let target = r * self.spec.targets_per_rank as u16;
+        // Under the rank's lock nobody may wait for the pages' lock: its holder may be dead, and
+        // putting that right takes the locks of ranks.
+        let zones = after.div_ceil(ZONE_BLOCKS) - before / ZONE_BLOCKS;
+        self.hoard_pages(2 * zones + 1)?;
         let mut tx = self.tx(&[LockId::Rank(r)])?;
         if tx.load(base + rank::BLOCKS)? != before {
             return Ok(false);

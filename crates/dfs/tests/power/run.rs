@@ -427,7 +427,8 @@ impl Cut<'_> {
         disk.fail(&image, fate, dice.next());
         let ranks: Vec<PathBuf> = (0..3).map(|r| image.join(format!("rank{r:02}"))).collect();
         // A rank may be lost with it; nothing is, of a redundant class.
-        if !self.model.in_place && dice.below(5) == 0 {
+        let whole = ranks.iter().all(|rank| rank.join("data").exists());
+        if whole && !self.model.in_place && dice.below(5) == 0 {
             std::fs::remove_dir_all(&ranks[dice.below(ranks.len())]).expect("rank");
         }
         let mut second = (again && dice.below(4) == 0).then(|| Disk::new(&ranks));
