@@ -490,7 +490,7 @@ impl Pool {
             // What the log says of data does not count any more, or another log than before goes
             // on from here: should that one come back, it does not fit the checkpoint.
             self.checkpoint_noted(!changed)?;
-        } else {
+        } else if self.load(header::LOG_TAIL)? > self.load(header::LOG_SYNCED)? {
             // What was given back is taken to be free.
             self.sync_everything()?;
         }

@@ -3,7 +3,7 @@
 //! and can make a step fail.
 
 use crate::media::errno;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use std::path::Path;
 use sys::{Errno, Result};
@@ -153,6 +153,22 @@ pub(crate) fn flush(fd: &OwnedFd, dir: &Path, file: RankFile) -> Result<()> {
     note!(tape::flushed(dir, file));
     Ok(())
 }
+
+/// Brings what was written to the device's own memory: safe once something else on the same device
+/// is flushed, for bytes that lay in the file before.
+pub(crate) fn write_out(fd: &OwnedFd, dir: &Path, file: RankFile) -> Result<()> {
+    /// Wait for what is under way, write, wait for that.
+    const ALL: usize = 7;
+    may(dir, file, Step::Flush)?;
+    // SAFETY: the descriptor is open, and the call touches no memory.
+    unsafe { sys::syscall!(SYS_SYNC_FILE_RANGE, fd.as_raw_fd(), 0usize, 0usize, ALL) }.map(|_| ())
+}
+
+const SYS_SYNC_FILE_RANGE: usize = if cfg!(target_arch = "x86_64") {
+    277
+} else {
+    84
+};
 
 /// Brings the names in a rank's directory to the device.
 pub(crate) fn flush_names(dir: &Path) -> Result<()> {

@@ -110,6 +110,9 @@ pub(crate) mod rank {
     pub(crate) const META_UNNAMED: u64 = 136;
     /// Log position up to which the rank's copy of the log is safe; 0 = there is none.
     pub(crate) const LOG_COPIED: u64 = 152;
+    /// Log position at which the copy was made, and up to which something was written to it.
+    pub(crate) const LOG_MADE: u64 = 160;
+    pub(crate) const LOG_FILLED: u64 = 168;
     /// The rank's data file was not there when the arena was built.
     pub(crate) const WAS_ABSENT: u64 = 144;
 }

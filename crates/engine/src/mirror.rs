@@ -18,8 +18,24 @@ use sys::{Errno, Result};
 
 /// Most places of the log.
 const PLACES_MAX: u64 = 8;
+/// Bytes made ready in a copy ahead of what is written.
+const AHEAD: u64 = 4 << 20;
 /// Bytes copied at a time.
 const PIECE: u64 = 1 << 20;
+
+/// Whether what is written out to `copy` is safe once `log` is flushed: both lie on one device, and
+/// their file system overwrites where the data lies.
+fn share_flush(log: &OwnedFd, copy: &OwnedFd) -> bool {
+    const EXT4: u64 = 0xef53;
+    const XFS: u64 = 0x5846_5342;
+    let device = |file: &OwnedFd| rustix::fs::fstat(file).map(|stat| stat.st_dev);
+    let in_place = |file: &OwnedFd| {
+        rustix::fs::fstatfs(file).is_ok_and(|stat| matches!(stat.f_type as u64, EXT4 | XFS))
+    };
+    matches!((device(log), device(copy)), (Ok(one), Ok(other)) if one == other)
+        && in_place(log)
+        && in_place(copy)
+}
 
 impl Pool {
     /// The rank whose log everybody writes.
@@ -56,37 +72,45 @@ impl Pool {
                 break;
             }
             // A rank that cannot take a copy is passed over.
-            if let Ok(file) = self.store_copy(other, tail) {
-                stored.push((other, file));
+            if let Ok((file, plain)) = self.store_copy(other, tail) {
+                stored.push((other, file, plain));
             }
         }
         let dir = self.rank_dir(home)?;
-        let lost = match door::open(dir, RankFile::Log) {
-            Err(gone) if is_absent(gone) => true,
-            other => {
-                door::flush(&other?, dir, RankFile::Log)?;
-                false
-            }
+        let log = match door::open(dir, RankFile::Log) {
+            Err(gone) if is_absent(gone) => None,
+            other => Some(other?),
         };
         let mut safe = 0;
-        for (other, file) in stored {
+        for (other, file, plain) in stored {
             let copied = self.word(rank_at(other) + rank::LOG_COPIED)?;
-            match door::flush(&file, self.rank_dir(other)?, RankFile::Log) {
+            let dir = self.rank_dir(other)?;
+            let flushed = match &log {
+                Some(log) if plain && share_flush(log, &file) => {
+                    door::write_out(&file, dir, RankFile::Log)
+                }
+                _ => door::flush(&file, dir, RankFile::Log),
+            };
+            match flushed {
                 Ok(()) => {
                     safe += 1;
                     copied.store(tail, Ordering::Release);
                 }
+                // Made anew next time.
                 Err(_) => copied.store(0, Ordering::Release),
             }
         }
-        if lost && safe == 0 {
-            return Err(Errno::EIO);
+        // Last: this also brings to rest what was only written out.
+        match log {
+            Some(log) => door::flush(&log, dir, RankFile::Log),
+            None if safe == 0 => Err(Errno::EIO),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// Writes what a rank's copy lacks up to `tail`.
-    fn store_copy(&self, other: u16, tail: u64) -> Result<OwnedFd> {
+    /// Writes what a rank's copy lacks up to `tail`; also says whether all of it lies where something
+    /// was written and flushed before.
+    fn store_copy(&self, other: u16, tail: u64) -> Result<(OwnedFd, bool)> {
         let dir = self.rank_dir(other)?;
         let ring = self.load(header::LOG_BYTES)?;
         let head = self.load(header::LOG_HEAD)?;
@@ -95,9 +119,11 @@ impl Pool {
         let mut from = copied.max(head);
         if copied < head.max(1) {
             from = head;
-            door::allocate(&file, dir, RankFile::Log, 0, LOG_FILE_HEADER + ring)?;
+            door::resize(&file, dir, RankFile::Log, LOG_FILE_HEADER + ring)?;
             self.copy(&file, other, 0, LOG_FILE_HEADER)?;
             door::flush_names(dir)?;
+            self.store(rank_at(other) + rank::LOG_MADE, from)?;
+            self.store(rank_at(other) + rank::LOG_FILLED, from)?;
         }
         while from < tail {
             let off = from % ring;
@@ -105,7 +131,33 @@ impl Pool {
             self.copy(&file, other, LOG_FILE_HEADER + off, len)?;
             from += len;
         }
-        Ok(file)
+        let before = self.load(rank_at(other) + rank::LOG_FILLED)?;
+        let made = self.load(rank_at(other) + rank::LOG_MADE)?;
+        let plain = tail <= before || before >= made + ring;
+        if !plain {
+            let filled = self.fill_ahead(&file, other, tail)?;
+            self.store(rank_at(other) + rank::LOG_FILLED, filled)?;
+        }
+        Ok((file, plain))
+    }
+
+    /// Writes zeros where a copy goes on, so that what is written there later changes nothing but
+    /// bytes; returns where that ends.
+    fn fill_ahead(&self, file: &OwnedFd, other: u16, tail: u64) -> Result<u64> {
+        let ring = self.load(header::LOG_BYTES)?;
+        let room = (self.load(header::LOG_HEAD)? + ring).saturating_sub(tail);
+        let end = tail + room.min(AHEAD);
+        let zeros = vec![0u8; PIECE as usize];
+        let mut from = tail;
+        while from < end {
+            let off = from % ring;
+            let len = (end - from).min(ring - off).min(PIECE);
+            let zeros = &zeros[..len as usize];
+            let dir = self.rank_dir(other)?;
+            door::write(file, dir, RankFile::Log, zeros, LOG_FILE_HEADER + off)?;
+            from += len;
+        }
+        Ok(end)
     }
 
     /// Copies bytes of the log file to another rank.
