@@ -312,6 +312,11 @@ fn zero_edges(file: &File<'_>, edges: [(u64, usize); 2]) -> Result<()> {
 fn punch(file: &File<'_>, off: u64, end: u64) -> Result<()> {
     let (first, last, edges) = split(off, end);
     zero_edges(file, edges)?;
+    free_blocks(file, first, last)
+}
+
+/// Makes whole blocks holes.
+fn free_blocks(file: &File<'_>, first: u64, last: u64) -> Result<()> {
     let mut next = Some(first);
     while let Some(block) = next.filter(|block| *block < last) {
         let mut tx = file.tx()?;
@@ -399,7 +404,13 @@ impl Dfs {
             FALLOC_ZERO_RANGE => {
                 let (first, last, edges) = split(off, end);
                 zero_edges(&file, edges)?;
-                mark_unwritten(&file, first, last)?;
+                if file.geo.copies > 1 {
+                    // Nothing is ever stored into a block that held data: what is there counts
+                    // again should this be lost in a power failure.
+                    free_blocks(&file, first, last)?;
+                } else {
+                    mark_unwritten(&file, first, last)?;
+                }
                 allocate(&file, off / BLOCK, end.div_ceil(BLOCK))?;
             }
             _ => allocate(&file, off / BLOCK, end.div_ceil(BLOCK))?,
