@@ -186,6 +186,8 @@ fn take_over() {
 /// whoever finds it dead.
 pub(crate) fn at_exit() {
     let Some(fs) = mounts::attached() else { return };
+    // What nobody has synced is told from what was not written back, should the power fail.
+    told(fs.pool().prove());
     // While other threads run, the process's slot must stay its own.
     told(if is_alone() { fs.depart() } else { fs.leave() });
     told(fs.pool().leave());

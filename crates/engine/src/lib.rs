@@ -26,6 +26,7 @@ mod pages;
 pub mod place;
 mod pool;
 pub mod process;
+mod prove;
 mod rebuild;
 mod recover;
 mod space;

@@ -27,6 +27,8 @@ pub(crate) enum RecordKind {
     Flushed = 1,
     /// Contents of blocks.
     Contents = 2,
+    /// Checksums of blocks.
+    Sums = 3,
 }
 
 /// Kind and length of a record, out of its first word.
@@ -79,7 +81,7 @@ pub(crate) fn chain_word(sum: u32, end: u64) -> u64 {
     u64::from(sum) | (end >> 3) << 32
 }
 
-fn as_bytes(words: &[u64]) -> &[u8] {
+pub(crate) fn as_bytes(words: &[u64]) -> &[u8] {
     // SAFETY: any initialised words are initialised bytes; the length is that of the slice.
     unsafe { core::slice::from_raw_parts(words.as_ptr().cast(), size_of_val(words)) }
 }

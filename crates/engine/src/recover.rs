@@ -3,7 +3,7 @@
 //! The log counts up to the first record that is not whole or does not hold the checksum of the one
 //! before. Names and attributes are what the records say, without exception. A block pointer counts
 //! only if its data is there: a later record says that its rank was flushed, or holds the block's
-//! content. Otherwise the words stay as they were, and what they point to is untouched, for it was
+//! content, or the checksum of what the block holds. Otherwise the words stay as they were, and what they point to is untouched, for it was
 //! kept from reuse. The exception is a block that was taken and given back within one window
 //! (`sync`): then what it had replaced counts.
 //!
@@ -14,6 +14,7 @@ use crate::layout::{BlockPtr, header};
 use crate::limits::{BLOCK, TX_WORDS_MAX};
 use crate::log::{PAD_MAGIC, RecordKind, kind_and_bytes, record_sum};
 use crate::pool::Pool;
+use crate::prove::SUM_WORDS;
 use crate::sync::{BLOCK_WORDS, CONTENTS_HEADER, FLUSHED_WORDS, RankSet};
 use crate::tx::{ENTRY_DATA, ENTRY_STRIDE_SHIFT, ENTRY_ZERO, RECORD_HEADER, entry_parts};
 use std::collections::HashMap;
@@ -40,13 +41,16 @@ pub(crate) struct Proofs {
     flushed: Vec<u64>,
     /// Where the newest content of a block lies in the log.
     contents: HashMap<Place, u64>,
+    /// The last record with the right checksum of what a pointer leads to.
+    sums: HashMap<u64, u64>,
     /// The last record that published a block.
     published: HashMap<Place, u64>,
     /// Positions at which windows began, rising.
     begins: Vec<u64>,
-    /// What a pointer has replaced, and when.
-    before: HashMap<u64, (u64, u64)>,
-    /// What counts instead of a pointer whose data is lost.
+    /// What a pointer has replaced, and when: more than once if the block was taken again, also for
+    /// another file, for a pointer says nothing of the file.
+    before: HashMap<u64, Vec<(u64, u64)>>,
+    /// What counts instead of a pointer whose data is lost, published last.
     instead: HashMap<u64, u64>,
 }
 
@@ -122,7 +126,7 @@ impl Pool {
             ..Proofs::default()
         };
         self.each_record(start, sum, |found| {
-            if found.kind != RecordKind::Change as u8 {
+            if [RecordKind::Flushed as u8, RecordKind::Contents as u8].contains(&found.kind) {
                 let begin = found.words.get(RECORD_HEADER).ok_or(Errno::EIO)?;
                 proofs.begins.push(*begin);
             }
@@ -138,8 +142,13 @@ impl Pool {
                 return Ok(());
             }
             if found.kind == RecordKind::Change as u8 {
-                each_published(found.words, |pointer| {
-                    proofs.published.insert(place(pointer), found.position);
+                each_block_published(found.words, &mut |copies| {
+                    for pointer in copies.iter().map(|word| BlockPtr(*word)) {
+                        if holds_data(pointer) {
+                            proofs.published.insert(place(pointer), found.position);
+                        }
+                    }
+                    Ok(())
                 })
             } else if found.kind == RecordKind::Contents as u8 {
                 each_content(&found, |copies, _| {
@@ -150,11 +159,34 @@ impl Pool {
                     }
                     Ok(())
                 })
+            } else if found.kind == RecordKind::Sums as u8 {
+                self.check_sums(&found, &mut proofs)
             } else {
                 Ok(())
             }
         })?;
         Ok(proofs)
+    }
+
+    /// Notes the pointers of a record of checksums that lead to what they should.
+    fn check_sums(&self, found: &Found<'_>, proofs: &mut Proofs) -> Result<()> {
+        let words = found.words.get(RECORD_HEADER..).ok_or(Errno::EIO)?;
+        for pair in words.chunks_exact(SUM_WORDS) {
+            if self.sum_on_disk(BlockPtr(pair[0])) == Some(pair[1]) {
+                proofs.sums.insert(pair[0], found.position);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checksum of a block as its file has it; `None` if it cannot be read. Not through a mapping:
+    /// the file may be shorter than it was.
+    fn sum_on_disk(&self, at: BlockPtr) -> Option<u64> {
+        let dir = self.rank_dir(at.rank()).ok()?;
+        let file = door::open(dir, RankFile::Data).ok()?;
+        let mut content = [0u8; BLOCK as usize];
+        let read = rustix::io::pread(&file, &mut content, at.block() * BLOCK).ok()?;
+        (read == content.len()).then(|| u64::from(crc32fast::hash(&content)))
     }
 
     /// Brings the contents that only the log holds to where they belong.
@@ -195,8 +227,11 @@ impl Pool {
     }
 }
 
-/// Calls `each` for every pointer that a change publishes.
-fn each_published(record: &[u64], mut each: impl FnMut(BlockPtr)) -> Result<()> {
+/// Calls `each` with the pointers to the copies of every block that a change publishes.
+pub(crate) fn each_block_published(
+    record: &[u64],
+    each: &mut dyn FnMut(&[u64]) -> Result<()>,
+) -> Result<()> {
     let mut at = RECORD_HEADER;
     while at < record.len() {
         let (_, count, flags) = entry_parts(record[at]);
@@ -206,8 +241,14 @@ fn each_published(record: &[u64], mut each: impl FnMut(BlockPtr)) -> Result<()> 
         }
         let words = record.get(at..at + count).ok_or(Errno::EIO)?;
         if flags & ENTRY_DATA != 0 {
-            let pointers = words.iter().map(|word| BlockPtr(*word));
-            pointers.filter(|p| holds_data(*p)).for_each(&mut each);
+            for copies in words.chunks(stride(flags)) {
+                if copies
+                    .first()
+                    .is_some_and(|word| holds_data(BlockPtr(*word)))
+                {
+                    each(copies)?;
+                }
+            }
         }
         at += count;
     }
@@ -264,6 +305,7 @@ impl Proofs {
         let content = self.contents.get(&place(pointer));
         flushed.is_some_and(|flushed| position < *flushed)
             || content.is_some_and(|content| position < *content)
+            || self.sums.get(&pointer.0).is_some_and(|sum| position < *sum)
     }
 
     /// Whether the content at `position` of the log is what the block should hold.
@@ -292,7 +334,8 @@ impl Proofs {
         if new.iter().all(there) {
             for (old, new) in old.iter().zip(new.iter()) {
                 if !BlockPtr(*new).is_hole() && old != new {
-                    self.before.insert(*new, (*old, position));
+                    self.before.entry(*new).or_default().push((*old, position));
+                    self.instead.remove(new);
                 }
             }
             return;
@@ -345,17 +388,23 @@ impl Proofs {
     /// What `words` replaced before `position`, and where; `None` if that is not known: they were
     /// there before everything that is in doubt.
     fn step_back(&self, words: &[u64], position: u64) -> Option<(Vec<u64>, u64)> {
-        let known = words.iter().find_map(|word| self.before.get(word));
-        let (_, at) = known.filter(|(_, at)| *at < position)?;
-        let before = |word: &u64| self.before.get(word).map_or(0, |(before, _)| *before);
-        Some((words.iter().map(before).collect(), *at))
+        let last = |word: &u64| {
+            let times = self.before.get(word)?.iter().rev();
+            times.copied().find(|(_, at)| *at < position)
+        };
+        let (_, at) = words.iter().find_map(last)?;
+        let before = |word: &u64| last(word).map_or(0, |(before, _)| before);
+        Some((words.iter().map(before).collect(), at))
     }
 
     /// What counts of pointers that move to another place.
     pub(crate) fn moved(&self, words: &mut [u64]) {
         for word in words {
-            while let Some(instead) = self.instead.get(word) {
-                *word = *instead;
+            for _ in 0..self.instead.len() {
+                match self.instead.get(word) {
+                    Some(instead) => *word = *instead,
+                    None => break,
+                }
             }
         }
     }

@@ -185,7 +185,7 @@ impl Pool {
     }
 
     /// Reads a block from the first place that can be read.
-    fn read_any_copy(&self, copies: &[BlockPtr], content: &mut [u64]) -> Result<()> {
+    pub(crate) fn read_any_copy(&self, copies: &[BlockPtr], content: &mut [u64]) -> Result<()> {
         let mut read = Err(Errno::EIO);
         for copy in copies {
             let to = content.as_mut_ptr().cast::<u8>();

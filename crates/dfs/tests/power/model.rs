@@ -54,6 +54,8 @@ pub(crate) struct Model {
     pub(crate) files: Vec<History>,
     /// Calls that made all names and sizes durable.
     pub(crate) synced: Vec<usize>,
+    /// Calls that put checksums of all data into the log.
+    pub(crate) proved: Vec<usize>,
     /// Data is overwritten where it lies: it can be there before the names of its time are.
     pub(crate) in_place: bool,
 }
@@ -67,9 +69,12 @@ pub(crate) enum Found {
 impl Model {
     /// Compares what was found when call `done` was the last to return; the next one may have begun.
     /// An error says what is wrong.
+    ///
+    /// With `kept`, all that had been written reached the devices.
     pub(crate) fn compare(
         &self,
         done: usize,
+        kept: bool,
         found: &BTreeMap<String, Found>,
     ) -> Result<(), String> {
         let last = (done + 1).min(self.trees.len() - 1);
@@ -80,7 +85,7 @@ impl Model {
             match self.compare_tree(call, found) {
                 Ok(()) => {
                     let newest = if self.in_place { last } else { call };
-                    return self.compare_contents(done, (call, newest), found);
+                    return self.compare_contents(done, kept, (call, newest), found);
                 }
                 Err(problem) => problems += &format!("\n  not as after call {call}: {problem}"),
             }
@@ -120,6 +125,7 @@ impl Model {
     fn compare_contents(
         &self,
         done: usize,
+        kept: bool,
         (call, newest): (usize, usize),
         found: &BTreeMap<String, Found>,
     ) -> Result<(), String> {
@@ -130,7 +136,12 @@ impl Model {
                 continue;
             };
             let history = &self.files[*file];
-            let safe = history.synced_before(done);
+            let mut safe = history.synced_before(done);
+            // What comes after may make it fall back behind the proof.
+            let changes = history.versions.iter().any(|v| v.call == done + 1);
+            if kept && !changes && !self.in_place && self.proved.contains(&done) {
+                safe = done;
+            }
             let mut allowed = vec![history.at(safe)];
             let later = history.versions.iter();
             let later = later.filter(|version| version.call > safe && version.call <= newest);

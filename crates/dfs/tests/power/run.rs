@@ -132,7 +132,7 @@ impl Run {
     fn step(&mut self) {
         self.call += 1;
         self.told.push(String::new());
-        match self.dice.below(40) {
+        match self.dice.below(42) {
             0..=5 => self.create(),
             6..=7 => self.mkdir(),
             8..=15 => self.write(1 << 14),
@@ -147,6 +147,7 @@ impl Run {
             36 => self.fsync_names(),
             37 => self.sync(),
             38 => self.checkpoint(),
+            39..=40 => self.prove(),
             _ => self.overwrite_again(),
         }
         let tree = match self.model.trees.last() {
@@ -401,6 +402,13 @@ impl Run {
         self.all_synced();
     }
 
+    /// As a process does that ends.
+    fn prove(&mut self) {
+        self.tell("prove".into());
+        self.pool.prove().expect("prove");
+        self.model.proved.push(self.call);
+    }
+
     fn checkpoint(&mut self) {
         self.tell("checkpoint".into());
         self.pool.checkpoint().expect("checkpoint");
@@ -443,13 +451,14 @@ impl Cut<'_> {
             events[..point].iter().for_each(|event| disk.step(event));
             self.look(disk, dice, false);
         }
-        if let Err(problem) = self.model.compare(self.done, &found) {
+        let kept = fate == Fate::Kept && again && whole;
+        if let Err(problem) = self.model.compare(self.done, kept, &found) {
             panic!("{fate:?}, again {}: {problem}", !again);
         }
         // The machine stays on, the memory is lost: the same again.
         if matches!(fate, Fate::Kept) {
             let found = self.recover(&image);
-            if let Err(problem) = self.model.compare(self.done, &found) {
+            if let Err(problem) = self.model.compare(self.done, kept, &found) {
                 panic!("{fate:?}, recovered twice: {problem}");
             }
         }
