@@ -214,3 +214,36 @@ CASE(chdir_in_thread_process_is_private) {
     OK(access("d/f", F_OK));
     ERR(access("f", F_OK), ENOENT);
 }
+
+CASE(deeper_than_any_path) {
+    char base[PATH_MAX], name[201], now[3 * PATH_MAX];
+    CHECK(getcwd(base, sizeof base));
+    memset(name, 'n', 200);
+    name[200] = 0;
+    for (int i = 0; i < 30; i++) {
+        OK(mkdir(name, 0755));
+        OK(chdir(name));
+    }
+    put("f", "deep");
+    ERR(syscall(SYS_getcwd, now, sizeof now), ENAMETOOLONG);
+    ERR(syscall(SYS_getcwd, now, 8L), ENAMETOOLONG);
+    ERR(readlink("/proc/self/cwd", now, sizeof now), ENAMETOOLONG);
+    int fd = OK(open("f", O_RDONLY));
+    char link[64];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ERR(readlink(link, now, sizeof now), ENAMETOOLONG);
+    holds(link, "deep");
+}
+
+CASE(shown_after_removal) {
+    char base[PATH_MAX], want[PATH_MAX + 32], link[64], now[PATH_MAX];
+    CHECK(getcwd(base, sizeof base));
+    put("f", "x");
+    int fd = OK(open("f", O_RDONLY));
+    OK(unlink("f"));
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    int len = OK(readlink(link, now, sizeof now - 1));
+    now[len] = 0;
+    snprintf(want, sizeof want, "%s/f (deleted)", base);
+    STR(now, want);
+}

@@ -1,5 +1,6 @@
 /* Names of 255 bytes, paths of 4096, ELOOP, odd bytes in names, many files. */
 #include "check.h"
+#include <sys/mman.h>
 #include <sys/resource.h>
 
 CASE(longest_name) {
@@ -137,4 +138,62 @@ CASE(large_write_without_descriptors) {
     EQ(pwrite(fd, buf, LEN, 0), LEN);
     EQ(pread(fd, back, LEN, 0), LEN);
     MEM(back, buf, LEN);
+}
+
+static void limit_address_space(rlim_t bytes) {
+    struct rlimit limit = {bytes, bytes};
+    OK(setrlimit(RLIMIT_AS, &limit));
+}
+
+CASE(little_address_space) {
+    put("before", "x");
+    limit_address_space(12UL << 30);
+    char *half = malloc(1 << 29);
+    CHECK(half);
+    memset(half, 1, 1 << 20);
+    for (int i = 0; i < 20000; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "f%d", i);
+        OK(close(OK(open(name, O_CREAT | O_EXCL | O_WRONLY, 0644))));
+    }
+    holds("before", "x");
+    free(half);
+    EQ(system("test -e f19999 && echo child > out && cat out > copy && rm f?????"), 0);
+    holds("copy", "child\n");
+    ERR(open("f19999", O_RDONLY), ENOENT);
+}
+
+CASE(small_files_only) {
+    enum { MIB = 1 << 20, BIG = 8 * MIB };
+    static char data[MIB];
+    char name[32];
+    int big = OK(open("big", O_CREAT | O_RDWR, 0644));
+    for (int i = 0; i < 8; i++) EQ(write(big, data, MIB), MIB);
+    struct rlimit limit = {MIB, RLIM_INFINITY};
+    OK(setrlimit(RLIMIT_FSIZE, &limit));
+    for (int i = 0; i < 100; i++) {
+        snprintf(name, sizeof name, "f%d", i);
+        int fd = OK(open(name, O_CREAT | O_WRONLY, 0644));
+        EQ(write(fd, data, MIB), MIB);
+        OK(close(fd));
+    }
+    char *map = mmap(NULL, BIG, PROT_READ | PROT_WRITE, MAP_SHARED, big, 0);
+    CHECK(map != MAP_FAILED);
+    map[BIG - 1] = 'x';
+    OK(msync(map, BIG, MS_SYNC));
+    char last;
+    EQ(pread(big, &last, 1, BIG - 1), 1);
+    EQ(last, 'x');
+    struct rlimit now;
+    OK(getrlimit(RLIMIT_FSIZE, &now));
+    EQ(now.rlim_cur, MIB);
+    EQ(now.rlim_max, RLIM_INFINITY);
+    signal(SIGXFSZ, SIG_IGN);
+    int fd = OK(open("f0", O_WRONLY | O_APPEND));
+    ERR(write(fd, data, 1), EFBIG);
+    ERR(ftruncate(fd, MIB + 1), EFBIG);
+    char outside[] = "/tmp/limited-XXXXXX";
+    fd = OK(mkstemp(outside));
+    OK(unlink(outside));
+    ERR(ftruncate(fd, MIB + 1), EFBIG);
 }

@@ -240,3 +240,34 @@ CASE(files_in_signal_handlers) {
     }
     EQ(handled, 100);
 }
+
+static int arrived_file;
+static volatile sig_atomic_t arrived[NSIG];
+
+static void arrive(int signal) {
+    arrived[signal]++;
+    if (write(arrived_file, "s", 1) != 1) _exit(9);
+}
+
+CASE(signals_pending_together) {
+    const int signals[] = {SIGUSR1, SIGUSR2, SIGHUP, SIGINT, SIGRTMIN};
+    sigset_t set, now;
+    struct stat st;
+    arrived_file = OK(open("f", O_CREAT | O_WRONLY | O_APPEND, 0644));
+    sigemptyset(&set);
+    for (int i = 0; i < 5; i++) {
+        struct sigaction action = {.sa_handler = arrive};
+        OK(sigaction(signals[i], &action, NULL));
+        sigaddset(&set, signals[i]);
+    }
+    for (int round = 1; round <= 3; round++) {
+        EQ(pthread_sigmask(SIG_BLOCK, &set, NULL), 0);
+        for (int i = 0; i < 5; i++) OK(raise(signals[i]));
+        EQ(pthread_sigmask(SIG_UNBLOCK, &set, NULL), 0);
+        for (int i = 0; i < 5; i++) EQ(arrived[signals[i]], round);
+        EQ(pthread_sigmask(SIG_BLOCK, NULL, &now), 0);
+        for (int i = 0; i < 5; i++) CHECK(!sigismember(&now, signals[i]));
+    }
+    OK(fstat(arrived_file, &st));
+    EQ(st.st_size, 15);
+}

@@ -5,6 +5,7 @@
 /// System-call numbers: those of the front end, and those that are about credentials.
 pub(crate) mod nr {
     pub(crate) use intercept::nr::*;
+    pub(crate) const SCHED_YIELD: usize = 24;
     pub(crate) const CONNECT: usize = 42;
     pub(crate) const BIND: usize = 49;
     pub(crate) const GETGID: usize = 104;
@@ -235,6 +236,36 @@ pub(crate) struct XattrArgs {
     pub(crate) value: u64,
     pub(crate) size: u32,
     pub(crate) flags: u32,
+}
+
+/// `struct iocb` of `io_submit(2)`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Iocb {
+    pub(crate) data: u64,
+    /// The kernel's.
+    pub(crate) key: u32,
+    pub(crate) rw_flags: u32,
+    pub(crate) opcode: u16,
+    pub(crate) priority: u16,
+    pub(crate) fildes: i32,
+    pub(crate) buffer: u64,
+    pub(crate) bytes: u64,
+    pub(crate) offset: i64,
+    pub(crate) reserved: u64,
+    pub(crate) flags: u32,
+    pub(crate) resfd: u32,
+}
+
+/// `struct io_event` of `io_getevents(2)`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct IoEvent {
+    pub(crate) data: u64,
+    /// Address of the request.
+    pub(crate) object: u64,
+    pub(crate) result: i64,
+    pub(crate) second: i64,
 }
 
 /// Encodes a device number as `struct stat` carries it.

@@ -1,5 +1,6 @@
 //! Handlers, a file per topic: decode the arguments, route, do it in `dfs`, encode the result.
 
+pub(crate) mod aio;
 pub(crate) mod attr;
 pub(crate) mod copy;
 pub(crate) mod data;

@@ -6,13 +6,14 @@
 //! interception fails with `ENOENT` instead of touching the wrong place. The cache here only saves
 //! the look at `/proc/self/cwd`.
 
-use crate::abi::nr;
+use crate::abi::{PATH_MAX, nr};
+use crate::calls::stat::is_dir;
 use crate::dispatch::Stop;
 use crate::kernel::{self, addr, call, text};
-use crate::mounts;
+use crate::{cred, links, mounts, route};
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use dfs::Ino;
+use dfs::{Ino, Walk};
 use intercept::paths;
 use sys::{Errno, Result};
 
@@ -101,10 +102,16 @@ fn is_parked() -> bool {
 /// Reads the truth from the kernel.
 #[cold]
 fn ask() -> Option<Ino> {
-    let mut buffer = [0u8; 256];
+    let mut buffer = [0u8; PATH_MAX];
     let link = kernel::readlink(c"/proc/self/cwd", &mut buffer).ok()?;
     let name = link.rsplit(|&b| b == b'/').next()?;
-    let name = name.strip_prefix(MARK)?;
+    let Some(name) = name.strip_prefix(MARK) else {
+        return if mounts::shadows() {
+            shadowed(link)
+        } else {
+            None
+        };
+    };
     let mut fields = name.split(|&b| b == b'-').map(hexadecimal);
     let (container, number, generation) = (fields.next()??, fields.next()??, fields.next()??);
     let attached = mounts::fs().is_ok();
@@ -112,6 +119,20 @@ fn ask() -> Option<Ino> {
         number,
         generation: u32::try_from(generation).ok()?,
     })
+}
+
+/// The program was started, or has moved, where the kernel has a directory of its own at or below
+/// the mount point: it means ours.
+fn shadowed(link: &[u8]) -> Option<Ino> {
+    let rest = links::below(mounts::path()?, link)?;
+    let fs = mounts::fs().ok()?;
+    let rest = if rest.is_empty() { b"/" } else { rest };
+    let how = route::follow(true);
+    let Ok(Walk::Here(place)) = fs.walk(&cred::current(), fs.root(), rest, how, &mut []) else {
+        return None;
+    };
+    let ino = place.target.filter(|&ino| is_dir(fs, ino) == Ok(true))?;
+    enter(ino).is_ok().then_some(ino)
 }
 
 fn hexadecimal(digits: &[u8]) -> Option<u64> {
@@ -157,7 +178,7 @@ fn park(place: &CStr, ino: Ino) -> Result<()> {
 
 /// The kernel's working directory was changed by the program.
 pub(crate) fn kernel_changed() {
-    remember(None);
+    remember(if mounts::shadows() { ask() } else { None });
 }
 
 /// The program gave a thread a working directory of its own.

@@ -2,8 +2,8 @@
 
 use crate::abi::nr;
 use crate::calls::{
-    attr, copy, data, dir, dup, ioctl, lock, map, message, name, open, process, refuse, special,
-    stat, xattr,
+    aio, attr, copy, data, dir, dup, ioctl, lock, map, message, name, open, process, refuse,
+    special, stat, xattr,
 };
 use intercept::classes::{CLASS_COUNT, Class, ClassTable, FILE_CALLS};
 use intercept::{Call, Outcome, paths};
@@ -53,6 +53,8 @@ pub(crate) enum After {
     Limits,
     /// The call pointed into memory of ours, at the address.
     Lent,
+    /// Events of asynchronous requests may have arrived.
+    Events,
 }
 
 impl From<Errno> for Stop {
@@ -120,6 +122,7 @@ pub(crate) fn after(call: &Call, result: isize, token: usize) -> isize {
     const EXEC: usize = After::Exec as usize;
     const LIMITS: usize = After::Limits as usize;
     const LENT: usize = After::Lent as usize;
+    const EVENTS: usize = After::Events as usize;
     match token & WHICH {
         LOOK => return crate::route::look_again(call, result),
         CHDIR if result >= 0 => crate::cwd::kernel_changed(),
@@ -131,6 +134,7 @@ pub(crate) fn after(call: &Call, result: isize, token: usize) -> isize {
         UMASK => crate::cred::umask_changed(call, result),
         LIMITS => crate::limits::learn(),
         LENT => crate::calls::special::returned(token & !WHICH),
+        EVENTS => aio::arrived(call, result),
         EXEC => return crate::exec::failed(call, result, token & !WHICH),
         _ => {}
     }
@@ -309,7 +313,9 @@ table! {
     RECVMMSG => message::recvmmsg,
     PIDFD_GETFD => message::pidfd_getfd,
     IO_URING_SETUP => refuse::io_uring_setup,
-    IO_SUBMIT => refuse::io_submit,
+    IO_SUBMIT => aio::io_submit,
+    IO_GETEVENTS => aio::io_getevents,
+    IO_PGETEVENTS => aio::io_getevents,
     INOTIFY_ADD_WATCH => refuse::inotify_add_watch,
     FANOTIFY_MARK => refuse::fanotify_mark,
     NAME_TO_HANDLE_AT => refuse::name_to_handle_at,

@@ -154,7 +154,7 @@ fn launch(c: &mut Call, arg: Arg, argv: usize, envp: usize, flags: u32) -> Serve
     launch.set_environment(&environment, None);
     if let Some(ino) = calls::stat::empty_path(c, arg, flags).unwrap_or(None) {
         let held = crate::files::ours(arg.dirfd(c))?;
-        let shown = calls::name::path_of_file(&held);
+        let shown = calls::name::path_of_file(&held).unwrap_or_default();
         launch.argv = list(argv)?;
         let file = Program {
             fs: held.fs,
@@ -504,7 +504,6 @@ pub(crate) fn failed(c: &Call, result: isize, launch: usize) -> isize {
     if let Some(word) = intercept::words().get(WORD) {
         word.store(0, Ordering::Relaxed);
     }
-    handover::exec_failed();
     let Some(launch) = reclaim(launch) else {
         return result;
     };
@@ -558,7 +557,6 @@ fn finish(c: &mut Call, served: Served, otherwise: isize) -> isize {
     match served {
         Err(Stop::PassThenWith(After::Exec, launch)) => {
             let result = kernel::raw(route::number(c), c.args);
-            handover::exec_failed();
             if let Some(launch) = reclaim(launch)
                 && launch.memfd >= 0
             {

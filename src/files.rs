@@ -230,7 +230,7 @@ pub(crate) fn install(fs: &'static Dfs, ofd: Ofd, cloexec: bool) -> Result<usize
         return made.map(|_| 0);
     };
     if in_vfork_child() {
-        // The description stays with the parent's process until the exec takes it over.
+        // Held by the child's own process until it ends or its next image has it no more.
         placeholder::publish(fd, ofd)?;
         return Ok(fd as usize);
     }
@@ -463,6 +463,10 @@ fn name_slot(ofd: Ofd) -> &'static NameSlot {
 
 /// Keeps the name by which a description was opened.
 pub(crate) fn remember_name(ofd: Ofd, parent: Ino, name: &[u8]) {
+    // A child that is killed half-way would leave the slot unusable.
+    if intercept::in_vfork_child() {
+        return;
+    }
     let slot = name_slot(ofd);
     let version = slot.version.load(Ordering::Relaxed);
     let mine = slot.version.compare_exchange(
@@ -471,7 +475,7 @@ pub(crate) fn remember_name(ofd: Ofd, parent: Ino, name: &[u8]) {
         Ordering::Acquire,
         Ordering::Relaxed,
     );
-    if mine.is_err() || intercept::in_vfork_child() {
+    if mine.is_err() {
         return;
     }
     let head = [

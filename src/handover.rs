@@ -128,6 +128,7 @@ pub(crate) fn before_clone(kind: CloneKind) {
             // failure has been said and leaves a process without a mount.
             if mounts::path().is_some() && mounts::fs().is_ok() {
                 files::publish_all(false);
+                told(dfs::vfork::prepare());
             }
         }
     }
@@ -155,6 +156,7 @@ pub(crate) fn after_clone(kind: CloneKind, result: isize) {
 
 /// In the child of a fork, before it runs on.
 pub(crate) fn child_after_fork() {
+    crate::calls::aio::after_fork();
     crate::calls::map::after_fork();
     files::after_fork();
     ADOPT.store(mounts::attached().is_some(), Ordering::Relaxed);
@@ -193,6 +195,13 @@ pub(crate) fn at_exit() {
     told(fs.pool().leave());
 }
 
+/// [`at_exit`] of a vfork child, which is alone.
+pub(crate) fn at_exit_of_vfork_child() {
+    if let Some(fs) = mounts::attached() {
+        told(fs.depart());
+    }
+}
+
 /// Whether the calling thread is the only one of the process.
 fn is_alone() -> bool {
     let mut stat = abi::Stat::default();
@@ -215,16 +224,7 @@ pub(crate) fn before_exec() {
             files::publish_all(true);
         }
         told(fs.exec_prepare(&files::kept_by_exec()));
-        if !intercept::in_vfork_child() {
-            told(fs.pool().leave());
-        }
-    }
-}
-
-/// The exec failed: this image goes on.
-pub(crate) fn exec_failed() {
-    if let Some(fs) = mounts::attached() {
-        told(fs.exec_failed());
+        told(fs.pool().leave());
     }
 }
 

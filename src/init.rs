@@ -22,12 +22,11 @@ static CONFIG: Config = Config {
     before_clone: handover::before_clone,
     after_clone: handover::after_clone,
     child_after_fork: handover::child_after_fork,
-    child_of_vfork,
+    child_of_vfork: dfs::vfork::begin,
+    vfork_is_over: dfs::vfork::end,
     classes: dispatch::CLASSES,
     cache_dir: None,
 };
-
-fn child_of_vfork() {}
 
 fn after_panic(call: &Call) {
     say::once(

@@ -30,11 +30,13 @@ mod init;
 mod kernel;
 mod libraries;
 mod limits;
+mod links;
 mod mounts;
 mod placeholder;
 mod report;
 mod route;
 mod say;
+mod shadow;
 mod user;
 mod watch;
 

@@ -1,27 +1,41 @@
-//! `RLIMIT_FSIZE`: the largest file the process may write, kept as `setrlimit(2)` sets it.
+//! Limits of the process that concern us. `RLIMIT_FSIZE`: the largest file it may write, kept as
+//! `setrlimit(2)` sets it. `RLIMIT_AS`: the pool then takes no more address space than it uses.
 
 use crate::abi::nr;
 use crate::kernel::{self, addr_mut, call};
-use core::sync::atomic::{AtomicU64, Ordering};
+use crate::mounts;
 use dfs::{Dfs, Ino};
-use sys::{Errno, Result};
+use sys::{Errno, Result, file_limit};
 
-static FILE_SIZE: AtomicU64 = AtomicU64::new(u64::MAX);
+const RLIMIT_FSIZE: u32 = 1;
+const RLIMIT_AS: u32 = 9;
 
-/// Asks the kernel; at start and whenever the program may have changed it.
+/// Whether [`learn`] has to see a change of this limit.
+pub(crate) fn concerns(resource: u32) -> bool {
+    matches!(resource, RLIMIT_FSIZE | RLIMIT_AS)
+}
+
+/// Asks the kernel; at start and whenever the program may have changed them.
 pub(crate) fn learn() {
-    const RLIMIT_FSIZE: usize = 1;
-    let mut pair = [u64::MAX; 2];
-    if call!(nr::PRLIMIT64, 0, RLIMIT_FSIZE, 0, addr_mut(&mut pair)).is_ok() {
-        FILE_SIZE.store(pair[0], Ordering::Relaxed);
+    file_limit::learn();
+    if let Some(fs) = mounts::attached()
+        && soft(RLIMIT_AS as usize).is_some_and(|limit| limit != u64::MAX)
+    {
+        // Kept reserved if another thread is just growing it.
+        let _shrunk = fs.pool().release_address_space();
     }
 }
 
-/// The limit, if there is one.
+fn soft(which: usize) -> Option<u64> {
+    let mut pair = [u64::MAX; 2];
+    call!(nr::PRLIMIT64, 0, which, 0, addr_mut(&mut pair)).ok()?;
+    Some(pair[0])
+}
+
+/// The largest file the program may write, if there is a limit.
 #[inline]
 pub(crate) fn file_size() -> Option<u64> {
-    let limit = FILE_SIZE.load(Ordering::Relaxed);
-    (limit != u64::MAX).then_some(limit)
+    file_limit::get()
 }
 
 /// A file may not grow to `len` bytes: `SIGXFSZ` and `EFBIG` (`truncate(2)`). A file that is that

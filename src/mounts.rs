@@ -3,6 +3,7 @@
 //! One mount per process, fixed at start. The container is attached at first use; until then, and
 //! for good when attaching fails, nothing of the engine is touched.
 
+use crate::abi::{O_CLOEXEC, O_DIRECTORY, Stat, nr};
 use crate::config::{Origin, Wanted};
 use crate::dispatch::Stop;
 use crate::kernel::{self, call};
@@ -18,8 +19,16 @@ pub(crate) struct Mount {
     wanted: Wanted,
     /// Value of `DAOS_EMBEDDED_ROOT`.
     root: Option<&'static [u8]>,
-    /// The kernel has something at the mount path, which the mount hides.
-    shadows: bool,
+    shadow: Option<Shadow>,
+}
+
+/// What the kernel has at the mount path; the mount hides it.
+#[derive(Clone, Copy)]
+pub(crate) struct Shadow {
+    pub(crate) dev: u64,
+    pub(crate) ino: u64,
+    /// A directory without entries: nothing but itself can be reached in its place.
+    pub(crate) empty: bool,
 }
 
 static MOUNT: SetOnce<Mount> = SetOnce::new();
@@ -41,8 +50,8 @@ pub(crate) fn configure(wanted: Wanted, root: Option<&'static [u8]>) -> bool {
         *to = *from;
     }
     let shown = core::ffi::CStr::from_bytes_until_nul(&path).unwrap_or(c"/");
-    let shadows = kernel_has(shown);
-    if shadows && wanted.origin == Origin::Implied && !empty_directory(shown) {
+    let shadow = kernel_has(shown);
+    if wanted.origin == Origin::Implied && shadow.is_some_and(|s| !s.empty) {
         return false;
     }
     MOUNT
@@ -50,25 +59,25 @@ pub(crate) fn configure(wanted: Wanted, root: Option<&'static [u8]>) -> bool {
             Some(Mount {
                 wanted,
                 root,
-                shadows,
+                shadow,
             })
         })
         .is_some()
 }
 
-fn kernel_has(path: &core::ffi::CStr) -> bool {
-    let bytes = path.to_bytes_with_nul();
-    call!(
-        crate::abi::nr::FACCESSAT,
-        kernel::abi_cwd(),
-        kernel::addr(bytes),
-        0
-    )
-    .is_ok()
+fn kernel_has(path: &core::ffi::CStr) -> Option<Shadow> {
+    let mut stat = Stat::default();
+    let name = kernel::addr(path.to_bytes_with_nul());
+    let out = kernel::addr_mut(&mut stat);
+    call!(nr::NEWFSTATAT, kernel::abi_cwd(), name, out, 0).ok()?;
+    Some(Shadow {
+        dev: stat.dev,
+        ino: stat.ino,
+        empty: empty_directory(path),
+    })
 }
 
 fn empty_directory(path: &core::ffi::CStr) -> bool {
-    use crate::abi::{O_CLOEXEC, O_DIRECTORY, nr};
     let Ok(fd) = kernel::open(path, O_DIRECTORY | O_CLOEXEC) else {
         return false;
     };
@@ -98,9 +107,14 @@ pub(crate) fn path() -> Option<&'static [u8]> {
     mount.wanted.path.get(..mount.wanted.path_len)
 }
 
+/// What the kernel has at the mount path.
+pub(crate) fn shadow() -> Option<Shadow> {
+    MOUNT.get()?.shadow
+}
+
 /// Whether the kernel has a file of its own at the mount path.
 pub(crate) fn shadows() -> bool {
-    MOUNT.get().is_some_and(|m| m.shadows)
+    shadow().is_some()
 }
 
 /// The directory that contains the mount point; `/` at the top.

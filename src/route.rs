@@ -4,12 +4,14 @@
 //! could be ours is looked at further. The rest of a path inside the mount goes *unnormalised* to
 //! the walker of `dfs`, so `..` after a symbolic link is physical. A walk that leaves the mount
 //! (`..` above its root, absolute symbolic link) re-enters here with the path it left with. Kernel
-//! symbolic links that point into the mount are found only after the kernel failed (`look_again`).
+//! symbolic links that point into the mount are found after the kernel failed (`look_again`), or
+//! before it acts where it has something of its own at the mount point (`shadow`).
 
 use crate::abi::{self, PATH_MAX, nr};
 use crate::dispatch::{self, Served, Stop};
 use crate::kernel::{self, addr};
-use crate::{cwd, files, mounts, user};
+use crate::links::{below, follow_kernel_links, has_link, where_kernel_arrives};
+use crate::{cwd, files, mounts, shadow, user};
 use core::cell::Cell;
 use dfs::{Dfs, How, Ino, Name, Walk};
 use intercept::Call;
@@ -18,8 +20,10 @@ use sys::Errno;
 
 /// Mark on a call number: the kernel has failed, look for symbolic links into the mount.
 const LOOK: usize = 1 << 20;
+/// Mark on a call number: the kernel has found what the mount hides.
+const HIDDEN: usize = 1 << 21;
 /// Symbolic links followed in one path (`path_resolution(7)`).
-const LINKS_MAX: usize = 40;
+pub(crate) const LINKS_MAX: usize = 40;
 /// Walks repeated because another process changed a name in between.
 const RACES_MAX: usize = 20;
 
@@ -225,9 +229,9 @@ fn pair_again(
     Err(Stop::Kernel(kernel::raw(number(c), args)))
 }
 
-/// The call's number without our mark.
+/// The call's number without our marks.
 pub(crate) fn number(c: &Call) -> usize {
-    c.nr & !LOOK
+    c.nr & !(LOOK | HIDDEN)
 }
 
 /// The call's number with our mark.
@@ -242,20 +246,49 @@ fn redirect(args: &mut [usize; 6], arg: Arg, path: &[u8]) {
     }
 }
 
-/// Second half of a path call: after the kernel found nothing, a symbolic link may still lead into
-/// the mount.
+/// Second half of a path call: after the kernel found nothing, or what the mount hides, a symbolic
+/// link may still lead into the mount.
 pub(crate) fn look_again(c: &Call, result: isize) -> isize {
-    let failed = Errno::ENOENT.as_ret() == result || Errno::ENOTDIR.as_ret() == result;
-    if !failed || c.nr & LOOK != 0 {
+    if number(c) != c.nr {
         return result;
     }
     let mut again = *c;
-    again.nr |= LOOK;
+    if Errno::ENOENT.as_ret() == result || Errno::ENOTDIR.as_ret() == result {
+        again.nr |= LOOK;
+    } else if result >= 0 && shadow::was_reached(c, result) {
+        again.nr |= HIDDEN;
+    } else {
+        return result;
+    }
     match dispatch::handler(number(c)).map(|handler| handler(&mut again)) {
         Some(Ok(value)) => value as isize,
         Some(Err(Stop::Fail(errno))) => errno.as_ret(),
         Some(Err(Stop::Kernel(ret))) => ret,
         _ => result,
+    }
+}
+
+/// When a path that looks foreign is searched for symbolic links into the mount.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// Not yet: the kernel is asked first.
+    Later,
+    /// Now: the kernel has found nothing there.
+    Refused,
+    /// Before the kernel acts: it has something of its own at the mount point, where it would find
+    /// or make files, or the path has been in the mount already, so no second half follows.
+    First,
+}
+
+impl Look {
+    fn of(c: &Call) -> Look {
+        if c.nr & HIDDEN != 0 || shadow::must_look(c) {
+            Look::First
+        } else if c.nr & LOOK != 0 {
+            Look::Refused
+        } else {
+            Look::Later
+        }
     }
 }
 
@@ -279,7 +312,7 @@ enum Where<'a> {
 pub(crate) fn resolve(c: &Call, arg: Arg, how: How) -> Result<Resolved, Stop> {
     let mut buffer = user::path_buffer();
     let mut joined = Vec::new();
-    let look = c.nr & LOOK != 0;
+    let look = Look::of(c);
     let mount = mounts::path().ok_or(Stop::Pass)?;
     let path = match user::path(arg.address(c), &mut buffer) {
         Ok(path) => path,
@@ -341,7 +374,7 @@ fn confined_base(confined: bool, dirfd: i32) -> Result<Option<Ino>, Stop> {
 fn re_enter(fs: &'static Dfs, mount: &[u8], mut path: Vec<u8>, how: How) -> Result<Resolved, Stop> {
     for _ in 0..LINKS_MAX {
         let mut joined = Vec::new();
-        let left = match locate_absolute(mount, &path, false, how.follow, &mut joined)? {
+        let left = match locate_absolute(mount, &path, Look::First, how.follow, &mut joined)? {
             Where::Inside { base, rest } => match walk(fs, base.unwrap_or(fs.root()), rest, how)? {
                 Step::Here(spot) => return Ok(Resolved::Ours(spot)),
                 Step::Left(left) => left,
@@ -414,7 +447,7 @@ fn locate<'a>(
     mount: &[u8],
     dirfd: i32,
     path: &'a [u8],
-    look: bool,
+    look: Look,
     follow: bool,
     joined: &'a mut Vec<u8>,
 ) -> Result<Where<'a>, Stop> {
@@ -433,7 +466,9 @@ fn locate<'a>(
         .find(|part| !part.is_empty() && *part != b".");
     let first = first.unwrap_or(b".");
     let concerns = first == b".." || mount.split(|&b| b == b'/').any(|part| part == first);
-    if !concerns && !look {
+    // An empty path is the descriptor itself.
+    let looks = look != Look::Later && !path.is_empty();
+    if !concerns && !looks {
         return Ok(Where::Kernel);
     }
     let mut dir = [0u8; PATH_MAX];
@@ -475,7 +510,7 @@ fn relative(base: Ino, path: &[u8]) -> Result<Where<'_>, Stop> {
 fn locate_absolute<'a>(
     mount: &[u8],
     path: &'a [u8],
-    look: bool,
+    look: Look,
     follow: bool,
     joined: &'a mut Vec<u8>,
 ) -> Result<Where<'a>, Stop> {
@@ -491,13 +526,17 @@ fn locate_absolute<'a>(
             });
         }
         Hit::Through => {}
-        Hit::No | Hit::Ancestor if look => {}
-        Hit::No | Hit::Ancestor => return Ok(Where::Kernel),
+        Hit::No | Hit::Ancestor if look == Look::Later => return Ok(Where::Kernel),
+        Hit::No | Hit::Ancestor => {}
     }
-    let found = if hit == Hit::Through || has_link(path) {
-        follow_kernel_links(mount, path, follow)
-    } else {
-        None
+    let arrived = match look {
+        Look::First => where_kernel_arrives(path, follow),
+        Look::Later | Look::Refused => None,
+    };
+    let found = match arrived {
+        Some(there) => below(mount, &there).map(<[u8]>::to_vec),
+        None if hit == Hit::Through || has_link(path) => follow_kernel_links(mount, path, follow),
+        None => None,
     };
     match found {
         Some(rest) => {
@@ -507,14 +546,14 @@ fn locate_absolute<'a>(
                 rest: joined,
             })
         }
-        None if look && hit == Hit::Ancestor => Ok(Where::Ancestor),
+        None if look == Look::Refused && hit == Hit::Ancestor => Ok(Where::Ancestor),
         None => Ok(Where::Kernel),
     }
 }
 
 /// How a path relates to the mount path, as written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Hit {
+pub(crate) enum Hit {
     /// The mount path is a prefix; the rest starts at this offset.
     Inside(usize),
     /// Reaches the mount after a `..`, so symbolic links before it matter.
@@ -524,7 +563,7 @@ enum Hit {
     No,
 }
 
-fn compare(mount: &[u8], path: &[u8]) -> Hit {
+pub(crate) fn compare(mount: &[u8], path: &[u8]) -> Hit {
     let mut wanted = mount.get(1..).unwrap_or(&[]);
     let mut depth = 0usize;
     let mut matched = 0usize;
@@ -588,90 +627,6 @@ fn after_components(mount: &[u8], n: usize) -> &[u8] {
         rest = rest.get(at..).unwrap_or(&[]);
     }
     rest
-}
-
-/// Whether the kernel meets a symbolic link on this path, as far as it gets: one call that spares
-/// the walk for nearly every path that simply does not exist.
-fn has_link(path: &[u8]) -> bool {
-    const RESOLVE_NO_SYMLINKS: u64 = 4;
-    let mut terminated = path.to_vec();
-    terminated.push(0);
-    let how = [
-        u64::from(abi::O_PATH | abi::O_NOFOLLOW | abi::O_CLOEXEC),
-        0,
-        RESOLVE_NO_SYMLINKS,
-    ];
-    let (path, how) = (addr(terminated.as_slice()), addr(&how));
-    match kernel::call!(nr::OPENAT2, kernel::abi_cwd(), path, how, 24) {
-        Ok(fd) => {
-            // The last component exists: a dangling link, or it has come into being.
-            kernel::close(fd as i32);
-            true
-        }
-        Err(errno) => errno != Errno::ENOENT,
-    }
-}
-
-/// Walks a path through the kernel's symbolic links; the rest inside the mount if it gets there.
-fn follow_kernel_links(mount: &[u8], path: &[u8], follow: bool) -> Option<Vec<u8>> {
-    let mut here: Vec<u8> = Vec::new();
-    let mut todo: Vec<u8> = path.to_vec();
-    let mut links = 0;
-    let mut target = [0u8; PATH_MAX];
-    loop {
-        let start = todo.iter().position(|&b| b != b'/')?;
-        let end = todo
-            .iter()
-            .skip(start)
-            .position(|&b| b == b'/')
-            .map_or(todo.len(), |i| start + i);
-        let part = todo.get(start..end)?.to_vec();
-        let rest = todo.get(end..)?.to_vec();
-        let last = rest.is_empty();
-        match part.as_slice() {
-            b"." => {}
-            b".." => {
-                let up = here.iter().rposition(|&b| b == b'/').unwrap_or(0);
-                here.truncate(up);
-            }
-            name => {
-                let parent = here.len();
-                here.push(b'/');
-                here.extend_from_slice(name);
-                if here == mount {
-                    return Some(rest);
-                }
-                if !last || follow {
-                    here.push(0);
-                    let found = core::ffi::CStr::from_bytes_with_nul(&here)
-                        .ok()
-                        .map(|p| kernel::readlink(p, &mut target));
-                    here.pop();
-                    match found? {
-                        Ok(link) => {
-                            links += 1;
-                            if links > LINKS_MAX {
-                                return None;
-                            }
-                            here.truncate(if link.first() == Some(&b'/') {
-                                0
-                            } else {
-                                parent
-                            });
-                            let mut next = link.to_vec();
-                            next.extend_from_slice(&rest);
-                            todo = next;
-                            continue;
-                        }
-                        Err(Errno::EINVAL) => {}
-                        Err(_) if compare(mount, &here) == Hit::Ancestor => {}
-                        Err(_) => return None,
-                    }
-                }
-            }
-        }
-        todo = rest;
-    }
 }
 
 /// Paths in `/proc/self` and `/dev` that name a descriptor or the working directory.
@@ -767,4 +722,4 @@ pub(crate) fn is_inside(c: &Call, arg: Arg) -> bool {
     matches!(resolve(c, arg, follow(true)), Ok(Resolved::Ours(_)))
 }
 
-const _: () = assert!(nr::STATX < LOOK);
+const _: () = assert!(nr::FACCESSAT2 < LOOK);

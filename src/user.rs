@@ -74,6 +74,8 @@ plain!(
     abi::MsgHdr,
     abi::CmsgHdr,
     abi::XattrArgs,
+    abi::Iocb,
+    abi::IoEvent,
 );
 
 /// Does the path at this address end in `/`? Then a final symbolic link is followed in any case

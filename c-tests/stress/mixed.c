@@ -4,6 +4,7 @@
 #include "check.h"
 #include <pthread.h>
 #include <spawn.h>
+#include <sys/time.h>
 #include <time.h>
 
 extern char **environ;
@@ -159,5 +160,105 @@ CASE(killed_processes) {
             snprintf(b, sizeof b, "k%d-b", p);
             if (access(b, F_OK) == 0) holds(b, "whole content");
         }
+    }
+}
+
+/* What a vfork child does until its timer ends it; the file is in the parent's table, too. */
+static void work_until_killed(int fd, int round) {
+    char name[32];
+    signal(SIGALRM, SIG_DFL);
+    struct itimerval timer = {.it_value = {0, 1 + (round * 7919) % 2000}};
+    setitimer(ITIMER_REAL, &timer, NULL);
+    for (int i = 0;; i++) {
+        snprintf(name, sizeof name, "v%d", i % 8);
+        int mine = open(name, O_CREAT | O_WRONLY | O_TRUNC, 0644);
+        if (write(mine, "whole content", 13) < 0 || pwrite(fd, "whole content", 13, i % 8 * 13) < 0) _exit(1);
+        rename(name, "moved");
+        mkdir("shared", 0755);
+        rmdir("shared");
+        close(mine);
+        unlink("moved");
+    }
+}
+
+/* A vfork child works on its parent's memory; killed in a call, it leaves its parent able to work at once. */
+static void *vforks(void *arg) {
+    int fd = *(int *)arg;
+    sigset_t none;
+    sigemptyset(&none);
+    for (volatile int round = 0; time(NULL) < until; round++) {
+        pid_t pid = vfork();
+        if (pid == 0) work_until_killed(fd, round);
+        int status;
+        EQ(waitpid(pid, &status, 0), pid);
+        CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM);
+        char name[32], got[14];
+        snprintf(name, sizeof name, "alive%p", arg);
+        put(name, "yes");
+        OK(rename(name, "alive"));
+        OK(mkdir(name, 0755));
+        OK(rmdir(name));
+        EQ(pread(fd, got, 13, 0), 13);
+        MEM(got, "whole content", 13);
+    }
+    return NULL;
+}
+
+static void killed_vfork_children_of(int threads) {
+    int fds[4];
+    pthread_t t[4];
+    for (int i = 0; i < threads; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "f%d", i);
+        fds[i] = OK(open(name, O_CREAT | O_RDWR, 0644));
+        EQ(pwrite(fds[i], "whole content", 13, 0), 13);
+        EQ(pthread_create(&t[i], NULL, vforks, &fds[i]), 0);
+    }
+    for (int i = 0; i < threads; i++) EQ(pthread_join(t[i], NULL), 0);
+}
+
+CASE(killed_vfork_children) {
+    begin(1);
+    killed_vfork_children_of(1);
+}
+
+CASE(killed_vfork_children_of_threads) {
+    begin(1);
+    killed_vfork_children_of(4);
+}
+
+static void on_child(int sig) {
+    (void)sig;
+    ticks++;
+    /* In the thread that waited for the child: its calls go where they belong. */
+    if (access("f0", F_OK) != 0) _exit(9);
+}
+
+/* The signal of the child's death may come before the parent's vfork has returned. */
+CASE(killed_vfork_children_announced) {
+    begin(1);
+    struct sigaction sa = {.sa_handler = on_child, .sa_flags = SA_RESTART};
+    OK(sigaction(SIGCHLD, &sa, NULL));
+    killed_vfork_children_of(1);
+    CHECK(ticks > 10);
+}
+
+/* A parent killed while its vfork child works does not take the child's locks away under it. */
+CASE(killed_vfork_parents) {
+    begin(1);
+    put("whole", "whole content");
+    for (volatile int round = 0; time(NULL) < until; round++) {
+        pid_t parent = OK(fork());
+        if (parent == 0) {
+            if (vfork() == 0) work_until_killed(open("f", O_CREAT | O_RDWR, 0644), 20000 + round);
+            pause();
+        }
+        usleep(500 + (round * 7919) % 5000);
+        OK(kill(parent, SIGKILL));
+        int status;
+        EQ(waitpid(parent, &status, 0), parent);
+        put("alive", "yes");
+        holds("alive", "yes");
+        holds("whole", "whole content");
     }
 }

@@ -116,6 +116,10 @@ pub(crate) fn getcwd(c: &mut Call) -> Served {
     let fs = mounts::fs()?;
     let mut inside = [0u8; PATH_MAX];
     let path = shown(fs, base, &mut inside)?;
+    // The C library's own way up the tree is taken at ENAMETOOLONG only, whatever the room.
+    if path.len() >= PATH_MAX {
+        return Err(Errno::ENAMETOOLONG.into());
+    }
     if path.len() + 1 > c.args[1] {
         return Err(Errno::ERANGE.into());
     }
@@ -124,13 +128,22 @@ pub(crate) fn getcwd(c: &mut Call) -> Served {
     Ok(path.len() + 1)
 }
 
+/// What the kernel says of a path that is longer than any buffer.
+pub(crate) fn too_long(errno: Errno) -> Errno {
+    if errno == Errno::ERANGE {
+        Errno::ENAMETOOLONG
+    } else {
+        errno
+    }
+}
+
 /// The path of a directory as the program sees it.
 pub(crate) fn shown(
     fs: &Dfs,
     dir: Ino,
     buffer: &mut [u8; abi::PATH_MAX],
 ) -> Result<std::vec::Vec<u8>> {
-    let len = fs.path_of(dir, buffer)?;
+    let len = fs.path_of(dir, buffer).map_err(too_long)?;
     let inside = buffer.get(..len).ok_or(Errno::EIO)?;
     let mut path = mounts::path().ok_or(Errno::ENOENT)?.to_vec();
     if inside != b"/" {

@@ -5,7 +5,7 @@ use crate::calls::stat::is_dir;
 use crate::dispatch::{Served, Stop};
 use crate::report::{Op, count};
 use crate::route::{self, Arg, Magic, Spot};
-use crate::{cred, cwd, exec, files, mounts, user};
+use crate::{calls, cred, cwd, exec, files, mounts, user};
 use dfs::Ino;
 use intercept::Call;
 use sys::{Errno, Result};
@@ -304,7 +304,7 @@ fn put_link(bytes: &[u8], out: usize, room: usize) -> Served {
 }
 
 /// Targets of `/proc/self/fd/N`, `/proc/self/cwd` and `/proc/self/exe` that we know better.
-fn magic_target(address: usize) -> Option<std::vec::Vec<u8>> {
+fn magic_target(address: usize) -> Option<Result<Vec<u8>>> {
     let mut buffer = user::path_buffer();
     let path = user::path(address, &mut buffer).ok()?;
     let (what, rest) = route::magic_name(path)?;
@@ -313,52 +313,51 @@ fn magic_target(address: usize) -> Option<std::vec::Vec<u8>> {
     }
     match what {
         Magic::Fd(fd) => files::get(fd).ok()?.map(|held| path_of_file(&held)),
-        Magic::Exe => exec::program_path().map(|path| path.to_vec()),
+        Magic::Exe => exec::program_path().map(|path| Ok(path.to_vec())),
         Magic::Cwd => {
-            let mut inside = [0u8; PATH_MAX];
-            crate::calls::dir::shown(mounts::fs().ok()?, cwd::base()?, &mut inside).ok()
+            let (fs, base) = (mounts::fs().ok()?, cwd::base()?);
+            Some(path_of_dir(fs, base))
         }
     }
 }
 
-/// The path by which an open file is shown; with the kernel's mark if it has no name any more.
-pub(crate) fn path_of_file(held: &files::Held) -> std::vec::Vec<u8> {
+const DELETED: &[u8] = b" (deleted)";
+
+fn path_of_dir(fs: &dfs::Dfs, dir: Ino) -> Result<Vec<u8>> {
     let mut inside = [0u8; PATH_MAX];
-    let mut path = mounts::path().unwrap_or(b"").to_vec();
-    let known = held.info().and_then(|info| {
-        if info.kind == S_IFDIR {
-            return Ok((
-                held.fs.path_of(info.ino, &mut inside)?,
-                std::vec::Vec::new(),
-            ));
-        }
-        let (parent, name) = files::name_of(held.ofd).ok_or(Errno::ENOENT)?;
-        let len = held.fs.path_of(parent, &mut inside)?;
-        let there = held.fs.lookup(&cred::unchecked(), parent, &name)?;
-        if there == info.ino {
-            Ok((len, name))
-        } else {
-            Err(Errno::ENOENT)
-        }
-    });
-    match known {
-        Ok((len, name)) => {
-            if len > 1 {
-                path.extend_from_slice(inside.get(..len).unwrap_or(&[]));
-            }
-            if !name.is_empty() {
-                path.push(b'/');
-                path.extend_from_slice(&name);
-            }
-        }
-        Err(_) => path.extend_from_slice(b"/ (deleted)"),
+    match calls::dir::shown(fs, dir, &mut inside) {
+        // Its last name is not kept.
+        Err(Errno::ENOENT) => Ok([mounts::path().unwrap_or(b""), b"/", DELETED].concat()),
+        other => other,
     }
-    path
+}
+
+/// The path by which an open file is shown: the name it was opened by, with the kernel's mark if it
+/// no longer has that name.
+pub(crate) fn path_of_file(held: &files::Held) -> Result<Vec<u8>> {
+    let info = held.info()?;
+    if info.kind == S_IFDIR {
+        return path_of_dir(held.fs, info.ino);
+    }
+    let Some((parent, name)) = files::name_of(held.ofd) else {
+        return Ok([mounts::path().unwrap_or(b""), b"/", DELETED].concat());
+    };
+    let mut path = path_of_dir(held.fs, parent)?;
+    let there = held.fs.lookup(&cred::unchecked(), parent, &name);
+    path.push(b'/');
+    path.extend_from_slice(&name);
+    if there != Ok(info.ino) {
+        path.extend_from_slice(DELETED);
+    }
+    if path.len() >= PATH_MAX {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    Ok(path)
 }
 
 fn read_link(c: &Call, arg: Arg, out: usize, room: usize) -> Served {
     if let Some(target) = magic_target(arg.address(c)) {
-        return put_link(&target, out, room);
+        return put_link(&target?, out, room);
     }
     let empty = arg.dir.is_some() && user::get::<u8>(arg.address(c)) == Ok(0);
     if empty && files::is_ours(arg.dirfd(c)) {

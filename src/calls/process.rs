@@ -1,7 +1,8 @@
 //! Processes: exec, exit, and calls that change what a path or a descriptor number means.
 
+use crate::abi::nr;
 use crate::dispatch::{After, Served, Stop};
-use crate::{calls, cwd, exec, handover, report};
+use crate::{calls, cwd, exec, handover, limits, report};
 use intercept::Call;
 
 pub(crate) fn execve(c: &mut Call) -> Served {
@@ -15,7 +16,9 @@ pub(crate) fn execveat(c: &mut Call) -> Served {
 /// `exit_group(2)`: shared mappings are written back, the summary is printed. Nothing depends on
 /// it: a killed process is settled by others.
 pub(crate) fn exit_group(_c: &mut Call) -> Served {
-    if !intercept::in_vfork_child() {
+    if intercept::in_vfork_child() {
+        handover::at_exit_of_vfork_child();
+    } else {
         calls::map::write_back_all();
         report::print();
         handover::at_exit();
@@ -24,8 +27,17 @@ pub(crate) fn exit_group(_c: &mut Call) -> Served {
 }
 
 /// `setrlimit(2)`, `prlimit64(2)`: looked at again afterwards.
-pub(crate) fn limits_change(_c: &mut Call) -> Served {
-    Err(Stop::PassThen(After::Limits))
+pub(crate) fn limits_change(c: &mut Call) -> Served {
+    let (resource, new) = if c.nr == nr::SETRLIMIT {
+        (c.args[0], c.args[1])
+    } else {
+        (c.args[1], c.args[2])
+    };
+    if new != 0 && limits::concerns(resource as u32) {
+        Err(Stop::PassThen(After::Limits))
+    } else {
+        Err(Stop::Pass)
+    }
 }
 
 /// `unshare(2)`: with `CLONE_FS` the thread's working directory is its own from now on.

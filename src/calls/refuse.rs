@@ -1,10 +1,9 @@
-//! Interfaces that cannot reach the mount, refused in the way programs expect: rings, asynchronous
-//! requests, watches, file handles.
+//! Interfaces that cannot reach the mount, refused in the way programs expect: rings, watches, file
+//! handles.
 
 use crate::dispatch::{Served, Stop};
-use crate::kernel;
+use crate::files;
 use crate::route::{self, Arg};
-use crate::{files, user};
 use core::sync::atomic::{AtomicBool, Ordering};
 use intercept::Call;
 use sys::Errno;
@@ -24,37 +23,6 @@ pub(crate) fn io_uring_setup(_c: &mut Call) -> Served {
     } else {
         Err(Errno::ENOSYS.into())
     }
-}
-
-/// `io_submit(2)`: a batch that touches one of our files is refused before anything of it runs.
-pub(crate) fn io_submit(c: &mut Call) -> Served {
-    /// Offset of `aio_fildes` in `struct iocb`.
-    const FILDES: usize = 20;
-    let count = isize::try_from(c.args[1]).unwrap_or(0).clamp(0, 65536) as usize;
-    for index in 0..count {
-        let Ok(iocb) = user::get::<usize>(c.args[2] + index * size_of::<usize>()) else {
-            break;
-        };
-        let Ok(fd) = user::get::<i32>(iocb + FILDES) else {
-            break;
-        };
-        if files::is_ours(fd) {
-            // What file systems without asynchronous I/O answer (io_submit(2)).
-            return if index == 0 {
-                Err(Errno::EINVAL.into())
-            } else {
-                partly(c, index)
-            };
-        }
-    }
-    Err(Stop::Pass)
-}
-
-/// The requests before the first of ours are submitted, as the kernel does with a bad one.
-fn partly(c: &Call, count: usize) -> Served {
-    let mut args = c.args;
-    args[1] = count;
-    Err(Stop::Kernel(kernel::raw(c.nr, args)))
 }
 
 /// `inotify_add_watch(2)`: nobody would feed events; `ENOSPC` is what programs expect when watches

@@ -30,6 +30,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("setfattr", "attr"),
     ("getfacl", "acl"),
     ("bc", "bc"),
+    ("fio", "fio"),
     ("patch", "patch"),
     ("xz", "xz-utils"),
     ("zip", "zip"),

@@ -93,6 +93,7 @@ fn main_of<C>(name: &'static str, args: &[OsString], run: fn(C) -> (Tool, Outcom
 where
     C: CommandFactory + FromArgMatches,
 {
+    sys::file_limit::learn();
     let tool = Tool { name, json: false };
     let parsed = match usage::parse(C::command(), args) {
         Ok(Parsed::Matches(matches)) => C::from_arg_matches(&matches),

@@ -24,6 +24,7 @@ mod xattr;
 pub use attr::SetTime;
 pub use check::{Checked, Leaks, Problem};
 pub use dir::{DirCursor, Dirent};
+pub use engine::vfork;
 pub use locks::{LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, LockInfo, LockKind, LockReq};
 pub use mapfile::MapSource;
 pub use mount::Dfs;

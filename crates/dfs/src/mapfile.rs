@@ -28,7 +28,7 @@ use engine::{LockId, Pool, Rec, Tx, kind};
 use path::CachePath;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, StatVfsMountFlags};
-use sys::{Errno, Result, syscall};
+use sys::{Errno, Result, file_limit, syscall};
 
 const SYS_PREAD64: usize = if cfg!(target_arch = "x86_64") { 17 } else { 67 };
 const SYS_PWRITE64: usize = if cfg!(target_arch = "x86_64") { 18 } else { 68 };
@@ -93,7 +93,7 @@ fn pwrite_all(fd: BorrowedFd<'_>, from: *const u8, len: usize, pos: u64) -> Resu
     while done < len {
         let at = from.wrapping_add(done);
         // SAFETY: the kernel checks the address and answers EFAULT.
-        let wrote = unsafe {
+        let write = || unsafe {
             syscall!(
                 SYS_PWRITE64,
                 fd.as_raw_fd(),
@@ -101,7 +101,8 @@ fn pwrite_all(fd: BorrowedFd<'_>, from: *const u8, len: usize, pos: u64) -> Resu
                 len - done,
                 pos + done as u64
             )
-        }?;
+        };
+        let wrote = file_limit::exempt(write)?;
         if wrote == 0 {
             return Err(Errno::EIO);
         }
@@ -180,7 +181,8 @@ pub(crate) fn resize(file: &File<'_>, len: u64) -> Result<()> {
     if !file.is_mapped()? {
         return Ok(());
     }
-    rustix::fs::ftruncate(cache(file)?, len).map_err(errno)
+    let cache = cache(file)?;
+    file_limit::exempt(|| rustix::fs::ftruncate(cache, len).map_err(errno))
 }
 
 /// Zeroes a range of the cache file, if there is one and `zero` says so.
@@ -286,7 +288,8 @@ fn store(file: &File<'_>, from: *mut u8, len: usize, pos: u64) -> Result<()> {
 fn fill(file: &File<'_>, to: BorrowedFd<'_>, off: u64, len: u64) -> Result<()> {
     let size = file.size()?;
     let end = size.min(off.saturating_add(len));
-    rustix::fs::ftruncate(to, end.saturating_sub(off)).map_err(errno)?;
+    let room = end.saturating_sub(off);
+    file_limit::exempt(|| rustix::fs::ftruncate(to, room).map_err(errno))?;
     let mut bytes = buffer(BUFFER)?;
     let mut pos = off;
     while pos < end {

@@ -219,3 +219,41 @@ fn sent_descriptions_wait_for_their_receiver() {
     c.dfs.ofd_release(ofd).expect("release");
     assert_eq!(c.dfs.ofd_info(ofd), Err(Errno::EBADF));
 }
+
+/// Whoever settles a dead process's affairs may die of it; until then nobody else does.
+#[test]
+fn a_dead_process_whose_burier_died_is_buried() {
+    if std::env::var("PIL4DFS_TEST_ROLE").is_ok_and(|role| role == "burier") {
+        // Already mounting settles what the dead have left.
+        shm::fault::arm("process.burying", shm::fault::Action::Kill, 1);
+    }
+    if let Some((role, dfs)) = role() {
+        if role == "holder" {
+            let f = File::open(&dfs, "f", O_RDWR);
+            dfs.unlink(&ROOT, dfs.root(), b"f").expect("unlink");
+            assert_eq!(f.write(&[7; 100_000]), Ok(100_000));
+            say("ready");
+            wait_for_go();
+        }
+        dfs.reap(usize::MAX).expect("reap");
+        return;
+    }
+    let container = Container::new(ObjectClass::S1, 64);
+    let before = container.used();
+    let test = "a_dead_process_whose_burier_died_is_buried";
+    let mut holder = container.spawn(test, "holder");
+    assert_eq!(heard(&mut holder), "ready");
+    assert!(container.used() > before);
+    holder.kill().expect("kill");
+    holder.wait().expect("wait");
+    let mut burier = container.spawn(test, "burier");
+    let ended = burier.wait().expect("wait");
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&ended),
+        Some(9)
+    );
+    assert!(container.used() > before);
+    assert!(container.dfs.reap(usize::MAX).expect("reap") > 0);
+    assert_eq!(container.dfs.reap(usize::MAX), Ok(0));
+    assert_eq!(container.used(), before);
+}

@@ -244,7 +244,9 @@ fn open_arena(path: &Path, spec: &PoolSpec) -> Outcome<Option<Segment>> {
     if at::PAGES + pages * PAGE > stat.st_size as u64 {
         return Err(not_an_arena(path));
     }
-    arena.set_backed(at::PAGES + pages * PAGE);
+    arena
+        .set_backed(at::PAGES + pages * PAGE)
+        .map_err(|e| mapping(path, e))?;
     Ok(Some(arena))
 }
 
@@ -257,8 +259,16 @@ fn not_an_arena(path: &Path) -> EngineError {
 }
 
 fn map(file: &OwnedFd, path: &Path) -> Outcome<Segment> {
-    Segment::map(file.as_fd(), at::SPAN, at::FIXED_END)
-        .map_err(|e| EngineError::system(format!("mapping {}", path.display()), e))
+    Segment::map(file.as_fd(), at::SPAN, at::FIXED_END).map_err(|e| mapping(path, e))
+}
+
+fn mapping(path: &Path, errno: Errno) -> EngineError {
+    let hint = if errno == Errno::ENOMEM {
+        " (a limit on address space, ulimit -v, has to leave 1 GiB and the arena's size to the pool)"
+    } else {
+        ""
+    };
+    EngineError::system(format!("mapping {}{hint}", path.display()), errno)
 }
 
 /// Maps the log of a rank if it is one of this pool, in this format.
@@ -270,7 +280,7 @@ fn open_log(spec: &PoolSpec, rank: usize) -> Outcome<Segment> {
     let stat = rustix::fs::fstat(&file).map_err(at_path("opening", &path))?;
     let size = stat.st_size as u64;
     let log = Segment::map(file.as_fd(), size.max(LOG_FILE_HEADER), size)
-        .map_err(|e| EngineError::system(format!("mapping {}", path.display()), e))?;
+        .map_err(|e| mapping(&path, e))?;
     let word = |i: u64| log.word(i * 8).map_or(0, |w| w.load(Ordering::Acquire));
     let (high, low) = spec.uuid.as_u64_pair();
     if word(0) != LOG_MAGIC || (word(2), word(3)) != (high, low) {
@@ -440,7 +450,9 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
     back(at::DESCRIPTORS, GROW_PAGES * at::DESCRIPTOR_BYTES)?;
     back(at::PAGES, GROW_PAGES * PAGE)?;
     let arena = map(file, path)?;
-    arena.set_backed(at::PAGES + GROW_PAGES * PAGE);
+    arena
+        .set_backed(at::PAGES + GROW_PAGES * PAGE)
+        .map_err(|e| mapping(path, e))?;
     let set = |off: u64, value: u64| {
         if let Some(word) = arena.word(off) {
             word.store(value, Ordering::Release);

@@ -6,6 +6,7 @@ use crate::media::errno;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use std::path::Path;
+use sys::file_limit::exempt;
 use sys::{Errno, Result};
 
 #[cfg(feature = "testing")]
@@ -117,8 +118,9 @@ pub(crate) fn write(
     let mut done = 0;
     while done < bytes.len() {
         may(dir, file, Step::Write)?;
-        let wrote = rustix::io::pwrite(fd, &bytes[done..], off + done as u64);
-        let wrote = rustix::io::retry_on_intr(|| wrote).map_err(errno)?;
+        let at = off + done as u64;
+        let pwrite = || rustix::io::pwrite(fd, &bytes[done..], at);
+        let wrote = exempt(|| rustix::io::retry_on_intr(pwrite).map_err(errno))?;
         if wrote == 0 {
             return Err(Errno::EIO);
         }
@@ -131,7 +133,7 @@ pub(crate) fn write(
 /// Cuts a file, or extends it without giving space.
 pub(crate) fn resize(fd: &OwnedFd, dir: &Path, file: RankFile, size: u64) -> Result<()> {
     may(dir, file, Step::Write)?;
-    rustix::fs::ftruncate(fd, size).map_err(errno)?;
+    exempt(|| rustix::fs::ftruncate(fd, size).map_err(errno))?;
     note!(tape::resized(dir, file, size));
     Ok(())
 }
@@ -139,8 +141,8 @@ pub(crate) fn resize(fd: &OwnedFd, dir: &Path, file: RankFile, size: u64) -> Res
 /// Gives space to `len` bytes from `off`, and extends the file to hold them.
 pub(crate) fn allocate(fd: &OwnedFd, dir: &Path, file: RankFile, off: u64, len: u64) -> Result<()> {
     may(dir, file, Step::Allocate)?;
-    rustix::io::retry_on_intr(|| rustix::fs::fallocate(fd, FallocateFlags::empty(), off, len))
-        .map_err(errno)?;
+    let grow = || rustix::fs::fallocate(fd, FallocateFlags::empty(), off, len);
+    exempt(|| rustix::io::retry_on_intr(grow).map_err(errno))?;
     note!(tape::allocated(dir, file, off + len));
     Ok(())
 }

@@ -46,5 +46,6 @@ pub use limits::{BLOCK, GRANULE, PAGE, RANKS_MAX, REPLICAS_MAX, TARGETS_MAX, TX_
 pub use pool::{LockId, Pool, PoolSpec};
 pub use space::{STAGED_MAX, Stage};
 pub use sync::{Contents, RankSet};
+pub use thread::vfork;
 pub use tx::Tx;
 pub use usage::{RankUsage, Usage};

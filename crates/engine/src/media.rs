@@ -16,7 +16,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::path::{Path, PathBuf};
 use sys::set_once::SetOnce;
-use sys::{Errno, Result, clock, uaccess};
+use sys::{Errno, Result, clock, file_limit, uaccess};
 
 /// Bytes of a mapped window of a rank's data file.
 const WINDOW: u64 = 1 << 30;
@@ -295,8 +295,10 @@ impl Pool {
         let dir = self.rank_dir(rank)?;
         door::storing(dir, RankFile::Data)?;
         let pos = block * BLOCK + off as u64;
-        // Where the file cannot be opened (no descriptor is left), the mapping may still do.
+        // `pwrite` is subject to the program's limit on file sizes, a store is not. Where the file
+        // cannot be opened (no descriptor is left), the mapping may still do.
         if len >= PWRITE_FROM
+            && file_limit::get().is_none()
             && let Ok(file) = self.open_data(rank)
         {
             // SAFETY: passed on.

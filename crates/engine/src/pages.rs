@@ -97,10 +97,10 @@ impl Pool {
         use rustix::fs::FallocateFlags;
         let file = self.open_arena()?;
         // tmpfs gives up when a signal is pending (fallocate(2)).
-        rustix::io::retry_on_intr(|| {
-            rustix::fs::fallocate(&file, FallocateFlags::empty(), off, len)
+        let grow = || rustix::fs::fallocate(&file, FallocateFlags::empty(), off, len);
+        sys::file_limit::exempt(|| {
+            rustix::io::retry_on_intr(grow).map_err(|e| Errno::new(e.raw_os_error()))
         })
-        .map_err(|e| Errno::new(e.raw_os_error()))
     }
 
     /// Completes or undoes the move that a dead holder of the `Pages` lock had begun.

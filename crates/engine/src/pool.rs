@@ -132,8 +132,12 @@ impl Pool {
         let pages = self.arena.word(header::PAGES_BACKED).ok_or(Errno::EIO)?;
         let pages = pages.load(Ordering::Acquire).min(at::PAGES_MAX);
         self.arena
-            .set_backed(at::PAGES + pages * crate::limits::PAGE);
-        Ok(())
+            .set_backed(at::PAGES + pages * crate::limits::PAGE)
+    }
+
+    /// Gives reserved address space back: the process is now allowed less.
+    pub fn release_address_space(&self) -> Result<()> {
+        self.arena.shrink()
     }
 
     /// Value of the word at `off`.
@@ -250,8 +254,7 @@ impl Pool {
     /// Takes an owner slot that is free or a dead thread's, whose affairs are then put right.
     #[cold]
     fn join(&self, block: &'static ThreadBlock) -> Result<u16> {
-        // A full process table is cleared by a thread that has joined.
-        let process = crate::process::slot(self).unwrap_or(PROCESSES_MAX as u32 - 1) as u16;
+        let process = self.process();
         // From the front, so that few slots are ever used and looked at.
         for candidate in 0..OWNERS_MAX as u16 {
             let slot = self.slot(candidate)?;
@@ -277,6 +280,12 @@ impl Pool {
         Err(Errno::EAGAIN)
     }
 
+    /// Slot of the process whose end leaves an owner slot being joined or left to others.
+    fn process(&self) -> u16 {
+        // A full process table is cleared by a thread that has joined.
+        crate::process::slot(self).unwrap_or(PROCESSES_MAX as u32 - 1) as u16
+    }
+
     /// Numbers of the owner slots that were ever used.
     pub(crate) fn owners(&self) -> Result<core::ops::Range<u16>> {
         Ok(0..self.load(header::OWNERS_USED)?.min(OWNERS_MAX as u64) as u16)
@@ -289,7 +298,7 @@ impl Pool {
             return Ok(());
         };
         self.give_back(owner, owner)?;
-        let process = crate::process::slot(self).unwrap_or(PROCESSES_MAX as u32 - 1) as u16;
+        let process = self.process();
         block.set_owner(self.index, None);
         self.slot(owner)?.leave(process, &block.robust)
     }

@@ -7,8 +7,10 @@ use crate::layout::{header, process_at};
 use crate::limits::{PROCESSES_MAX, at};
 use crate::media::errno;
 use crate::pool::Pool;
+use crate::thread::vfork;
 use core::sync::atomic::Ordering;
 use rustix::fs::{Mode, OFlags};
+use shm::{OwnerState, crash_point};
 use sys::{Errno, Result};
 
 /// Words of a process slot for the layer above: from [`user_word`] 0 to this.
@@ -20,6 +22,11 @@ const NAMESPACE: u64 = 16;
 const USER: u64 = 32;
 /// In the id word: the entry is being filled in.
 const FILLING: u64 = 1 << 63;
+/// In the id word: owner slot + 1 of the thread that settles a dead process's affairs, and the
+/// generation of that slot.
+const BURIER_AT: u32 = 32;
+const BURIER: u64 = 0xfff;
+const GENERATION_AT: u32 = 44;
 
 /// Number of process slots.
 pub const SLOTS: u32 = PROCESSES_MAX as u32;
@@ -40,19 +47,26 @@ pub fn user_word(slot: u32, index: u64) -> u64 {
 /// The calling process's slot in `pool`, taken on first use and anew in a forked child.
 #[inline]
 pub fn slot(pool: &Pool) -> Result<u32> {
+    if let Some(child) = vfork::child() {
+        return child.process(pool);
+    }
     match pool.process.load(Ordering::Relaxed) {
         0 => register(pool),
         known => Ok(known as u32 - 1),
     }
 }
 
+/// The calling process's slot in `pool`, if it has taken one.
+pub fn known_slot(pool: &Pool) -> Option<u32> {
+    match vfork::child() {
+        Some(child) => child.known_process(pool),
+        None => (pool.process.load(Ordering::Relaxed) as u32).checked_sub(1),
+    }
+}
+
 #[cold]
 fn register(pool: &Pool) -> Result<u32> {
-    let me = identity_of(0)?;
-    let found = match find(pool, me)? {
-        Some(slot) => slot,
-        None => claim(pool, me)?,
-    };
+    let found = slot_of(pool, 0)?;
     pool.process.store(u64::from(found) + 1, Ordering::Relaxed);
     Ok(found)
 }
@@ -86,7 +100,11 @@ fn claim(pool: &Pool, who: Identity) -> Result<u32> {
     }
     for slot in 0..PROCESSES_MAX as u32 {
         let id = pool.load(process_at(slot) + ID)?;
-        if is_dead(pool, slot)? && left_nothing(pool, slot)? && take(pool, slot, id, who)? {
+        if !is_being_buried(pool, id)
+            && is_dead(pool, slot)?
+            && left_nothing(pool, slot)?
+            && take(pool, slot, id, who)?
+        {
             return Ok(slot);
         }
     }
@@ -123,8 +141,8 @@ fn take(pool: &Pool, slot: u32, from: u64, who: Identity) -> Result<bool> {
     Ok(true)
 }
 
-/// The slot of process `pid` of the caller's PID namespace, made if it has none.
-pub fn slot_of(pool: &Pool, pid: u32) -> Result<u32> {
+/// The slot of process `pid` of the caller's PID namespace, 0 = the caller, made if it has none.
+pub(crate) fn slot_of(pool: &Pool, pid: u32) -> Result<u32> {
     let who = identity_of(pid)?;
     match find(pool, who)? {
         Some(slot) => Ok(slot),
@@ -151,11 +169,13 @@ pub fn is_dead(pool: &Pool, slot: u32) -> Result<bool> {
     if who.id & FILLING == 0 && who.namespace != namespace()? {
         return Ok(false);
     }
-    match identity_of((who.id & !FILLING) as u32) {
-        Ok(now) => Ok(who.id & FILLING == 0 && now.started != who.started),
-        Err(Errno::ENOENT | Errno::ESRCH) => Ok(true),
-        Err(errno) => Err(errno),
-    }
+    let dead = match identity_of(who.id as u32) {
+        Ok(now) => who.id & FILLING == 0 && now.started != who.started,
+        Err(Errno::ENOENT | Errno::ESRCH) => true,
+        Err(errno) => return Err(errno),
+    };
+    // Not an entry that has changed hands meanwhile.
+    Ok(dead && stored(pool, slot)? == who)
 }
 
 /// Whether nobody of the process in `slot` can be at work: it is dead, or settled already.
@@ -163,17 +183,49 @@ pub(crate) fn is_gone(pool: &Pool, slot: u32) -> bool {
     pid(pool, slot) == Ok(0) || is_dead(pool, slot) == Ok(true)
 }
 
-/// Calls `settle` for every slot whose process is dead, then frees the slot.
-pub fn for_each_dead(pool: &Pool, mut settle: impl FnMut(u32) -> Result<()>) -> Result<usize> {
-    let mut count = 0;
-    for slot in slots(pool)? {
-        if is_dead(pool, slot)? {
-            settle(slot)?;
-            vacate(pool, slot)?;
-            count += 1;
-        }
+/// Settles the affairs of the process in `slot` with `settle`, then frees the slot, if the process
+/// is dead. Nobody else does so at the same time, or has the slot before it is done: its new process
+/// would be taken for the dead one. False if the process lives, or another thread is at it.
+pub fn bury(pool: &Pool, slot: u32, settle: impl FnOnce() -> Result<()>) -> Result<bool> {
+    let id = pool.word(process_at(slot) + ID)?;
+    let seen = id.load(Ordering::Acquire);
+    if seen == 0 || is_being_buried(pool, seen) || !is_dead(pool, slot)? {
+        return Ok(false);
     }
-    Ok(count)
+    let (_, me) = pool.me()?;
+    let generation = pool.slot(me)?.look().generation();
+    let mine = seen as u32 as u64
+        | (u64::from(me) + 1) << BURIER_AT
+        | u64::from(generation) << GENERATION_AT;
+    if id
+        .compare_exchange(seen, mine, Ordering::AcqRel, Ordering::Relaxed)
+        .is_err()
+    {
+        return Ok(false);
+    }
+    crash_point!("process.burying");
+    let settled = settle();
+    // What could not be settled is left to the next who comes.
+    let left = if settled.is_ok() {
+        0
+    } else {
+        mine as u32 as u64
+    };
+    id.store(left, Ordering::Release);
+    settled.map(|()| true)
+}
+
+/// Whether a live thread is settling the affairs of the process whose entry says `id`.
+fn is_being_buried(pool: &Pool, id: u64) -> bool {
+    let Some(by) = (id >> BURIER_AT & BURIER).checked_sub(1) else {
+        return false;
+    };
+    pool.slot(by as u16).is_ok_and(|slot| {
+        let seen = slot.look();
+        seen.state() == OwnerState::Live
+            && seen.generation() == (id >> GENERATION_AT) as u16
+            && !slot.is_dead()
+    })
 }
 
 /// Number of processes attached.

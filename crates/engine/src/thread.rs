@@ -1,7 +1,10 @@
 //! The engine's state of one thread: its owner slot in each pool, and room to build a record.
 //!
 //! Blocks are private memory that the kernel wipes in a forked child, so a child never takes its
-//! parent's identity for its own. A vfork child runs on its parent's block, as on its stack.
+//! parent's identity for its own. A vfork child has its parent's words, but is a thread of its own to
+//! the kernel, which may kill either without the other: it works on a block lent to it ([`vfork`]).
+
+pub mod vfork;
 
 use crate::limits::{POOLS_MAX, TX_WORDS_MAX};
 use core::cell::UnsafeCell;
@@ -24,6 +27,14 @@ pub(crate) struct ThreadBlock {
     /// Owner slot + 1 in each pool of this process and in one being built, and the slot's
     /// generation above it.
     owners: [AtomicU64; POOLS_MAX + 1],
+    /// Lent to a vfork child: only the parent's thread takes it back.
+    pub(crate) lent: AtomicBool,
+    /// Number of the thread it is lent to.
+    lent_to: AtomicU64,
+    /// Slot + 1 of the vfork child's process, the index of the pool above it.
+    process: AtomicU64,
+    /// Of a thread whose vfork child runs: what the word for a child's parent was before.
+    outer: AtomicU64,
     /// Locks held, as indices into the owner slot's list.
     pub(crate) held: AtomicU64,
     pub(crate) robust: Robust,
@@ -74,24 +85,31 @@ impl ThreadBlock {
         }
         self.busy.store(false, Ordering::Relaxed);
         self.held.store(0, Ordering::Relaxed);
+        self.lent.store(false, Ordering::Relaxed);
+        self.process.store(0, Ordering::Relaxed);
         self.ready.store(READY, Ordering::Release);
     }
 
     #[cold]
     fn set_up() -> Result<&'static ThreadBlock> {
+        let block = ThreadBlock::obtain()?;
+        block.reset();
+        sys::tls::words()[sys::tls::ENGINE].store(&raw const *block as u64, Ordering::Relaxed);
+        Ok(block)
+    }
+
+    /// A block that is nobody's, marked as taken.
+    fn obtain() -> Result<&'static ThreadBlock> {
         for pool in &crate::pool::POOLS {
             // SAFETY: handles are never freed.
             if let Some(pool) = unsafe { pool.load(Ordering::Acquire).as_ref() } {
                 pool.release_blocks();
             }
         }
-        let block = match ThreadBlock::reuse() {
-            Some(block) => block,
-            None => ThreadBlock::allocate()?,
-        };
-        block.reset();
-        sys::tls::words()[sys::tls::ENGINE].store(&raw const *block as u64, Ordering::Relaxed);
-        Ok(block)
+        match ThreadBlock::reuse() {
+            Some(block) => Ok(block),
+            None => ThreadBlock::allocate(),
+        }
     }
 
     fn reuse() -> Option<&'static ThreadBlock> {
@@ -148,6 +166,10 @@ impl ThreadBlock {
         while !at.is_null() {
             // SAFETY: blocks on the list are never unmapped.
             let block = unsafe { &*at };
+            if block.lent.load(Ordering::Acquire) {
+                at = block.next.load(Ordering::Acquire);
+                continue;
+            }
             let entry = block.owners[pool].load(Ordering::Acquire);
             // The exchange lets one caller only through, and none once the block is in use again.
             if entry != 0

@@ -188,6 +188,7 @@ const CONFIG: Config = Config {
     after_clone: |_, _| (),
     child_after_fork: || CALLS.store(0, Ordering::Relaxed),
     child_of_vfork: || (),
+    vfork_is_over: || (),
     classes: classes::FILE_CALLS,
     cache_dir: None,
 };

@@ -1,11 +1,12 @@
 //! Before and after fork, vfork, clone and clone3.
 //!
 //! The call itself runs in place. Before it the kind is pushed on the thread's stack of 4-bit
-//! kinds; after it the parent pops. A vfork child, which shares that word, marks its kind instead;
-//! a thread has a block of its own, where nothing was pushed.
+//! kinds; after it the parent pops. A vfork child, which shares that word, marks its kind instead,
+//! and the gate takes the mark away when the parent goes on; a thread has a block of its own, where
+//! nothing was pushed.
 
 use crate::arch::frame::Frame;
-use crate::{nr, tls};
+use crate::{hookstack, nr, os, tls};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 const CHILD: u64 = 8;
@@ -75,8 +76,13 @@ pub(crate) fn after(frame: &Frame) {
     let config = crate::config();
     if frame.nr != 0 {
         block.clone_mode.store(mode >> 4, Ordering::Relaxed);
-        if kind == CloneKind::Vfork && CHILDREN.fetch_sub(1, Ordering::AcqRel) == 1 {
-            crate::set_filter(false);
+        if kind == CloneKind::Vfork {
+            if CHILDREN.fetch_sub(1, Ordering::AcqRel) == 1 {
+                crate::set_filter(false);
+            }
+            if let Some(config) = config {
+                (config.vfork_is_over)();
+            }
         }
         if let Some(config) = config {
             (config.after_clone)(kind, frame.nr as isize);
@@ -101,5 +107,33 @@ pub(crate) fn after(frame: &Frame) {
             }
         }
         CloneKind::Thread => crate::sud::arm(),
+    }
+}
+
+/// At a signal, before anything is made of it: it may have come between the system call and
+/// [`after`]. Then the thread's block still says what was true on the other side: a child does not
+/// know yet that it is one, and a parent may find itself in the hook in which its child was killed.
+pub(crate) fn settle_side() {
+    let block = tls::block();
+    let mode = block.clone_mode.load(Ordering::Relaxed);
+    // A child of a child has no thread block whose owner could be asked for.
+    if mode >> 4 != 0 || mode & 7 != CloneKind::Vfork as u64 {
+        return;
+    }
+    let is_parent = hookstack::owner() == Some(os::gettid());
+    if is_parent == (mode & CHILD == 0) {
+        return;
+    }
+    block.clone_mode.store(mode ^ CHILD, Ordering::Relaxed);
+    if is_parent {
+        block.depth.store(0, Ordering::Relaxed);
+        block.deferred.store(0, Ordering::Relaxed);
+    }
+    if let Some(config) = crate::config() {
+        if is_parent {
+            (config.vfork_is_over)();
+        } else {
+            (config.child_of_vfork)();
+        }
     }
 }

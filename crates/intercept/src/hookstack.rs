@@ -110,3 +110,14 @@ pub(crate) fn after_fork() {
     }
     CURSOR.store(0, Ordering::Relaxed);
 }
+
+/// Number of the thread whose hook stack this is: of a vfork child, its parent's.
+pub(crate) fn owner() -> Option<u32> {
+    let base = tls::block().stack_slot.load(Ordering::Relaxed) as usize;
+    if base == 0 {
+        return None;
+    }
+    // SAFETY: as in `after_fork`.
+    let slot = unsafe { &*(base as *const Slot) };
+    Some(slot.owner.load(Ordering::Acquire))
+}

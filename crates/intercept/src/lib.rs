@@ -93,8 +93,12 @@ pub struct Config {
     pub after_clone: fn(CloneKind, isize),
     /// In the child of a fork, before the program goes on.
     pub child_after_fork: fn(),
-    /// In a child that shares the memory, before the program goes on.
+    /// In a child that shares the memory, before the program goes on; perhaps twice, and perhaps in
+    /// a signal handler on the program's stack.
     pub child_of_vfork: fn(),
+    /// In its parent, once the child has exec'd or died, wherever that was; called as
+    /// `child_of_vfork` is, before [`Config::after_clone`].
+    pub vfork_is_over: fn(),
     /// Which calls are dispatched, usually [`classes::FILE_CALLS`].
     pub classes: classes::ClassTable,
     /// Directory of the cache files, whose parent must exist; `None` is `daos-UID/cache` in `/var/tmp`, `/tmp` or

@@ -334,6 +334,9 @@ unsafe extern "C-unwind" fn wrapper(signal: i32, info: *mut u8, context: *mut u8
     // SAFETY: the kernel passes a siginfo, whose third word is the code.
     let from_kernel = unsafe { info.add(8).cast::<i32>().read() } > 0;
     let block = tls::block();
+    if block.clone_mode.load(Ordering::Relaxed) != 0 {
+        sud::allowed(crate::clone::settle_side);
+    }
     let in_hook = block.depth.load(Ordering::Relaxed) != 0;
     if SYNCHRONOUS & bit(number) != 0 {
         let fault = FAULTS & bit(number) != 0 && from_kernel;
@@ -373,10 +376,10 @@ unsafe fn repaired(context: *mut u8, in_hook: bool) -> bool {
 /// `info` and `context` are those of the running handler.
 unsafe fn defer(signal: usize, info: *mut u8, context: Context) {
     let block = tls::block();
-    if block.deferred.load(Ordering::Relaxed) == 0 {
-        block.saved_mask.store(context.mask(), Ordering::Relaxed);
-        block.deferred.store(1, Ordering::Relaxed);
-    }
+    // Several signals that arrive at once have interrupted each other's wrappers, and the one that
+    // interrupted the hook itself is the last to come here: its mask is the hook's.
+    block.saved_mask.store(context.mask(), Ordering::Relaxed);
+    block.deferred.store(1, Ordering::Relaxed);
     let (pid, tid) = (os::getpid(), os::gettid());
     // SAFETY: the set is a live constant, info is the kernel's; the signal is blocked from the
     // first call on, so the second cannot nest.

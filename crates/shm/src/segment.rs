@@ -2,16 +2,20 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use rustix::fd::BorrowedFd;
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{MapFlags, MremapFlags, ProtFlags};
 use sys::{Errno, Result};
 
 /// A shared mapping. It is never unmapped: other threads may be reading.
 pub struct Segment {
     base: *mut u8,
-    /// Bytes of address space taken by the mapping.
+    /// Bytes the mapping may grow to.
     span: u64,
+    /// Bytes of address space taken now; changed under `resizing`.
+    mapped: AtomicU64,
     /// Bytes from the start that are known to be backed; grows, never shrinks.
     backed: AtomicU64,
+    /// Process that is changing `mapped`, or 0. A child forked meanwhile does not wait for it.
+    resizing: AtomicU32,
 }
 
 // SAFETY: the mapping is shared memory accessed only through atomics or guarded copies.
@@ -19,27 +23,32 @@ unsafe impl Send for Segment {}
 // SAFETY: as above.
 unsafe impl Sync for Segment {}
 
+/// Where mappings without reserved space lie, each with room for its span: no kernel of this
+/// processor places anything there by itself.
+const LONELY: usize = 0x2000_0000_0000;
+const LONELY_STEP: usize = 0x100_0000_0000;
+const LONELY_TRIES: usize = 16;
+/// Looks at a mapping that another thread is resizing; then the caller gets `ENOMEM`, because that
+/// thread may be waiting below a signal handler.
+const RESIZING_TRIES: u32 = 1000;
+
 impl Segment {
     /// Maps `span` bytes of `file` from offset 0, of which `backed` exist already.
     ///
-    /// Address space beyond the end of the file is reserved so that growth needs no remapping.
+    /// Address space beyond the end of the file is reserved so that growth needs no remapping;
+    /// where the process is not allowed that much (`RLIMIT_AS`), only what exists is mapped.
     pub fn map(file: BorrowedFd<'_>, span: u64, backed: u64) -> Result<Segment> {
-        // SAFETY: a fresh mapping at an address of the kernel's choice overlays nothing.
-        let base = unsafe {
-            rustix::mm::mmap(
-                core::ptr::null_mut(),
-                span as usize,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED | MapFlags::NORESERVE,
-                file,
-                0,
-            )
+        let backed = backed.min(span);
+        let (base, mapped) = match map_at(file, core::ptr::null_mut(), span) {
+            Err(Errno::ENOMEM) => (map_alone(file, backed)?, backed),
+            base => (base?, span),
         };
-        let base = base.map_err(|e| Errno::new(e.raw_os_error()))?.cast::<u8>();
         Ok(Segment {
             base,
             span,
-            backed: AtomicU64::new(backed.min(span)),
+            mapped: AtomicU64::new(mapped),
+            backed: AtomicU64::new(backed),
+            resizing: AtomicU32::new(0),
         })
     }
 
@@ -59,12 +68,69 @@ impl Segment {
     }
 
     /// Records that the file has grown to `bytes`.
-    pub fn set_backed(&self, bytes: u64) {
-        self.backed
-            .fetch_max(bytes.min(self.span), Ordering::Relaxed);
+    pub fn set_backed(&self, bytes: u64) -> Result<()> {
+        let bytes = bytes.min(self.span);
+        if bytes <= self.backed() {
+            return Ok(());
+        }
+        self.resize(|mapped| {
+            if bytes > mapped {
+                // SAFETY: a mapping of ours is lengthened where it lies; the kernel refuses if
+                // something else is behind it.
+                unsafe {
+                    rustix::mm::mremap(
+                        self.base.cast(),
+                        mapped as usize,
+                        bytes as usize,
+                        MremapFlags::empty(),
+                    )
+                }
+                .map_err(|e| Errno::new(e.raw_os_error()))?;
+                self.mapped.store(bytes, Ordering::Relaxed);
+            }
+            self.backed.fetch_max(bytes, Ordering::Relaxed);
+            Ok(())
+        })
     }
 
-    /// Address space of the mapping in bytes.
+    /// Gives reserved address space back, because the process is now allowed less of it.
+    pub fn shrink(&self) -> Result<()> {
+        self.resize(|mapped| {
+            let keep = self.backed();
+            if keep < mapped {
+                // SAFETY: nothing beyond `backed` is touched, and it does not grow meanwhile.
+                unsafe {
+                    let rest = self.base.add(keep as usize);
+                    rustix::mm::munmap(rest.cast(), (mapped - keep) as usize)
+                }
+                .map_err(|e| Errno::new(e.raw_os_error()))?;
+                self.mapped.store(keep, Ordering::Relaxed);
+            }
+            Ok(())
+        })
+    }
+
+    /// Runs `change` with the bytes mapped, one thread at a time.
+    fn resize(&self, change: impl FnOnce(u64) -> Result<()>) -> Result<()> {
+        let me = rustix::process::getpid().as_raw_nonzero().get() as u32;
+        for _ in 0..RESIZING_TRIES {
+            let holder = self.resizing.load(Ordering::Relaxed);
+            if holder != me
+                && self
+                    .resizing
+                    .compare_exchange(holder, me, Ordering::Acquire, Ordering::Relaxed)
+                    .is_ok()
+            {
+                let done = change(self.mapped.load(Ordering::Relaxed));
+                self.resizing.store(0, Ordering::Release);
+                return done;
+            }
+            rustix::thread::sched_yield();
+        }
+        Err(Errno::ENOMEM)
+    }
+
+    /// Bytes the mapping may grow to.
     pub fn span(&self) -> u64 {
         self.span
     }
@@ -99,4 +165,39 @@ impl Segment {
         // SAFETY: the offset lies inside the mapping.
         (end <= self.backed()).then(|| unsafe { self.base.add(off as usize) })
     }
+}
+
+fn map_at(file: BorrowedFd<'_>, at: *mut u8, len: u64) -> Result<*mut u8> {
+    let place = if at.is_null() {
+        MapFlags::empty()
+    } else {
+        MapFlags::FIXED_NOREPLACE
+    };
+    // SAFETY: a fresh mapping that overlays nothing: the kernel chooses the address or refuses one
+    // that is taken.
+    unsafe {
+        rustix::mm::mmap(
+            at.cast(),
+            len as usize,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::SHARED | MapFlags::NORESERVE | place,
+            file,
+            0,
+        )
+    }
+    .map(<*mut _>::cast)
+    .map_err(|e| Errno::new(e.raw_os_error()))
+}
+
+/// Maps `len` bytes where there is room behind them.
+fn map_alone(file: BorrowedFd<'_>, len: u64) -> Result<*mut u8> {
+    let mut result = Err(Errno::ENOMEM);
+    for i in 0..LONELY_TRIES {
+        let at = core::ptr::without_provenance_mut(LONELY + i * LONELY_STEP);
+        result = map_at(file, at, len);
+        if result != Err(Errno::EEXIST) {
+            break;
+        }
+    }
+    result
 }

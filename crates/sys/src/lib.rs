@@ -6,6 +6,7 @@
 
 pub mod clock;
 mod errno;
+pub mod file_limit;
 pub mod futex;
 pub mod own_fd;
 pub mod raw;

@@ -12,6 +12,12 @@ pub const WORDS: usize = 8;
 /// Word 0: the engine's thread block.
 pub const ENGINE: usize = 0;
 
+/// Word 1: in a vfork child, the engine's block of the parent's thread.
+pub const ENGINE_PARENT: usize = 1;
+
+/// Word 2: the engine's block that the next vfork child gets.
+pub const ENGINE_CHILD: usize = 2;
+
 #[cfg(target_arch = "x86_64")]
 core::arch::global_asm!(
     ".pushsection .tbss.pil4dfs,\"awT\",@nobits",

@@ -4,8 +4,8 @@
 //!   entered what it inherited ([`Dfs::ofd_adopt_after_fork`]) the parent's closes are deferred.
 //! * exec: a process keeps its slot, and with it its holds; the new image compares them with the
 //!   descriptors it finds ([`Dfs::attach_process`]).
-//! * vfork child, which runs on its parent's memory: it enters what its new image will find in a
-//!   slot of its own ([`Dfs::exec_prepare`]) before it execs.
+//! * vfork child, which runs on its parent's memory: a process of its own (`engine::vfork`), it holds
+//!   what it opens, and before it execs what its new image will find ([`Dfs::exec_prepare`]).
 
 use super::holds::{self, for_each, proc, word_at};
 use crate::{Dfs, Ofd};
@@ -83,24 +83,14 @@ impl Dfs {
         })
     }
 
-    /// Called before exec with the descriptions whose descriptors stay open. In a vfork child they
-    /// are entered for the child's process id; elsewhere the process holds them already.
+    /// Called before exec with the descriptions whose descriptors stay open: a vfork child has
+    /// inherited them and does not hold them yet.
     pub fn exec_prepare(&self, kept: &[Ofd]) -> Result<()> {
-        let slot = self.image_slot()?;
+        let slot = self.process_slot()?;
         for ofd in kept {
             self.hold_in(slot, *ofd, false)?;
         }
         Ok(())
-    }
-
-    /// Called when exec failed: a vfork child lets go of what it entered.
-    pub fn exec_failed(&self) -> Result<()> {
-        let slot = self.image_slot()?;
-        if slot == self.process_slot()? {
-            return Ok(());
-        }
-        self.settle(slot)?;
-        process::vacate(self.pool, slot)
     }
 
     /// Called by a new image with the descriptions of the descriptors it found: what else its
@@ -138,24 +128,14 @@ impl Dfs {
     /// [`Dfs::leave`] for a process whose last thread ends: its slot is free at once. No call may
     /// come after it.
     pub fn depart(&self) -> Result<()> {
-        self.leave()?;
-        let slot = process::slot(self.pool)?;
+        let Some(slot) = process::known_slot(self.pool) else {
+            return self.pool.leave();
+        };
+        self.settle(slot)?;
         // The owner slot goes first: one that is being left by a process that is not there any
         // more would be taken for a dead one's.
         self.pool.leave()?;
         process::vacate(self.pool, slot)
-    }
-
-    /// The slot of the process that would exec: that of a vfork child is not its parent's, though
-    /// their memory is the same.
-    fn image_slot(&self) -> Result<u32> {
-        let slot = self.process_slot()?;
-        let pid = rustix::process::getpid().as_raw_nonzero().get() as u32;
-        if process::pid(self.pool, slot)? == pid {
-            Ok(slot)
-        } else {
-            process::slot_of(self.pool, pid)
-        }
     }
 }
 

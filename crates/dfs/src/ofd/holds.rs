@@ -400,22 +400,17 @@ impl Dfs {
             if seen - skip > processes.min(occupied) {
                 break;
             }
-            dead += usize::from(self.bury(slot, pid)?);
+            dead += usize::from(self.bury(slot)?);
         }
         Ok(dead)
     }
 
-    /// Settles the affairs of the process `pid` in `slot` if it is dead.
-    fn bury(&self, slot: u32, pid: u32) -> Result<bool> {
-        let pool = self.pool;
-        if !process::is_dead(pool, slot)? || self.forks(slot)? {
+    /// Settles the affairs of the process in `slot` if it is dead.
+    fn bury(&self, slot: u32) -> Result<bool> {
+        if self.forks(slot)? {
             return Ok(false);
         }
-        self.settle(slot)?;
-        if process::pid(pool, slot)? == pid {
-            process::vacate(pool, slot)?;
-        }
-        Ok(true)
+        process::bury(self.pool, slot, || self.settle(slot))
     }
 
     /// Whether a child of the process in `slot` may still be on its way to take over its holds.

@@ -184,9 +184,19 @@ core::arch::global_asm!(
     ".hidden pil4dfs_gate_clone_post",
     "pil4dfs_gate_clone_post:",
     "    endbr64",
-    // The depth may be that of a vfork child that never came back from its last hook.
     "    push {K_POST}",
     "    mov r11, qword ptr [rip + pil4dfs_tls@GOTTPOFF]",
+    "    mov rcx, rax",
+    "    jrcxz 7f",
+    // In the parent. A vfork child may never have come back from its last hook: its depth and its
+    // signals are forgotten, and at the last, with one store, its mark on the kind.
+    "    mov qword ptr fs:[r11 + {DEPTH}], 0",
+    "    mov qword ptr fs:[r11 + {DEFERRED}], 0",
+    "    mov rcx, qword ptr fs:[r11 + {MODE}]",
+    "    pushfq",
+    "    and rcx, -9",
+    "    popfq",
+    "    mov qword ptr fs:[r11 + {MODE}], rcx",
     "    jmp 7f",
     "pil4dfs_gate_after:",
     "    push {K_AFTER}",
@@ -451,6 +461,7 @@ core::arch::global_asm!(
     DEFER_SET = sym crate::signals::DEFER_SET,
     DEPTH = const tls::DEPTH,
     REFUSED = const tls::REFUSED,
+    MODE = const tls::CLONE_MODE,
     ROWS = sym crate::paths::ROWS_IN_USE,
     RECHECK = sym crate::paths::RECHECK,
     FILTER = sym crate::fdtab::ACTIVE_FILTER,

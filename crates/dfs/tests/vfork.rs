@@ -1,0 +1,114 @@
+//! A vfork child killed inside an operation: its parent, on whose memory it ran, goes on at once,
+//! and the operation has happened or has not.
+
+mod common;
+
+use common::{Container, ROOT};
+use core::ffi::{c_int, c_void};
+use dfs::{Dfs, vfork};
+use shm::fault::{self, Action};
+use sys::Errno;
+
+const CLONE_VM: c_int = 0x100;
+const CLONE_VFORK: c_int = 0x4000;
+const SIGCHLD: c_int = 17;
+
+unsafe extern "C" {
+    fn clone(
+        body: extern "C" fn(*mut c_void) -> c_int,
+        stack: *mut c_void,
+        flags: c_int,
+        argument: *mut c_void,
+    ) -> c_int;
+}
+
+struct Job<'a> {
+    dfs: &'a Dfs,
+    point: &'static str,
+}
+
+/// What the child does; 0 if it was not killed.
+extern "C" fn body(argument: *mut c_void) -> c_int {
+    // SAFETY: `in_child` passes a job and waits.
+    let job = unsafe { &*argument.cast::<Job<'_>>() };
+    vfork::begin();
+    fault::arm(job.point, Action::Kill, 1);
+    let root = job.dfs.root();
+    let made = job.dfs.create(&ROOT, root, b"child", 0o644, true);
+    let opened = made.and_then(|(ino, _)| job.dfs.open(&ROOT, ino, 2));
+    let gone = opened.and_then(|_| job.dfs.unlink(&ROOT, root, b"child"));
+    if gone.is_ok() && job.dfs.depart().is_ok() {
+        0
+    } else {
+        1
+    }
+}
+
+/// Runs the job in a child that shares memory and thread words; true if it was killed.
+fn in_child(job: &mut Job<'_>) -> bool {
+    vfork::prepare().expect("prepared");
+    let mut stack = vec![0u128; 16 << 10];
+    // SAFETY: the child has a stack of its own, and this thread waits until it has ended.
+    let pid = unsafe {
+        clone(
+            body,
+            stack.as_mut_ptr_range().end.cast(),
+            CLONE_VM | CLONE_VFORK | SIGCHLD,
+            core::ptr::from_mut(job).cast(),
+        )
+    };
+    fault::arm("", Action::Kill, 0);
+    vfork::end();
+    vfork::end();
+    let pid = rustix::process::Pid::from_raw(pid).expect("a child");
+    let (_, status) = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())
+        .expect("wait")
+        .expect("ended");
+    assert!(
+        status.terminating_signal() == Some(9) || status.exit_status() == Some(0),
+        "{}: {status:?}",
+        job.point
+    );
+    status.terminating_signal().is_some()
+}
+
+#[test]
+fn its_parent_goes_on() {
+    let container = Container::new();
+    let dfs = &container.dfs;
+    let root = dfs.root();
+    let (before, _) = dfs
+        .create(&ROOT, root, b"before", 0o644, true)
+        .expect("create");
+    let held = dfs.open(&ROOT, before, 2).expect("open");
+    let points = [
+        "none",
+        "owner.claimed",
+        "lock.noted",
+        "lock.held",
+        "tx.built",
+        "log.published",
+        "tx.published",
+        "tx.applying",
+        "tx.applied",
+        "tx.closed",
+    ];
+    for point in points {
+        let killed = in_child(&mut Job { dfs, point });
+        assert_eq!(killed, point != "none", "{point}");
+        // The same directory, and so the same lock.
+        dfs.create(&ROOT, root, b"parent", 0o644, true)
+            .expect(point);
+        dfs.unlink(&ROOT, root, b"parent").expect(point);
+        match dfs.unlink(&ROOT, root, b"child") {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => panic!("{point}: {errno:?}"),
+        }
+        // Held by this process, not by the child that shared its memory.
+        assert_eq!(dfs.ofd_is_held(held), Ok(true), "{point}");
+    }
+    dfs.reap(usize::MAX).expect("reap");
+    dfs.pool().reap().expect("reap");
+    let checked = dfs.check().expect("check");
+    assert_eq!(checked.problems, []);
+}
