@@ -305,8 +305,11 @@ fn open_log(spec: &PoolSpec, rank: usize) -> Outcome<Segment> {
     Ok(log)
 }
 
-/// The logs of all ranks that have one; the first rank's error if none has.
-fn open_logs(spec: &PoolSpec) -> Outcome<Vec<(u16, Segment)>> {
+/// A rank and its log.
+type RankLog = (u16, Segment);
+
+/// The logs of the first rank that has one and of the others; the first rank's error if none has.
+fn open_logs(spec: &PoolSpec) -> Outcome<(RankLog, Vec<RankLog>)> {
     let mut logs = Vec::new();
     let mut first = None;
     for rank in 0..spec.ranks.len() {
@@ -315,9 +318,11 @@ fn open_logs(spec: &PoolSpec) -> Outcome<Vec<(u16, Segment)>> {
             Err(error) => first = first.or(Some(error)),
         }
     }
-    match (logs.is_empty(), first) {
-        (true, Some(error)) => Err(error),
-        _ => Ok(logs),
+    let mut logs = logs.into_iter();
+    match (logs.next(), first) {
+        (Some(log), _) => Ok((log, logs.collect())),
+        (None, Some(error)) => Err(error),
+        (None, None) => Err(EngineError::Corrupt("a pool without ranks".into())),
     }
 }
 
@@ -473,11 +478,9 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
     set(header::REBUILT, 1);
     // 0 is noted where no window was ever entered.
     set(header::WINDOW, 1);
-    let logs = open_logs(spec)?;
-    let first = logs.first().map(|(_, log)| log.again());
-    let first = first.ok_or_else(|| EngineError::Corrupt("no rank has the log".into()))?;
-    let mut pool = handle(spec, arena, path.to_path_buf(), first)?;
-    pool.choose_log(logs)
+    let ((first, log), others) = open_logs(spec)?;
+    let mut pool = handle(spec, arena, path.to_path_buf(), log)?;
+    pool.choose_log(first, others)
         .and_then(|()| pool.recover_files())
         .map_err(|e| match e {
             Errno::EIO => {

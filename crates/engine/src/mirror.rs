@@ -169,28 +169,33 @@ impl Pool {
         door::write(file, self.rank_dir(other)?, RankFile::Log, bytes, off)
     }
 
-    /// Goes by the log that goes on furthest, in an arena that nobody has seen.
-    pub(crate) fn choose_log(&mut self, logs: Vec<(u16, Segment)>) -> Result<()> {
-        if let [(rank, _)] = &logs[..] {
-            // `self` has it mapped.
-            self.store(header::LOG_BYTES, self.log_word_at(4))?;
-            return self.store(header::LOG_RANK, u64::from(*rank));
+    /// Goes by the log that goes on furthest, in an arena that nobody has seen: that of rank
+    /// `first`, which is mapped, or one of the others.
+    pub(crate) fn choose_log(&mut self, first: u16, others: Vec<(u16, Segment)>) -> Result<()> {
+        self.store(header::LOG_BYTES, self.log_word_at(4))?;
+        self.store(header::LOG_RANK, u64::from(first))?;
+        if others.is_empty() {
+            return Ok(());
         }
         let base = self.find_checkpoint()?.base;
-        let mut best: Option<(u64, u16, Segment)> = None;
-        for (rank, log) in logs {
-            self.log = log;
+        let reach = |pool: &Pool| {
+            let end = pool.each_record(base.start, base.sum, |_| Ok(()));
+            end.map(|(end, _)| end)
+        };
+        let mut best = reach(self)?;
+        for (rank, log) in others {
+            let before = core::mem::replace(&mut self.log, log);
             self.store(header::LOG_BYTES, self.log_word_at(4))?;
-            let (end, _) = self.each_record(base.start, base.sum, |_| Ok(()))?;
-            let log = self.log.again();
-            if best.as_ref().is_none_or(|(reach, ..)| end > *reach) {
-                best = Some((end, rank, log));
+            let end = reach(self)?;
+            if end > best {
+                best = end;
+                self.store(header::LOG_RANK, u64::from(rank))?;
+            } else {
+                self.log = before;
+                self.store(header::LOG_BYTES, self.log_word_at(4))?;
             }
         }
-        let (_, rank, log) = best.ok_or(Errno::EIO)?;
-        self.log = log;
-        self.store(header::LOG_BYTES, self.log_word_at(4))?;
-        self.store(header::LOG_RANK, u64::from(rank))
+        Ok(())
     }
 
     /// A word of the log file's first page.

@@ -52,15 +52,6 @@ impl Segment {
         })
     }
 
-    /// The same mapping once more.
-    pub fn again(&self) -> Segment {
-        Segment {
-            base: self.base,
-            span: self.span,
-            backed: AtomicU64::new(self.backed()),
-        }
-    }
-
     /// Bytes that may be touched.
     #[inline]
     pub fn backed(&self) -> u64 {
