@@ -1,5 +1,6 @@
 /* fcntl(2) record locks, open file description locks, flock(2), lockf(3): conflicts, ranges, release at death. */
 #include "check.h"
+#include <time.h>
 #include <sys/file.h>
 
 static struct flock range(short type, off_t start, off_t len) {
@@ -160,6 +161,60 @@ CASE(deadlock_is_refused) {
     usleep(100000);
     ERR(lock(fd, F_SETLKW, F_WRLCK, 1, 1), EDEADLK);
     OK(lock(fd, F_SETLK, F_UNLCK, 0, 1));
+    EQ(wait_for(pid), 0);
+}
+
+/* Whoever closes the circle is refused, at whatever moment he asks; who waited before goes on waiting. */
+CASE(deadlock_is_always_seen) {
+    int fd = file(), pipes[2];
+    OK(pipe(pipes));
+    OK(lock(fd, F_SETLK, F_WRLCK, 0, 1));
+    pid_t pid = OK(fork());
+    if (pid == 0) {
+        int other = file();
+        OK(lock(other, F_SETLK, F_WRLCK, 1, 1));
+        EQ(write(pipes[1], "x", 1), 1);
+        OK(lock(other, F_SETLKW, F_WRLCK, 0, 1));
+        _exit(0);
+    }
+    char c;
+    EQ(read(pipes[0], &c, 1), 1);
+    usleep(100000);
+    struct timespec from, now;
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    do {
+        ERR(lock(fd, F_SETLKW, F_WRLCK, 1, 1), EDEADLK);
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    } while ((now.tv_sec - from.tv_sec) * 1000 + (now.tv_nsec - from.tv_nsec) / 1000000 < 500);
+    OK(lock(fd, F_SETLK, F_UNLCK, 0, 1));
+    EQ(wait_for(pid), 0);
+}
+
+/* Who has just released a lock may wait for another of those who waited for it: they are about to wake up. */
+CASE(a_release_is_no_deadlock) {
+    int fd = file(), pipes[2];
+    OK(pipe(pipes));
+    OK(lock(fd, F_SETLK, F_WRLCK, 0, 1));
+    pid_t pid = OK(fork());
+    if (pid == 0) {
+        int other = file();
+        for (int i = 0; i < 200; i++) {
+            OK(lock(other, F_SETLKW, F_WRLCK, 1, 1));
+            EQ(write(pipes[1], "x", 1), 1);
+            OK(lock(other, F_SETLKW, F_WRLCK, 0, 1));
+            OK(lock(other, F_SETLK, F_UNLCK, 0, 2));
+        }
+        _exit(0);
+    }
+    for (int i = 0; i < 200; i++) {
+        char c;
+        EQ(read(pipes[0], &c, 1), 1);
+        if (i % 10 == 0) usleep(2000);
+        OK(lock(fd, F_SETLK, F_UNLCK, 0, 1));
+        OK(lock(fd, F_SETLKW, F_WRLCK, 1, 1));
+        OK(lock(fd, F_SETLKW, F_WRLCK, 0, 1));
+        OK(lock(fd, F_SETLK, F_UNLCK, 1, 1));
+    }
     EQ(wait_for(pid), 0);
 }
 

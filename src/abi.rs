@@ -6,7 +6,14 @@
 pub(crate) mod nr {
     pub(crate) use intercept::nr::*;
     pub(crate) const SCHED_YIELD: usize = 24;
+    pub(crate) const GETEUID: usize = 107;
     pub(crate) const CONNECT: usize = 42;
+    pub(crate) const ACCEPT: usize = 43;
+    pub(crate) const SENDTO: usize = 44;
+    pub(crate) const RECVFROM: usize = 45;
+    pub(crate) const GETSOCKNAME: usize = 51;
+    pub(crate) const GETPEERNAME: usize = 52;
+    pub(crate) const ACCEPT4: usize = 288;
     pub(crate) const BIND: usize = 49;
     pub(crate) const GETGID: usize = 104;
     pub(crate) const SETUID: usize = 105;

@@ -10,7 +10,7 @@ use crate::abi::{PATH_MAX, nr};
 use crate::calls::stat::is_dir;
 use crate::dispatch::Stop;
 use crate::kernel::{self, addr, call, text};
-use crate::{cred, links, mounts, route};
+use crate::{above, cred, links, mounts, route};
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use dfs::{Ino, Walk};
@@ -79,7 +79,7 @@ fn remember(found: Option<Ino>) {
         None => KERNEL,
     };
     STATE.store(changes.wrapping_add(4) | state, Ordering::Release);
-    paths::pass_all(found.is_some());
+    paths::pass_all(found.is_some() || above::in_use());
 }
 
 /// Tells the front end whether relative paths can be ours: at start, and when a vfork child, which
@@ -87,12 +87,15 @@ fn remember(found: Option<Ino>) {
 pub(crate) fn filter() {
     let outside = STATE.load(Ordering::Acquire) & 3 == KERNEL
         || STATE.load(Ordering::Acquire) & 3 == UNKNOWN && !is_parked();
-    paths::pass_all(!outside || PER_THREAD.load(Ordering::Relaxed));
+    paths::pass_all(!outside || PER_THREAD.load(Ordering::Relaxed) || above::in_use());
 }
 
 fn is_parked() -> bool {
     let mut buffer = [0u8; 256];
     kernel::readlink(c"/proc/self/cwd", &mut buffer).is_ok_and(|link| {
+        if above::shown(link).is_some() {
+            above::note_use();
+        }
         link.rsplit(|&b| b == b'/')
             .next()
             .is_some_and(|n| n.starts_with(MARK))

@@ -3,7 +3,7 @@
 use crate::abi::nr;
 use crate::calls::{
     aio, attr, copy, data, dir, dup, ioctl, lock, map, message, name, open, process, refuse,
-    special, stat, xattr,
+    socket, stat, xattr,
 };
 use intercept::classes::{CLASS_COUNT, Class, ClassTable, FILE_CALLS};
 use intercept::{Call, Outcome, paths};
@@ -23,8 +23,6 @@ pub(crate) enum Stop {
     PassThenWith(After, usize),
     /// Ours, and it failed.
     Fail(Errno),
-    /// A directory above the mount point that the kernel does not have.
-    Ancestor,
     /// The kernel has done it already; its raw result.
     Kernel(isize),
 }
@@ -55,6 +53,8 @@ pub(crate) enum After {
     Lent,
     /// Events of asynchronous requests may have arrived.
     Events,
+    /// The kernel has given the address of a socket.
+    Address,
 }
 
 impl From<Errno> for Stop {
@@ -88,7 +88,7 @@ fn refused(handler: Handler, call: &mut Call) -> Outcome {
     let served = handler(call);
     match served {
         Ok(_) | Err(Stop::Fail(_) | Stop::Kernel(_) | Stop::PassThenWith(..)) => outcome(served),
-        Err(Stop::Pass | Stop::PassThen(_) | Stop::PassThenLook | Stop::Ancestor) => {
+        Err(Stop::Pass | Stop::PassThen(_) | Stop::PassThenLook) => {
             call.nr = number;
             Outcome::Done(Errno::ENOENT.as_ret())
         }
@@ -99,7 +99,7 @@ fn outcome(served: Served) -> Outcome {
     match served {
         Ok(value) => Outcome::Done(value as isize),
         Err(Stop::Fail(errno)) => Outcome::Done(errno.as_ret()),
-        Err(Stop::Pass | Stop::Ancestor) => Outcome::Pass,
+        Err(Stop::Pass) => Outcome::Pass,
         Err(Stop::PassThenLook) => Outcome::PassThen(After::Look as usize),
         Err(Stop::PassThen(after)) => Outcome::PassThen(after as usize),
         Err(Stop::PassThenWith(after, address)) => Outcome::PassThen(address | after as usize),
@@ -123,11 +123,12 @@ pub(crate) fn after(call: &Call, result: isize, token: usize) -> isize {
     const LIMITS: usize = After::Limits as usize;
     const LENT: usize = After::Lent as usize;
     const EVENTS: usize = After::Events as usize;
+    const ADDRESS: usize = After::Address as usize;
     match token & WHICH {
         LOOK => return crate::route::look_again(call, result),
         CHDIR if result >= 0 => crate::cwd::kernel_changed(),
         CHDIR => return crate::route::look_again(call, result),
-        RECVMSG => crate::handover::received(call, result),
+        RECVMSG if result >= 0 => crate::handover::received(call.args[1]),
         RECVMMSG => crate::handover::received_many(call, result),
         PIDFD if result >= 0 => crate::handover::adopt(result as i32),
         CREDENTIALS => crate::cred::changed(),
@@ -135,6 +136,7 @@ pub(crate) fn after(call: &Call, result: isize, token: usize) -> isize {
         LIMITS => crate::limits::learn(),
         LENT => crate::calls::special::returned(token & !WHICH),
         EVENTS => aio::arrived(call, result),
+        ADDRESS => return socket::answered(result, token & !WHICH),
         EXEC => return crate::exec::failed(call, result, token & !WHICH),
         _ => {}
     }
@@ -164,12 +166,20 @@ pub(crate) const CLASSES: ClassTable = {
         nr::SETFSGID,
         nr::BIND,
         nr::CONNECT,
+        nr::ACCEPT,
+        nr::ACCEPT4,
+        nr::GETSOCKNAME,
+        nr::GETPEERNAME,
+        nr::GETDENTS,
+        nr::GETDENTS64,
     ];
     let mut i = 0;
     while i < always.len() {
         table[always[i]] = Class::Always;
         i += 1;
     }
+    table[nr::SENDTO] = Class::Arg4;
+    table[nr::RECVFROM] = Class::Arg4;
     table
 };
 
@@ -260,8 +270,14 @@ table! {
     SETRESUID => attr::set_uids,
     SETRESGID => attr::set_ids,
     SETGROUPS => attr::set_ids,
-    BIND => special::bind,
-    CONNECT => special::connect,
+    BIND => socket::bind,
+    CONNECT => socket::connect,
+    SENDTO => socket::sendto,
+    RECVFROM => socket::recvfrom,
+    ACCEPT => socket::accept,
+    ACCEPT4 => socket::accept,
+    GETSOCKNAME => socket::name_of_socket,
+    GETPEERNAME => socket::name_of_socket,
     PRLIMIT64 => process::limits_change,
     SETRLIMIT => process::limits_change,
     SETFSUID => attr::set_fs_ids,
@@ -307,9 +323,9 @@ table! {
     CHROOT => process::chroot,
     SETNS => process::setns,
     IOCTL => ioctl::ioctl,
-    SENDMSG => message::sendmsg,
-    SENDMMSG => message::sendmmsg,
-    RECVMSG => message::recvmsg,
+    SENDMSG => socket::sendmsg,
+    SENDMMSG => socket::sendmmsg,
+    RECVMSG => socket::recvmsg,
     RECVMMSG => message::recvmmsg,
     PIDFD_GETFD => message::pidfd_getfd,
     IO_URING_SETUP => refuse::io_uring_setup,

@@ -178,7 +178,7 @@ fn launch(c: &mut Call, arg: Arg, argv: usize, envp: usize, flags: u32) -> Serve
             }
             launch.point_environment(c, arg);
         }
-        Ok(Resolved::Kernel | Resolved::Ancestor | Resolved::Bad(_)) | Err(Stop::Pass) => {
+        Ok(Resolved::Kernel | Resolved::Ancestor(_) | Resolved::Bad(_)) | Err(Stop::Pass) => {
             launch.kernel_path = c.nr == route::number(c);
             launch.look_for_libraries(&environment, arg, c);
             launch.point_environment(c, arg);

@@ -280,11 +280,9 @@ pub(crate) fn sending(message: usize) {
     }
 }
 
-/// After `recvmsg(2)`.
-pub(crate) fn received(c: &Call, result: isize) {
-    if result >= 0
-        && let Ok(header) = user::get::<MsgHdr>(c.args[1])
-    {
+/// After `recvmsg(2)` of the message with its header at `message`.
+pub(crate) fn received(message: usize) {
+    if let Ok(header) = user::get::<MsgHdr>(message) {
         rights(&header).into_iter().for_each(adopt);
     }
 }

@@ -71,6 +71,11 @@ pub(crate) fn close(fd: i32) {
     let _gone = raw(nr::CLOSE, [fd as usize, 0, 0, 0, 0, 0]);
 }
 
+/// Whether the kernel finds something at the NUL-terminated path.
+pub(crate) fn finds(path: &[u8]) -> bool {
+    call!(nr::FACCESSAT, abi_cwd(), addr(path), 0).is_ok()
+}
+
 /// `readlinkat(2)`: the target's bytes, at most `buf.len()` of them.
 pub(crate) fn readlink<'a>(path: &CStr, buf: &'a mut [u8]) -> Result<&'a [u8]> {
     let len = call!(

@@ -18,6 +18,7 @@
 //! runs); those that a vfork child needs say so and write no table there.
 
 mod abi;
+mod above;
 mod calls;
 mod config;
 mod cred;
@@ -31,6 +32,7 @@ mod kernel;
 mod libraries;
 mod limits;
 mod links;
+mod magic;
 mod mounts;
 mod placeholder;
 mod report;

@@ -62,7 +62,7 @@ impl Source {
                 let path = CStr::from_bytes_with_nul(&path).ok()?;
                 kernel::open(path, O_CLOEXEC).ok().map(Source::Kernel)
             }
-            Resolved::Ancestor | Resolved::Bad(_) => None,
+            Resolved::Ancestor(_) | Resolved::Bad(_) => None,
         }
     }
 

@@ -100,7 +100,7 @@ pub(crate) fn follow_kernel_links(mount: &[u8], path: &[u8], follow: bool) -> Op
                             continue;
                         }
                         Err(Errno::EINVAL) => {}
-                        Err(_) if compare(mount, &here) == Hit::Ancestor => {}
+                        Err(_) if matches!(compare(mount, &here), Hit::Ancestor(_)) => {}
                         Err(_) => return None,
                     }
                 }

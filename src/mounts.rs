@@ -160,6 +160,7 @@ fn attach() -> Result<&'static Dfs, Stop> {
         match Backend::open(mount.root, mount.wanted.pool, mount.wanted.container) {
             Ok(backend) => {
                 let fs = Box::leak(Box::new(backend)).fs();
+                fs.ask_privilege(|| crate::cred::current().privileged);
                 let id = fs.statfs().map_or(1, |s| s.fsid | 1);
                 Some(Attached { fs, id })
             }

@@ -11,7 +11,8 @@ use crate::abi::{self, PATH_MAX, nr};
 use crate::dispatch::{self, Served, Stop};
 use crate::kernel::{self, addr};
 use crate::links::{below, follow_kernel_links, has_link, where_kernel_arrives};
-use crate::{cwd, files, mounts, shadow, user};
+use crate::magic::{Magic, magic_name};
+use crate::{above, cwd, files, mounts, shadow, user};
 use core::cell::Cell;
 use dfs::{Dfs, How, Ino, Name, Walk};
 use intercept::Call;
@@ -61,8 +62,8 @@ pub(crate) enum Resolved {
     Kernel,
     /// The kernel's, but under this NUL-terminated absolute path.
     KernelPath(Vec<u8>),
-    /// A directory above the mount point that the kernel does not have.
-    Ancestor,
+    /// A directory above the mount point, of so many components, that the kernel does not have.
+    Ancestor(usize),
     /// The path cannot be read or is too long.
     Bad(Errno),
 }
@@ -130,7 +131,7 @@ pub(crate) fn at(c: &Call, arg: Arg, how: How, serve: &mut dyn FnMut(&Spot) -> S
             served
         }
         Resolved::Kernel => Err(Stop::PassThenLook),
-        Resolved::Ancestor => Err(Stop::Ancestor),
+        Resolved::Ancestor(depth) => above::serve(c, arg, depth),
         // The kernel's to refuse, in its own order of checks.
         Resolved::Bad(_) => Err(Stop::Pass),
         Resolved::KernelPath(path) => {
@@ -218,6 +219,7 @@ fn pair_again(
         }
         (Resolved::Bad(_), _) | (_, Resolved::Bad(_)) => return Err(Stop::Pass),
         (Resolved::Ours(_), _) | (_, Resolved::Ours(_)) => return Err(Errno::EXDEV.into()),
+        (Resolved::Ancestor(_), _) | (_, Resolved::Ancestor(_)) => return Err(Errno::EROFS.into()),
         _ => {}
     }
     if let Resolved::KernelPath(path) = &first {
@@ -239,7 +241,8 @@ pub(crate) fn look(c: &Call) -> usize {
     c.nr | LOOK
 }
 
-fn redirect(args: &mut [usize; 6], arg: Arg, path: &[u8]) {
+/// Puts an absolute path in the place of one of the call's.
+pub(crate) fn redirect(args: &mut [usize; 6], arg: Arg, path: &[u8]) {
     args[arg.path & 7] = addr(path);
     if let Some(dir) = arg.dir {
         args[dir & 7] = kernel::abi_cwd();
@@ -305,7 +308,9 @@ enum Where<'a> {
         rest: &'a [u8],
     },
     Kernel,
-    Ancestor,
+    /// The kernel's, but under this NUL-terminated path.
+    Elsewhere(Vec<u8>),
+    Ancestor(usize),
 }
 
 /// Resolves a path of the program.
@@ -328,7 +333,8 @@ pub(crate) fn resolve(c: &Call, arg: Arg, how: How) -> Result<Resolved, Stop> {
     };
     let (base, rest, magic) = match place {
         Where::Kernel => return Ok(Resolved::Kernel),
-        Where::Ancestor => return Ok(Resolved::Ancestor),
+        Where::Elsewhere(path) => return Ok(Resolved::KernelPath(path)),
+        Where::Ancestor(depth) => return Ok(Resolved::Ancestor(depth)),
         Where::Inside { base, rest } => (base, rest, false),
         Where::Magic { base, rest } => (Some(base), rest, true),
     };
@@ -379,9 +385,13 @@ fn re_enter(fs: &'static Dfs, mount: &[u8], mut path: Vec<u8>, how: How) -> Resu
                 Step::Here(spot) => return Ok(Resolved::Ours(spot)),
                 Step::Left(left) => left,
             },
-            Where::Magic { .. } | Where::Kernel | Where::Ancestor => {
+            Where::Magic { .. } | Where::Kernel | Where::Elsewhere(_) | Where::Ancestor(_) => {
+                let hit = compare(mount, &path);
                 path.push(0);
-                return Ok(Resolved::KernelPath(path));
+                return Ok(match hit {
+                    Hit::Ancestor(depth) if !kernel::finds(&path) => Resolved::Ancestor(depth),
+                    _ => Resolved::KernelPath(path),
+                });
             }
         };
         path = left;
@@ -467,7 +477,7 @@ fn locate<'a>(
     let first = first.unwrap_or(b".");
     let concerns = first == b".." || mount.split(|&b| b == b'/').any(|part| part == first);
     // An empty path is the descriptor itself.
-    let looks = look != Look::Later && !path.is_empty();
+    let looks = (look != Look::Later || above::in_use()) && !path.is_empty();
     if !concerns && !looks {
         return Ok(Where::Kernel);
     }
@@ -483,7 +493,10 @@ fn locate<'a>(
     if dir.first() != Some(&b'/') {
         return Ok(Where::Kernel);
     }
-    let mut whole = dir.to_vec();
+    let from_tree = above::shown(dir);
+    // What the kernel has in the tree says nothing.
+    let look = from_tree.map_or(look, |_| Look::Refused);
+    let mut whole = from_tree.unwrap_or(dir).to_vec();
     whole.push(b'/');
     whole.extend_from_slice(path);
     match locate_absolute(mount, &whole, look, follow, joined)? {
@@ -492,8 +505,11 @@ fn locate<'a>(
             *joined = rest;
             Ok(Where::Inside { base, rest: joined })
         }
-        Where::Ancestor => Ok(Where::Ancestor),
-        Where::Magic { .. } | Where::Kernel => Ok(Where::Kernel),
+        Where::Ancestor(depth) => Ok(Where::Ancestor(depth)),
+        Where::Magic { .. } | Where::Kernel | Where::Elsewhere(_) => match from_tree {
+            Some(dir) if !path.is_empty() => Ok(Where::Elsewhere(above::outside(dir, path)?)),
+            _ => Ok(Where::Kernel),
+        },
     }
 }
 
@@ -526,8 +542,8 @@ fn locate_absolute<'a>(
             });
         }
         Hit::Through => {}
-        Hit::No | Hit::Ancestor if look == Look::Later => return Ok(Where::Kernel),
-        Hit::No | Hit::Ancestor => {}
+        Hit::No | Hit::Ancestor(_) if look == Look::Later => return Ok(Where::Kernel),
+        Hit::No | Hit::Ancestor(_) => {}
     }
     let arrived = match look {
         Look::First => where_kernel_arrives(path, follow),
@@ -538,16 +554,16 @@ fn locate_absolute<'a>(
         None if hit == Hit::Through || has_link(path) => follow_kernel_links(mount, path, follow),
         None => None,
     };
-    match found {
-        Some(rest) => {
+    match (found, hit) {
+        (Some(rest), _) => {
             *joined = rest;
             Ok(Where::Inside {
                 base: None,
                 rest: joined,
             })
         }
-        None if look == Look::Refused && hit == Hit::Ancestor => Ok(Where::Ancestor),
-        None => Ok(Where::Kernel),
+        (None, Hit::Ancestor(depth)) if look == Look::Refused => Ok(Where::Ancestor(depth)),
+        (None, _) => Ok(Where::Kernel),
     }
 }
 
@@ -558,8 +574,8 @@ pub(crate) enum Hit {
     Inside(usize),
     /// Reaches the mount after a `..`, so symbolic links before it matter.
     Through,
-    /// Names a directory above the mount point.
-    Ancestor,
+    /// Names a directory above the mount point, of so many components.
+    Ancestor(usize),
     No,
 }
 
@@ -606,7 +622,7 @@ pub(crate) fn compare(mount: &[u8], path: &[u8]) -> Hit {
         depth += 1;
     }
     if depth == matched {
-        Hit::Ancestor
+        Hit::Ancestor(matched)
     } else {
         Hit::No
     }
@@ -649,77 +665,18 @@ fn magic(path: &[u8]) -> Result<Option<Where<'_>>, Stop> {
     }
 }
 
-/// What a magic link names.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Magic {
-    /// A descriptor of this process.
-    Fd(i32),
-    /// The working directory.
-    Cwd,
-    /// The program.
-    Exe,
-}
-
-/// Splits a path into a magic link of this process and what follows it.
-pub(crate) fn magic_name(path: &[u8]) -> Option<(Magic, &[u8])> {
-    if let Some(rest) = path.strip_prefix(b"/dev/") {
-        for (fd, name) in [(0, b"stdin".as_slice()), (1, b"stdout"), (2, b"stderr")] {
-            if let Some(rest) = rest.strip_prefix(name)
-                && rest.first().is_none_or(|&b| b == b'/')
-            {
-                return Some((Magic::Fd(fd), rest));
-            }
-        }
-        return fd_number(rest.strip_prefix(b"fd/")?);
-    }
-    let rest = path.strip_prefix(b"/proc/")?;
-    let rest = if let Some(rest) = rest.strip_prefix(b"self/") {
-        rest
-    } else if let Some(rest) = rest.strip_prefix(b"thread-self/") {
-        rest
-    } else {
-        let (pid, rest) = number_prefix(rest)?;
-        if pid != kernel::getpid() {
-            return None;
-        }
-        rest.strip_prefix(b"/")?
-    };
-    if let Some(rest) = rest.strip_prefix(b"fd/") {
-        return fd_number(rest);
-    }
-    for (what, name) in [(Magic::Cwd, b"cwd"), (Magic::Exe, b"exe")] {
-        if let Some(rest) = rest.strip_prefix(name)
-            && rest.first().is_none_or(|&b| b == b'/')
-        {
-            return Some((what, rest));
-        }
-    }
-    None
-}
-
-fn fd_number(path: &[u8]) -> Option<(Magic, &[u8])> {
-    let (fd, rest) = number_prefix(path)?;
-    rest.first()
-        .is_none_or(|&b| b == b'/')
-        .then_some((Magic::Fd(fd), rest))
-}
-
-fn number_prefix(path: &[u8]) -> Option<(i32, &[u8])> {
-    let len = path.iter().take_while(|b| b.is_ascii_digit()).count();
-    if len == 0 || len > 9 {
-        return None;
-    }
-    let (digits, rest) = path.split_at(len);
-    let number = digits
-        .iter()
-        .fold(0i32, |n, &b| n * 10 + i32::from(b - b'0'));
-    Some((number, rest))
-}
-
 /// Whether a path of this call can be ours at all without `dirfd`; used for calls such as
 /// `inotify_add_watch` that we refuse inside the mount.
 pub(crate) fn is_inside(c: &Call, arg: Arg) -> bool {
     matches!(resolve(c, arg, follow(true)), Ok(Resolved::Ours(_)))
+}
+
+/// Whether the path names a directory above the mount point that the kernel lacks.
+pub(crate) fn is_above(c: &Call, arg: Arg) -> bool {
+    let mut looked = *c;
+    looked.nr |= LOOK;
+    let found = resolve(&looked, arg, follow(false));
+    matches!(found, Ok(Resolved::Ancestor(1..)))
 }
 
 const _: () = assert!(nr::FACCESSAT2 < LOOK);

@@ -5,18 +5,18 @@ use crate::calls::stat::is_dir;
 use crate::dispatch::{After, Served, Stop};
 use crate::report::{Op, count};
 use crate::route::{self, Arg, Spot};
-use crate::{cred, cwd, files, mounts, user};
+use crate::{above, cred, cwd, files, kernel, mounts, user};
 use dfs::{Dfs, Dirent, Ino};
 use intercept::Call;
 use sys::{Errno, Result};
 
 /// Bytes before the name in `struct linux_dirent64` and `struct linux_dirent`.
-const HEAD64: usize = 19;
-const HEAD_OLD: usize = 18;
-const RECORD_MAX: usize = 288;
+pub(super) const HEAD64: usize = 19;
+pub(super) const HEAD_OLD: usize = 18;
+pub(super) const RECORD_MAX: usize = 288;
 
 /// Writes one entry in the kernel's layout; the record's length (`getdents(2)`).
-fn record(entry: &Dirent<'_>, old: bool, out: &mut [u8; RECORD_MAX]) -> Result<usize> {
+pub(super) fn record(entry: &Dirent<'_>, old: bool, out: &mut [u8; RECORD_MAX]) -> Result<usize> {
     let head = if old { HEAD_OLD } else { HEAD64 };
     // The old form keeps the type in the record's last byte, after the name's NUL.
     let tail = if old { 2 } else { 1 };
@@ -39,7 +39,9 @@ fn record(entry: &Dirent<'_>, old: bool, out: &mut [u8; RECORD_MAX]) -> Result<u
 }
 
 fn list(c: &Call, old: bool) -> Served {
-    let held = files::ours(c.args[0] as i32)?;
+    let Some(held) = files::get(c.args[0] as i32)? else {
+        return super::listing::of_kernel(c, old);
+    };
     count(Op::Readdir);
     let (out, room) = (c.args[1], c.args[2] as u32 as usize);
     let mut used = 0;
@@ -112,7 +114,9 @@ pub(crate) fn fchdir(c: &mut Call) -> Served {
 
 /// `getcwd(2)`: the length with the NUL.
 pub(crate) fn getcwd(c: &mut Call) -> Served {
-    let base = cwd::base().ok_or(Stop::Pass)?;
+    let Some(base) = cwd::base() else {
+        return kernels_cwd(c);
+    };
     let fs = mounts::fs()?;
     let mut inside = [0u8; PATH_MAX];
     let path = shown(fs, base, &mut inside)?;
@@ -126,6 +130,21 @@ pub(crate) fn getcwd(c: &mut Call) -> Served {
     user::put_bytes(c.args[0], &path)?;
     user::put(c.args[0] + path.len(), &0u8)?;
     Ok(path.len() + 1)
+}
+
+/// The kernel's answer, with the program's name for a directory above the mount point.
+fn kernels_cwd(c: &Call) -> Served {
+    let told = Errno::from_ret(kernel::raw(c.nr, c.args)).map_err(Stop::Fail)?;
+    let mut path = std::vec![0u8; told.min(PATH_MAX)];
+    user::get_bytes(c.args[0], &mut path)?;
+    match above::shown(path.strip_suffix(b"\0").unwrap_or(&path)) {
+        None => Ok(told),
+        Some(known) => {
+            user::put_bytes(c.args[0], known)?;
+            user::put(c.args[0] + known.len(), &0u8)?;
+            Ok(known.len() + 1)
+        }
+    }
 }
 
 /// What the kernel says of a path that is longer than any buffer.

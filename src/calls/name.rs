@@ -3,9 +3,11 @@
 use crate::abi::*;
 use crate::calls::stat::is_dir;
 use crate::dispatch::{Served, Stop};
+use crate::kernel::{self, text};
+use crate::magic::{Magic, magic_name};
 use crate::report::{Op, count};
-use crate::route::{self, Arg, Magic, Spot};
-use crate::{calls, cred, cwd, exec, files, mounts, user};
+use crate::route::{self, Arg, Spot};
+use crate::{above, calls, cred, cwd, exec, files, mounts, user};
 use dfs::Ino;
 use intercept::Call;
 use sys::{Errno, Result};
@@ -22,13 +24,17 @@ fn vacant(spot: &Spot, directory: bool) -> Result<&[u8]> {
 }
 
 fn make_dir(c: &Call, arg: Arg, mode: usize) -> Served {
-    route::at(c, arg, route::follow(false), &mut |spot| {
+    let made = route::at(c, arg, route::follow(false), &mut |spot| {
         count(Op::Mkdir);
         let name = vacant(spot, true)?;
         spot.fs
             .mkdir(&cred::current(), spot.parent, name, mode as u32 & 0o7777)?;
         Ok(0)
-    })
+    });
+    if made == Err(Stop::PassThenLook) && route::is_above(c, arg) {
+        return Err(Errno::EEXIST.into());
+    }
+    made
 }
 
 pub(crate) fn mkdir(c: &mut Call) -> Served {
@@ -307,18 +313,34 @@ fn put_link(bytes: &[u8], out: usize, room: usize) -> Served {
 fn magic_target(address: usize) -> Option<Result<Vec<u8>>> {
     let mut buffer = user::path_buffer();
     let path = user::path(address, &mut buffer).ok()?;
-    let (what, rest) = route::magic_name(path)?;
+    let (what, rest) = magic_name(path)?;
     if !rest.is_empty() {
         return None;
     }
     match what {
-        Magic::Fd(fd) => files::get(fd).ok()?.map(|held| path_of_file(&held)),
+        Magic::Fd(fd) => match files::get(fd).ok()? {
+            Some(held) => Some(path_of_file(&held)),
+            None => above_of(what),
+        },
         Magic::Exe => exec::program_path().map(|path| Ok(path.to_vec())),
-        Magic::Cwd => {
-            let (fs, base) = (mounts::fs().ok()?, cwd::base()?);
-            Some(path_of_dir(fs, base))
-        }
+        Magic::Cwd => match cwd::base() {
+            Some(base) => Some(path_of_dir(mounts::fs().ok()?, base)),
+            None => above_of(what),
+        },
     }
+}
+
+/// The name of a directory above the mount point, if the link leads to one that the kernel lacks.
+fn above_of(what: Magic) -> Option<Result<Vec<u8>>> {
+    if !above::in_use() {
+        return None;
+    }
+    let mut target = [0u8; PATH_MAX];
+    let link = match what {
+        Magic::Fd(fd) => kernel::readlink(text!(40, "/proc/self/fd/{fd}").c_str(), &mut target),
+        _ => kernel::readlink(c"/proc/self/cwd", &mut target),
+    };
+    above::shown(link.ok()?).map(|path| Ok(path.to_vec()))
 }
 
 const DELETED: &[u8] = b" (deleted)";
@@ -364,13 +386,9 @@ fn read_link(c: &Call, arg: Arg, out: usize, room: usize) -> Served {
         let held = files::ours(arg.dirfd(c))?;
         return link_of(held.fs, held.info()?.ino, out, room);
     }
-    let served = route::lookup(c, arg, false, &mut |spot| {
+    route::lookup(c, arg, false, &mut |spot| {
         link_of(spot.fs, spot.found()?, out, room)
-    });
-    if served == Err(Stop::Ancestor) {
-        return Err(Errno::EINVAL.into());
-    }
-    served
+    })
 }
 
 fn link_of(fs: &dfs::Dfs, ino: Ino, out: usize, room: usize) -> Served {

@@ -74,18 +74,6 @@ fn statx_form(s: &dfs::Stat, root: bool) -> Statx {
     }
 }
 
-/// Attributes shown for a directory above the mount point that the kernel does not have, so that
-/// walking up or down to the mount works.
-fn ancestor() -> dfs::Stat {
-    dfs::Stat {
-        ino: 1,
-        mode: S_IFDIR | 0o555,
-        nlink: 2,
-        blksize: 4096,
-        ..dfs::Stat::default()
-    }
-}
-
 fn put_stat(fs: &Dfs, ino: Ino, out: usize) -> Served {
     count(Op::Stat);
     let stat = fs.stat(ino)?;
@@ -94,14 +82,9 @@ fn put_stat(fs: &Dfs, ino: Ino, out: usize) -> Served {
 }
 
 fn by_path(c: &Call, arg: Arg, follow: bool, out: usize) -> Served {
-    let served = route::lookup(c, arg, follow, &mut |spot| {
+    route::lookup(c, arg, follow, &mut |spot| {
         put_stat(spot.fs, spot.found()?, out)
-    });
-    if served == Err(Stop::Ancestor) {
-        user::put(out, &kernel_form(&ancestor()))?;
-        return Ok(0);
-    }
-    served
+    })
 }
 
 /// Whether the file is a directory.
@@ -176,14 +159,9 @@ pub(crate) fn statx(c: &mut Call) -> Served {
         return put_statx(mounts::fs()?, ino, out);
     }
     let follow = flags & AT_SYMLINK_NOFOLLOW == 0;
-    let served = route::lookup(c, arg, follow, &mut |spot| {
+    route::lookup(c, arg, follow, &mut |spot| {
         put_statx(spot.fs, spot.found()?, out)
-    });
-    if served == Err(Stop::Ancestor) {
-        user::put(out, &statx_form(&ancestor(), false))?;
-        return Ok(0);
-    }
-    served
+    })
 }
 
 fn put_statfs(fs: &Dfs, out: usize) -> Served {

@@ -11,6 +11,25 @@ const LINES_MAX: usize = 800;
 /// Endings of the files that are read; the rest of the tree is data.
 const ENDINGS: &[&str] = &["rs", "c", "h", "sh", "toml", "md", "py"];
 
+/// What lies at the top: what a program leaves behind there is not part of the project.
+const TOP: &[&str] = &[
+    ".cargo",
+    ".ci",
+    ".gitignore",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE",
+    "README.md",
+    "benches",
+    "c-tests",
+    "crates",
+    "docs",
+    "rustfmt.toml",
+    "src",
+    "tests",
+    "xtask",
+];
+
 /// Names that say nothing about what a module owns.
 const EMPTY_NAMES: &[&str] = &[
     "utils", "util", "misc", "helper", "helpers", "manager", "wrapper", "common2",
@@ -58,15 +77,16 @@ pub(crate) fn findings() -> Result<Vec<String>, Failure> {
         .run()?;
     for name in listed.stdout.lines() {
         let path = Path::new(name);
-        if path
+        // A deleted file is still listed until it is committed.
+        if !belongs_at_top(path) && workspace::root().join(path).exists() {
+            findings.push(format!("{name}: does not belong at the top of the tree"));
+        }
+        let is_read = path
             .extension()
             .and_then(|e| e.to_str())
-            .is_some_and(|e| ENDINGS.contains(&e))
-        {
-            // A deleted file is still listed until it is committed.
-            if let Ok(text) = std::fs::read_to_string(workspace::root().join(path)) {
-                check_text(name, &text, &mut findings);
-            }
+            .is_some_and(|e| ENDINGS.contains(&e));
+        if is_read && let Ok(text) = std::fs::read_to_string(workspace::root().join(path)) {
+            check_text(name, &text, &mut findings);
         }
         let stem = path
             .file_stem()
@@ -78,6 +98,11 @@ pub(crate) fn findings() -> Result<Vec<String>, Failure> {
     }
     rows(&mut findings)?;
     Ok(findings)
+}
+
+fn belongs_at_top(path: &Path) -> bool {
+    let first = path.iter().next().and_then(|name| name.to_str());
+    first.is_some_and(|name| TOP.contains(&name))
 }
 
 fn check_text(name: &str, text: &str, findings: &mut Vec<String>) {
@@ -199,6 +224,13 @@ mod tests {
         let word = format!("{first}{second}");
         assert!(is_host_name(&format!("$PWD{word}x"), &word));
         assert!(!is_host_name(&format!("cd {word}x"), &word));
+    }
+
+    #[test]
+    fn litter_at_the_top_is_found() {
+        assert!(belongs_at_top(Path::new("src/lib.rs")));
+        assert!(belongs_at_top(Path::new("README.md")));
+        assert!(!belongs_at_top(Path::new("job-0-verify.state")));
     }
 
     #[test]

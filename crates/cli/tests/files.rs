@@ -8,16 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 #[test]
 fn trees_go_in_and_come_out_unchanged() {
     let system = System::with_tank(3);
-    system
-        .daos(&[
-            "container",
-            "create",
-            "--type=POSIX",
-            "--oclass=RP_3GX",
-            "tank",
-            "c1",
-        ])
-        .ok();
+    system.container("c1", "RP_3GX");
     let tree = system.scratch("tree");
     write(&tree.join("a/file"), b"hello\n");
     write(&tree.join("a/odd \n name"), &[0, 255, 10]);

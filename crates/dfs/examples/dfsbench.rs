@@ -2,46 +2,23 @@
 //! `cargo run --release -p pil4dfs-dfs --example dfsbench`. Nanoseconds per operation, the best of
 //! several rounds.
 
+mod setup;
+
 use daos_types::{GROUPS_MAX, ObjectClass, Redundancy};
-use dfs::{Cred, Dfs, DirCursor, How, Ino, Walk};
-use engine::ContainerInfo;
+use dfs::{Dfs, DirCursor, How, Ino, Walk};
 use engine::testing::TempPool;
+use setup::{ROOT, container};
 use std::ffi::CString;
 use std::time::Instant;
 use sys::syscall;
 
 const FILES: usize = 20_000;
 const ROUNDS: usize = 5;
-const ROOT: Cred<'static> = Cred {
-    uid: 0,
-    gid: 0,
-    groups: &[],
-    privileged: true,
-    umask: 0o022,
-};
 
 fn time(ops: usize, run: impl FnOnce()) -> f64 {
     let start = Instant::now();
     run();
     start.elapsed().as_nanos() as f64 / ops as f64
-}
-
-fn container(pool: &TempPool) -> Dfs {
-    let class = ObjectClass::new(Redundancy::Replicas(3), GROUPS_MAX).expect("class");
-    let spec = ContainerInfo {
-        uuid: uuid::Uuid::new_v4(),
-        label: "bench".into(),
-        index: 0,
-        root: (0, 0),
-        file_class: class.id(),
-        dir_class: class.id(),
-        chunk_size: 1 << 20,
-        blob: Vec::new(),
-    };
-    let mut info = pool.pool.create_container(&spec).expect("container");
-    let root = Dfs::make_root(pool.pool, &info, 0, 0, 0o755).expect("root");
-    info.root = (root.number, root.generation);
-    Dfs::mount(pool.pool, &info).expect("mount")
 }
 
 fn names() -> Vec<String> {
@@ -169,7 +146,8 @@ fn kernel(base: &str) -> [f64; 6] {
 
 fn main() {
     let pool = TempPool::new(20, 4096);
-    let dfs = container(&pool);
+    let class = ObjectClass::new(Redundancy::Replicas(3), GROUPS_MAX).expect("class");
+    let dfs = container(&pool, "bench", class, class);
     let base = format!("/dev/shm/dfsbench-{}", std::process::id());
     let (mut us, mut them) = ([f64::MAX; 6], [f64::MAX; 6]);
     for _ in 0..ROUNDS {

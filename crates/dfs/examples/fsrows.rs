@@ -2,10 +2,12 @@
 //! `cargo xtask bench`. Names and attributes in three copies, `write` and `read` of large blocks and
 //! `write_4k` in class SX, as the judged rows are.
 
+mod setup;
+
 use daos_types::{GROUPS_MAX, ObjectClass, Redundancy};
-use dfs::{Cred, Dfs, DirCursor, How, Ino, IoVec, Ofd, Place, Walk};
-use engine::ContainerInfo;
+use dfs::{Dfs, DirCursor, How, Ino, IoVec, Ofd, Place, Walk};
 use engine::testing::TempPool;
+use setup::{ROOT, container};
 use std::fmt::Write as _;
 use std::time::Instant;
 
@@ -18,13 +20,6 @@ const MIB: usize = 1 << 20;
 const RDONLY: u32 = 0;
 const WRONLY: u32 = 1;
 const RDWR: u32 = 2;
-const ROOT: Cred<'static> = Cred {
-    uid: 0,
-    gid: 0,
-    groups: &[],
-    privileged: true,
-    umask: 0o022,
-};
 
 fn row(name: &str, value: f64) {
     println!("{name} {value:.1}");
@@ -69,21 +64,7 @@ struct Bench {
 impl Bench {
     fn new(pool: &TempPool, label: &str, file_class: ObjectClass) -> Bench {
         let dir_class = ObjectClass::new(Redundancy::Replicas(3), 1).expect("class");
-        let spec = ContainerInfo {
-            uuid: uuid::Uuid::new_v4(),
-            label: label.into(),
-            index: 0,
-            root: (0, 0),
-            file_class: file_class.id(),
-            dir_class: dir_class.id(),
-            chunk_size: MIB as u32,
-            blob: Vec::new(),
-        };
-        let mut info = pool.pool.create_container(&spec).expect("container");
-        let root = Dfs::make_root(pool.pool, &info, 0, 0, 0o755).expect("root");
-        info.root = (root.number, root.generation);
-        pool.pool.update_container(&info).expect("root recorded");
-        let dfs = Dfs::mount(pool.pool, &info).expect("mount");
+        let dfs = container(pool, label, file_class, dir_class);
         let work = dfs.mkdir(&ROOT, dfs.root(), b"work", 0o755).expect("mkdir");
         dfs.mkdir(&ROOT, work, b"bench", 0o755).expect("mkdir");
         Bench {

@@ -1,21 +1,15 @@
 //! Times of the data path beside the same work on tmpfs, in one run: medians of five.
 
+mod setup;
+
 use daos_types::{GROUPS_MAX, ObjectClass, Redundancy};
-use dfs::{Cred, Dfs, IoVec, Ofd};
-use engine::ContainerInfo;
+use dfs::{Dfs, IoVec, Ofd};
 use engine::testing::TempPool;
+use setup::{ROOT, container};
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::time::Instant;
-
-const ROOT: Cred<'static> = Cred {
-    uid: 0,
-    gid: 0,
-    groups: &[],
-    privileged: true,
-    umask: 0,
-};
 
 fn median(mut run: impl FnMut() -> f64) -> f64 {
     run();
@@ -40,24 +34,8 @@ struct Bench {
 
 impl Bench {
     fn new(pool: &Rc<TempPool>, name: &'static str, class: ObjectClass) -> Bench {
-        let spec = ContainerInfo {
-            uuid: uuid::Uuid::new_v4(),
-            label: name.into(),
-            index: 0,
-            root: (0, 0),
-            file_class: class.id(),
-            dir_class: class.id(),
-            chunk_size: 1 << 20,
-            blob: Vec::new(),
-        };
-        let mut info = pool.pool.create_container(&spec).expect("container");
-        let root = Dfs::make_root(pool.pool, &info, 0, 0, 0o755).expect("root");
-        info.root = (root.number, root.generation);
-        pool.pool.update_container(&info).expect("root recorded");
-        Bench {
-            dfs: Dfs::mount(pool.pool, &info).expect("mount"),
-            name,
-        }
+        let dfs = container(pool, name, class, class);
+        Bench { dfs, name }
     }
 
     fn open(&self, name: &str) -> Ofd {

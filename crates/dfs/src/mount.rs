@@ -2,6 +2,7 @@
 
 use crate::inode::{self, Guard, INODE_BYTES, INODE_WORDS, S_IFDIR, at, is_dir, pair, word};
 use crate::{Ino, StatFs};
+use core::sync::atomic::{AtomicPtr, Ordering};
 use daos_types::ObjectClass;
 use engine::{ContainerInfo, LockId, Pool, kind, tag_generation};
 use sys::{Errno, Result};
@@ -12,6 +13,8 @@ pub struct Dfs {
     pub(crate) pool: &'static Pool,
     pub(crate) root: Ino,
     pub(crate) container: u32,
+    /// A `fn() -> bool`, see [`Dfs::ask_privilege`]; null if there is none.
+    privilege: AtomicPtr<()>,
 }
 
 /// Processes a mount looks at for dead ones, whose affairs it puts in order.
@@ -34,6 +37,7 @@ impl Dfs {
             pool,
             root,
             container: container.index,
+            privilege: AtomicPtr::new(core::ptr::null_mut()),
         };
         if pool.take_rebuilt()? {
             dfs.count_blocks()?;
@@ -75,6 +79,20 @@ impl Dfs {
         tx.put(at(rec.offset(), 1), &words[1..])?;
         tx.commit()?;
         Ok(ino)
+    }
+
+    /// Names a function that says whether the calling thread is privileged now: whoever writes then
+    /// keeps set-id bits or not by that, instead of by who opened the file.
+    pub fn ask_privilege(&self, asked: fn() -> bool) {
+        self.privilege.store(asked as *mut (), Ordering::Release);
+    }
+
+    /// Whether the calling thread is privileged, if somebody knows.
+    pub(crate) fn is_privileged(&self) -> Option<bool> {
+        let asked = self.privilege.load(Ordering::Acquire);
+        // SAFETY: the pointer was stored by `ask_privilege` from a function of this type.
+        (!asked.is_null())
+            .then(|| unsafe { core::mem::transmute::<*mut (), fn() -> bool>(asked) }())
     }
 
     /// The root directory.

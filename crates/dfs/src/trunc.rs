@@ -368,7 +368,7 @@ impl Dfs {
             return Err(Errno::EINVAL);
         }
         let file = open.file().map_err(|_| Errno::EINVAL)?;
-        set_size(&file, len, open.drops_suid())
+        set_size(&file, len, open.drops_suid(self))
     }
 
     /// Gives or takes space (`fallocate(2)`): mode 0, `KEEP_SIZE`, `PUNCH_HOLE | KEEP_SIZE`,
@@ -416,9 +416,9 @@ impl Dfs {
             _ => allocate(&file, off / BLOCK, end.div_ceil(BLOCK))?,
         }
         if mode & FALLOC_PUNCH_HOLE == 0 && !keep {
-            extend(&file, end, open.drops_suid())?;
+            extend(&file, end, open.drops_suid(self))?;
         }
-        touch_now(&file, open.drops_suid())
+        touch_now(&file, open.drops_suid(self))
     }
 }
 

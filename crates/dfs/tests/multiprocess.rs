@@ -9,6 +9,7 @@ use common::{Container, ROOT, list, memory, ours};
 use dfs::{Dfs, DirCursor, Ino};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use rustix::process::{Pid, WaitOptions, waitpid};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -230,6 +231,11 @@ fn readers_go_on_beside_a_stopped_writer() {
         std::thread::sleep(Duration::from_micros(300 + round * 37 % 500));
         // SAFETY: stops the worker started above.
         unsafe { syscall!(SYS_KILL, pid, SIGSTOP).expect("stop") };
+        // The signal is sent, not yet obeyed: until it is, names come and go.
+        let (_, status) = waitpid(Some(Pid::from_child(&worker)), WaitOptions::UNTRACED)
+            .expect("wait")
+            .expect("a stop");
+        assert!(status.stopped(), "{status:?}");
         let start = Instant::now();
         for i in 0..100 {
             let ino = dfs

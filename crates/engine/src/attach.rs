@@ -199,10 +199,11 @@ fn check(spec: &PoolSpec) -> Outcome<()> {
     Ok(())
 }
 
-fn arena_path(spec: &PoolSpec) -> PathBuf {
-    let uid = rustix::process::geteuid().as_raw();
+/// Where a pool's arena lies. The same for every process, also in a user name space, where it has
+/// other ids.
+pub(crate) fn arena_path(spec: &PoolSpec) -> PathBuf {
     spec.runtime_dir
-        .join(format!("daos-{uid}-{}", spec.uuid.simple()))
+        .join(format!("daos-{}", spec.uuid.simple()))
 }
 
 /// Maps the arena if it exists and is one of this pool, in this layout.

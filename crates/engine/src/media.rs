@@ -271,11 +271,18 @@ impl Pool {
         dst: *mut u8,
         len: usize,
     ) -> Result<()> {
-        self.pieces(rank, block, off, len, Access::Read, |media, done, count| {
+        let copied = self.pieces(rank, block, off, len, Access::Read, |media, done, count| {
             let (to, from) = (dst as usize + done, media as usize);
             // SAFETY: the destination is the caller's word; faults are caught.
             unsafe { uaccess::copy(to, from, count) }.map_err(|_| blame(media, count))
-        })
+        });
+        match copied {
+            // SAFETY: passed on.
+            Err(Errno::ENOMEM) => unsafe {
+                self.read_unmapped(rank, block * BLOCK + off as u64, dst, len)
+            },
+            other => other,
+        }
     }
 
     /// Copies `len` bytes from `src` to byte `off` of a run of blocks that nobody reads yet, or
@@ -306,7 +313,7 @@ impl Pool {
             door::stored(dir, RankFile::Data, pos, len as u64);
             return self.mark_unflushed(rank);
         }
-        self.pieces(
+        let copied = self.pieces(
             rank,
             block,
             off,
@@ -325,7 +332,12 @@ impl Pool {
                 })
                 .map_err(|_| blame(media, count))
             },
-        )?;
+        );
+        match copied {
+            // SAFETY: passed on.
+            Err(Errno::ENOMEM) => unsafe { self.write_unmapped(rank, pos, src, len) },
+            other => other,
+        }?;
         door::stored(dir, RankFile::Data, pos, len as u64);
         self.mark_unflushed(rank)
     }
@@ -343,13 +355,17 @@ impl Pool {
 
     /// Zeroes `len` bytes at byte `off` of `block`.
     pub fn zero_blocks(&self, rank: u16, block: u64, off: usize, len: usize) -> Result<()> {
-        self.pieces(rank, block, off, len, Access::Store, |media, _, count| {
+        let zeroed = self.pieces(rank, block, off, len, Access::Store, |media, _, count| {
             let to = media as usize;
             // SAFETY: the blocks are the caller's and no reference covers them.
             let zeroed = self.timed(to, count, || unsafe { uaccess::zero(to, count) });
             zeroed.map_err(|_| Errno::EIO)
-        })?;
+        });
         let at = block * BLOCK + off as u64;
+        match zeroed {
+            Err(Errno::ENOMEM) => self.zero_unmapped(rank, at, len),
+            other => other,
+        }?;
         door::stored(self.rank_dir(rank)?, RankFile::Data, at, len as u64);
         self.mark_unflushed(rank)
     }
@@ -450,6 +466,7 @@ unsafe fn pwrite_all(file: &OwnedFd, src: *const u8, len: usize, pos: u64) -> Re
     Ok(())
 }
 
+const SYS_PREAD64: usize = if cfg!(target_arch = "x86_64") { 17 } else { 67 };
 const SYS_PWRITE64: usize = if cfg!(target_arch = "x86_64") { 18 } else { 68 };
 
 /// Which side of a failed copy is at fault: `EIO` if the rank file cannot be read, `EFAULT` if the
@@ -467,6 +484,8 @@ fn blame(media: *mut u8, len: usize) -> Errno {
     }
     Errno::EFAULT
 }
+
+mod unmapped;
 
 #[cfg(test)]
 mod tests;

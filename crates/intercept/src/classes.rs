@@ -36,6 +36,8 @@ pub enum Class {
     Clone = 9,
     /// `rt_sigreturn`: must never pass through a call frame.
     Sigreturn = 10,
+    /// Dispatched when argument 4 is not 0.
+    Arg4 = 11,
 }
 
 /// One [`Class`] for each system-call number.

@@ -98,8 +98,8 @@ impl Filter {
         Some(row)
     }
 
-    /// Lets paths through that lie at or below the absolute path `mount` or that, being relative,
-    /// begin with one of its components. False if the table is full, or `mount` is not a plain
+    /// Lets paths through that lie at, below or on the way to the absolute path `mount` or that, being
+    /// relative, begin with one of its components. False if the table is full, or `mount` is not a plain
     /// absolute path: the filter must then not be installed.
     ///
     /// To be called before [`install`] only.
@@ -133,6 +133,9 @@ impl Filter {
                 NATIVE => {
                     let next = self.new_component()?;
                     self.set(row, b'/', next as u8 + 1);
+                    // A directory above the mount, which the kernel may not have.
+                    self.set(row, 0, OURS);
+                    self.set(next, 0, OURS);
                     next
                 }
                 state => usize::from(state) - 1,
@@ -221,6 +224,9 @@ mod tests {
             b"/./pfs",
             b"/tmp/pool/cont",
             b"/tmp/pool/cont/x",
+            b"/tmp",
+            b"/tmp/",
+            b"/tmp/pool",
             b"/tmp/pool/../pool/cont",
             b"/tmp//pool2",
             b"/tmp/pool2/y",
@@ -241,9 +247,7 @@ mod tests {
             b"/pf",
             b"/pfs-dem",
             b"/pfs-demos/x",
-            b"/tmp",
             b"/tmp/x",
-            b"/tmp/pool",
             b"/tmp/pool/con",
             b"/tmp/pool3",
             b"x",

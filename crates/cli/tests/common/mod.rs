@@ -44,6 +44,16 @@ impl System {
         system
     }
 
+    /// Makes a POSIX container in `tank`, of class `oclass` if one is named.
+    pub(crate) fn container(&self, label: &str, oclass: &str) {
+        let class = format!("--oclass={oclass}");
+        let mut args = vec!["container", "create", "--type=POSIX"];
+        if !oclass.is_empty() {
+            args.push(&class);
+        }
+        self.daos(&[&args[..], &["tank", label]].concat()).ok();
+    }
+
     /// The system root.
     pub(crate) fn root(&self) -> PathBuf {
         self.dir.path().join("root")

@@ -40,7 +40,7 @@ impl Dfs {
             .map_err(|_| Errno::ENOMEM)?;
         buffer.resize(BUFFER.min(len), 0u8);
         let rules = Rules {
-            drop_suid: target.drops_suid(),
+            drop_suid: target.drops_suid(self),
             ..Rules::PLAIN
         };
         let mut done = 0usize;

@@ -158,7 +158,7 @@ fn transfer_out(
         return Err(Errno::EINVAL);
     }
     let rules = Rules {
-        drop_suid: open.drops_suid(),
+        drop_suid: open.drops_suid(dfs),
         ..Rules::PLAIN
     };
     let write = || write_at(file, Source::User(cursor), start, cursor.left(), rules);

@@ -18,7 +18,7 @@ pub(crate) mod proc {
     pub(crate) const TABLE: u64 = 0;
     /// `entries:32 | slots ever used:32`.
     pub(crate) const USED: u64 = 1;
-    /// Process slot + 1 whose lock the process waits for; 0 = none.
+    /// Whose lock the process waits for, and where (`locks::wait::Edge`); 0 = nobody's.
     pub(crate) const WAITS: u64 = 2;
     /// First record of the list of files the process has mapped shared.
     pub(crate) const MAPS: u64 = 3;

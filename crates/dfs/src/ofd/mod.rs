@@ -115,9 +115,11 @@ impl<'p> Open<'p> {
         self.flags & flag::PATH != 0
     }
 
-    /// Whether writing takes the set-id bits away (`write(2)`): unless a privileged process opened.
-    pub(crate) fn drops_suid(&self) -> bool {
-        self.opener & PRIVILEGED == 0
+    /// Whether writing takes the set-id bits away (`write(2)`): unless the writer is privileged; where
+    /// nobody knows that, the process that opened.
+    pub(crate) fn drops_suid(&self, dfs: &Dfs) -> bool {
+        let privileged = dfs.is_privileged();
+        !privileged.unwrap_or(self.opener & PRIVILEGED != 0)
     }
 
     /// The regular file; `EISDIR` for a directory, `EINVAL` for other kinds.

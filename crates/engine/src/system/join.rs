@@ -1,6 +1,6 @@
 //! Attaching a pool that was found, by the rules of the `attach` file.
 
-use crate::attach::attached;
+use crate::attach::{arena_path, attached};
 use crate::layout::{MAGIC, header};
 use crate::system::fd::{errno, open};
 use crate::system::find::{list_dir, registry_only};
@@ -167,7 +167,17 @@ impl PoolDescriptor {
         authority: &Authority,
     ) -> Result<Option<&'static Pool>, SystemError> {
         let dir = authority.arena.parent().unwrap_or(Path::new(SHARED_MEMORY));
-        match Pool::attach(&self.spec(dir.to_owned())) {
+        let spec = self.spec(dir.to_owned());
+        if arena_path(&spec) != authority.arena {
+            // Never a second arena beside the one in use.
+            return Err(SystemError::Engine(EngineError::Busy(format!(
+                "pool {} runs in {}, made by another version of this software: end the \
+                 programs that use the pool and remove the file",
+                self.label,
+                authority.arena.display()
+            ))));
+        }
+        match Pool::attach(&spec) {
             Err(error) if error.errno() == Errno::ENOENT && file.holder()?.is_none() => {
                 remove_arena_files(&authority.arena)?;
                 Ok(None)

@@ -54,6 +54,7 @@ const MOVZX_ECX_DI: [u8; 3] = [0x0f, 0xb7, 0xcf];
 const MOVZX_ECX_SI: [u8; 3] = [0x0f, 0xb7, 0xce];
 const MOVZX_ECX_DX: [u8; 3] = [0x0f, 0xb7, 0xca];
 const MOVZX_ECX_R8W: [u8; 4] = [0x41, 0x0f, 0xb7, 0xc8];
+const MOV_RCX_R8: [u8; 3] = [0x4c, 0x89, 0xc1];
 /// `movzx ecx, byte ptr [r11 + rcx]`
 const LOAD_FILTER: [u8; 5] = [0x41, 0x0f, 0xb6, 0x0c, 0x0b];
 /// `mov ecx, dword ptr [r11]`
@@ -227,6 +228,11 @@ impl Writer {
                 if let Some(ours) = ours {
                     self.land(ours)?;
                 }
+                self.gate_or_native(native)
+            }
+            Class::Arg4 => {
+                self.put(&MOV_RCX_R8);
+                let native = self.short(JRCXZ);
                 self.gate_or_native(native)
             }
             Class::Clone => self.clone(),
