@@ -2,20 +2,28 @@
 //! then, for many points of it and many fates of what was not flushed, the pool is recovered from
 //! what the devices would hold, and compared with what had been asked for.
 //!
-//! `PIL4DFS_POWER_CUTS` is the number of points (1200), `PIL4DFS_POWER_SEED` the first seed. A
-//! failure prints the seed and the point; `PIL4DFS_POWER_ONLY=SEED:POINT` repeats it.
+//! `PIL4DFS_POWER_CUTS` is the number of points (1000), `PIL4DFS_POWER_SEED` the first seed. A
+//! failure prints the seed and the point; `PIL4DFS_POWER_ONLY=SEED:POINT` repeats it. The
+//! same is done with several processes, one of which is killed, for a quarter as many points.
 
+mod calls;
 #[path = "../common/mod.rs"]
 mod common;
+mod crowd;
+mod cut;
 mod model;
 mod run;
 
 use engine::testing::Fate;
-use std::process::Command;
+use std::collections::VecDeque;
+use std::process::{Child, Command};
 
 /// Points looked at by one process, which runs one seed.
-const CUTS_PER_RUN: usize = 150;
+const CUTS_PER_RUN: u64 = 125;
 const JOB: &str = "PIL4DFS_POWER_JOB";
+/// Kinds of jobs: one process, several.
+const ALONE: &str = "alone";
+const CROWD: &str = "crowd";
 
 fn number(name: &str, default: u64) -> u64 {
     match std::env::var(name) {
@@ -24,27 +32,33 @@ fn number(name: &str, default: u64) -> u64 {
     }
 }
 
-/// A process that plays one seed: the job is `SEED:COUNT` or `SEED@POINT`.
+/// A process that plays one seed: the job is `KIND SEED COUNT [POINT]`.
 #[test]
 fn player() {
     let Ok(job) = std::env::var(JOB) else { return };
-    if let Some((seed, point)) = job.split_once('@') {
-        run::play(
-            seed.parse().expect("seed"),
-            1,
-            Some(point.parse().expect("point")),
-        );
-    } else {
-        let (seed, count) = job.split_once(':').expect("job");
-        run::play(
-            seed.parse().expect("seed"),
-            count.parse().expect("count"),
-            None,
-        );
+    let words: Vec<&str> = job.split(' ').collect();
+    let number = |at: usize| {
+        words
+            .get(at)
+            .map(|word| word.parse::<u64>().expect("number"))
+    };
+    let (seed, count) = (number(1).expect("seed"), number(2).expect("count"));
+    let only = number(3).map(|point| point as usize);
+    match words[0] {
+        ALONE => run::play(seed, count as usize, only),
+        _ => crowd::play(seed, count as usize, only),
     }
 }
 
-fn start(job: &str) -> std::process::Child {
+/// A process of a crowd.
+#[test]
+fn worker() {
+    if let Ok(job) = std::env::var(crowd::WORKER) {
+        crowd::work(&job);
+    }
+}
+
+fn start(job: &str) -> Child {
     Command::new(std::env::current_exe().expect("exe"))
         .args(["--exact", "player", "--nocapture"])
         .env(JOB, job)
@@ -52,32 +66,42 @@ fn start(job: &str) -> std::process::Child {
         .expect("player")
 }
 
-#[test]
-fn what_was_synced_is_there_and_nothing_that_never_was() {
+/// Plays as many seeds of a kind as it takes to look at `cuts` points.
+fn play(kind: &str, cuts: u64) {
     if let Ok(only) = std::env::var("PIL4DFS_POWER_ONLY") {
-        let status = start(&only.replace(':', "@")).wait().expect("player");
-        assert!(status.success());
+        if std::env::var(crowd::TAPE).is_ok() == (kind == CROWD) {
+            let (seed, point) = only.split_once(':').expect("SEED:POINT");
+            let status = start(&format!("{kind} {seed} 1 {point}")).wait();
+            assert!(status.expect("player").success());
+        }
         return;
     }
     let seed = number("PIL4DFS_POWER_SEED", 1);
-    let cuts = number("PIL4DFS_POWER_CUTS", 1200) as usize;
-    let runs = cuts.div_ceil(CUTS_PER_RUN) as u64;
     let at_once = std::thread::available_parallelism().map_or(2, |n| n.get());
-    let mut players = std::collections::VecDeque::new();
-    for run in 0..runs {
+    let mut players = VecDeque::new();
+    for run in 0..cuts.div_ceil(CUTS_PER_RUN) {
         if players.len() == at_once {
-            let first: (u64, std::process::Child) = players.pop_front().expect("player");
-            finish(first);
+            players.pop_front().into_iter().for_each(finish);
         }
         let seed = seed + run;
-        players.push_back((seed, start(&format!("{seed}:{CUTS_PER_RUN}"))));
+        players.push_back((seed, start(&format!("{kind} {seed} {CUTS_PER_RUN}"))));
     }
     players.into_iter().for_each(finish);
 }
 
-fn finish((seed, mut player): (u64, std::process::Child)) {
+fn finish((seed, mut player): (u64, Child)) {
     let status = player.wait().expect("player");
     assert!(status.success(), "seed {seed} failed: see above");
+}
+
+#[test]
+fn what_was_synced_is_there_and_nothing_that_never_was() {
+    play(ALONE, number("PIL4DFS_POWER_CUTS", 1000));
+}
+
+#[test]
+fn the_same_of_several_processes_one_of_which_is_killed() {
+    play(CROWD, number("PIL4DFS_POWER_CUTS", 1000) / 4);
 }
 
 /// Fates in turn.

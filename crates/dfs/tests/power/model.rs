@@ -61,9 +61,10 @@ pub(crate) struct Model {
 }
 
 /// What was found after a power failure.
+#[derive(Clone)]
 pub(crate) enum Found {
     Dir,
-    File(Vec<u8>),
+    File(Rc<[u8]>),
 }
 
 impl Model {

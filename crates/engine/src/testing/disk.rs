@@ -171,16 +171,19 @@ pub struct Disk {
 }
 
 impl Disk {
+    /// Rank directories without files.
+    pub fn empty(ranks: &[PathBuf]) -> Disk {
+        let name = |rank: &PathBuf| rank.file_name().expect("a rank's name").into();
+        Disk {
+            names: ranks.iter().map(name).collect(),
+            dirs: vec![Dir::default(); ranks.len()],
+        }
+    }
+
     /// Takes what the rank directories hold now for safe.
     pub fn new(ranks: &[PathBuf]) -> Disk {
-        let mut disk = Disk {
-            names: Vec::new(),
-            dirs: Vec::new(),
-        };
-        for rank in ranks {
-            disk.names
-                .push(rank.file_name().expect("a rank's name").into());
-            let mut dir = Dir::default();
+        let mut disk = Disk::empty(ranks);
+        for (rank, dir) in ranks.iter().zip(&mut disk.dirs) {
             let known = [
                 RankFile::Data,
                 RankFile::Meta,
@@ -202,7 +205,6 @@ impl Disk {
             }
             dir.safe = dir.now.clone();
             dir.later.clear();
-            disk.dirs.push(dir);
         }
         disk
     }

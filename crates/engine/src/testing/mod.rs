@@ -14,8 +14,11 @@ pub use disk::{Disk, Fate};
 
 pub mod tape {
     //! What goes through the door, noted.
-    pub use crate::door::tape::{fail, len, mark, start, stop};
+    pub use crate::door::tape::{VARIABLE, fail, make, mark, open, ranks, start, stop};
 }
+
+/// What the names of the directories of temporary pools begin with.
+const NAME: &str = "pil4dfs-test-";
 
 /// A pool in a fresh directory; both go when this is dropped.
 pub struct TempPool {
@@ -40,7 +43,7 @@ impl TempPool {
     /// The same with a log of `ring` bytes.
     pub fn with_log(parent: &Path, ranks: usize, size_mib: u64, ring: u64) -> TempPool {
         let uuid = uuid::Uuid::new_v4();
-        let dir = parent.join(format!("pil4dfs-test-{}", uuid.simple()));
+        let dir = parent.join(format!("{NAME}{}", uuid.simple()));
         let spec = spec_in(&dir, uuid, ranks, size_mib);
         for rank in &spec.ranks {
             std::fs::create_dir_all(rank).expect("temporary directory");
@@ -48,6 +51,14 @@ impl TempPool {
         Pool::format_with(&spec, ring).expect("format");
         let pool = Pool::attach(&spec).expect("attach");
         TempPool { dir, spec, pool }
+    }
+
+    /// Describes a pool made here, by its rank directories.
+    pub fn spec_of_ranks(ranks: &[PathBuf], size_mib: u64) -> PoolSpec {
+        let dir = ranks.first().and_then(|rank| rank.parent()).expect("ranks");
+        let name = dir.file_name().and_then(|name| name.to_str());
+        let uuid = name.and_then(|name| name.strip_prefix(NAME)).expect("name");
+        spec_in(dir, uuid.parse().expect("uuid"), ranks.len(), size_mib)
     }
 
     /// What another process needs to attach the same pool: pass it to [`attach_from`].
