@@ -198,6 +198,7 @@ pub(crate) fn at_exit() {
 /// [`at_exit`] of a vfork child, which is alone.
 pub(crate) fn at_exit_of_vfork_child() {
     if let Some(fs) = mounts::attached() {
+        told(fs.pool().prove());
         told(fs.depart());
     }
 }
@@ -222,6 +223,7 @@ pub(crate) fn before_exec() {
     if let Some(fs) = mounts::attached() {
         if !intercept::in_vfork_child() {
             files::publish_all(true);
+            told(fs.pool().prove_overwritten());
         }
         told(fs.exec_prepare(&files::kept_by_exec()));
         told(fs.pool().leave());

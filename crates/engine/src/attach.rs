@@ -10,6 +10,7 @@ use crate::limits::{BLOCK, GROW_PAGES, PAGE, POOLS_MAX, RANKS_MAX, TARGETS_MAX, 
 use crate::log::{LOG_FILE_HEADER, ring_bytes};
 use crate::media::{Media, errno};
 use crate::pool::{POOLS, Pool, PoolSpec};
+use crate::prove::Own;
 use core::sync::atomic::{AtomicU64, Ordering};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
@@ -329,7 +330,7 @@ fn open_logs(spec: &PoolSpec) -> Outcome<(RankLog, Vec<RankLog>)> {
 
 fn handle(spec: &PoolSpec, arena: Segment, arena_path: PathBuf, log: Segment) -> Outcome<Pool> {
     let media = Media::new().map_err(|e| EngineError::system("reserving address space", e))?;
-    let process = private_word().map_err(|e| EngineError::system("reserving memory", e))?;
+    let own = private_words().map_err(|e| EngineError::system("reserving memory", e))?;
     Ok(Pool {
         arena,
         log,
@@ -337,12 +338,12 @@ fn handle(spec: &PoolSpec, arena: Segment, arena_path: PathBuf, log: Segment) ->
         spec: spec.clone(),
         arena_path,
         index: POOLS_MAX,
-        process,
+        own: Own::new(own),
     })
 }
 
-/// A word that is zero again in a forked child.
-fn private_word() -> sys::Result<&'static AtomicU64> {
+/// Words that are zero again in a forked child.
+fn private_words() -> sys::Result<&'static [AtomicU64; Own::WORDS]> {
     // SAFETY: a fresh private mapping that is never unmapped.
     unsafe {
         let page = rustix::mm::mmap_anonymous(
@@ -353,7 +354,7 @@ fn private_word() -> sys::Result<&'static AtomicU64> {
         )
         .map_err(errno)?;
         rustix::mm::madvise(page, PAGE as usize, Advice::LinuxWipeOnFork).map_err(errno)?;
-        Ok(&*page.cast::<AtomicU64>())
+        Ok(&*page.cast())
     }
 }
 

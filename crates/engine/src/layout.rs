@@ -76,8 +76,6 @@ pub(crate) mod header {
     /// Rank whose log everybody writes, and number of ranks the log has to lie on.
     pub(crate) const LOG_RANK: u64 = 176;
     pub(crate) const LOG_PLACES: u64 = 184;
-    /// Log position before which checksums of published data are in the log.
-    pub(crate) const PROVEN: u64 = 192;
     /// Words written by every operation get cache lines of their own.
     pub(crate) const LOG_TAIL: u64 = 256;
     /// Two words: checksum of the last record and the low half of an eighth of its end.

@@ -76,6 +76,11 @@ pub(crate) fn record_sum(record: &[u64]) -> u32 {
     }
 }
 
+/// Slot of the process that published a record, from its third word.
+pub(crate) fn process_of(word: u64) -> u32 {
+    (word >> PROCESS_AT) as u32
+}
+
 /// A checksum together with the end of the record it belongs to.
 pub(crate) fn chain_word(sum: u32, end: u64) -> u64 {
     u64::from(sum) | (end >> 3) << 32
@@ -85,6 +90,11 @@ pub(crate) fn as_bytes(words: &[u64]) -> &[u8] {
     // SAFETY: any initialised words are initialised bytes; the length is that of the slice.
     unsafe { core::slice::from_raw_parts(words.as_ptr().cast(), size_of_val(words)) }
 }
+
+/// Where the process slot begins in a record's third word.
+const PROCESS_AT: u32 = 48;
+/// In its place: the process has none.
+const NO_PROCESS: u32 = 0xffff;
 
 impl Pool {
     fn ring(&self) -> Result<u64> {
@@ -164,7 +174,8 @@ impl Pool {
         record[0] = bytes | (what as u64) << 24 | u64::from(before) << 32;
         record[1] = position;
         let sum = seal(body, record);
-        record[2] = u64::from(sum) | u64::from(me) << 32;
+        let process = crate::process::slot(self).unwrap_or(NO_PROCESS);
+        record[2] = u64::from(sum) | u64::from(me) << 32 | u64::from(process) << PROCESS_AT;
         for (i, word) in record.iter().enumerate() {
             self.log_word(ring, position + i as u64 * 8)?
                 .store(*word, Ordering::Relaxed);
@@ -234,6 +245,7 @@ impl Pool {
     /// writers wait.
     #[inline]
     pub(crate) fn make_log_room(&self) -> Result<()> {
+        self.prove_when_due();
         let tail = self.load(header::LOG_TAIL)?;
         let head = self.load(header::LOG_HEAD)?;
         if tail.wrapping_sub(head) < self.load(header::LOG_BYTES)? / 2 {

@@ -88,8 +88,8 @@ pub struct Pool {
     pub(crate) spec: PoolSpec,
     pub(crate) arena_path: PathBuf,
     pub(crate) index: usize,
-    /// Process slot + 1 in private memory that a fork wipes.
-    pub(crate) process: &'static AtomicU64,
+    /// In private memory that a fork wipes.
+    pub(crate) own: crate::prove::Own,
 }
 
 /// The pools of this process.

@@ -54,6 +54,8 @@ pub struct Tx<'p> {
     locks: [Option<LockId>; TX_LOCKS_MAX],
     held: usize,
     durable: bool,
+    /// Pointers to blocks are published.
+    data: bool,
     /// One bit for each word set so far, by its offset: most words asked for were never set.
     touched: u64,
     freed_runs: usize,
@@ -87,6 +89,7 @@ impl Pool {
             locks: [None; TX_LOCKS_MAX],
             held: 0,
             durable: false,
+            data: false,
             touched: 0,
             freed_runs: 0,
             freed_pages: 0,
@@ -221,6 +224,7 @@ impl<'p> Tx<'p> {
             return Err(Errno::EINVAL);
         }
         let stride = u64::from(stride.trailing_zeros()) << ENTRY_STRIDE_SHIFT;
+        self.data = true;
         self.push(off, values, ENTRY_DURABLE | ENTRY_DATA | stride)
     }
 
@@ -564,6 +568,10 @@ impl<'p> Tx<'p> {
         crash_point!("tx.applied");
         self.pool.store(base + owner::RECORD_LEN, 0)?;
         crash_point!("tx.closed");
+        if self.durable {
+            self.pool
+                .note_published(lsn, self.data, self.scratch()[3])?;
+        }
         let (runs, pages) = (self.freed_runs, self.freed_pages);
         self.unlock();
         if runs > 0 {

@@ -116,11 +116,12 @@ impl Story<'_> {
             .map(|r| image.join(format!("rank{r:02}")))
             .collect();
         // A rank may be lost with it; nothing is, of a redundant class.
-        let whole = ranks.iter().all(|rank| rank.join("data").exists());
+        let whole = || ranks.iter().all(|rank| rank.join("data").exists());
         let in_place = self.callers.iter().any(|caller| caller.model().in_place);
-        if whole && !in_place && dice.below(5) == 0 {
+        if whole() && !in_place && dice.below(5) == 0 {
             std::fs::remove_dir_all(&ranks[dice.below(ranks.len())]).expect("rank");
         }
+        let whole = whole();
         let mut second = (again && dice.below(4) == 0).then(|| Disk::new(&ranks));
         if !killed {
             testing::power_failed();

@@ -134,7 +134,9 @@ impl<'p> Round<'_, 'p> {
     /// Lists the pointers of blocks that hold data from now on.
     fn mark_written(&self, tx: &mut Tx<'p>, extent: &InPlace) -> Result<()> {
         for index in 0..extent.blocks {
-            if !self.pointer(extent.at, index, 0)?.is_unwritten() {
+            let pointer = self.pointer(extent.at, index, 0)?;
+            if !pointer.is_unwritten() {
+                self.file.pool.note_overwritten(pointer);
                 continue;
             }
             if tx.room() < 64 {
