@@ -268,10 +268,39 @@ static void executions(void) {
     NEED(unlink(path) == 0);
 }
 
+/* The rows of directories with fewer than 1000 entries: so many of them that they have 1000 in all. */
+static void small_directories(long size) {
+    char dir[32], label[64], path[PATH_MAX];
+    struct stat st;
+    long dirs = 1000 / size;
+    double spent = 0;
+    for (long d = 0; d < dirs; d++) {
+        snprintf(dir, sizeof dir, "s%04ld", d);
+        make_dir(dir);
+        spent += create_files(dir, 0, size);
+    }
+    snprintf(label, sizeof label, "entries_%ld_create", size);
+    row(label, spent / (double)(dirs * size));
+    double start = now();
+    for (int i = 0; i < 20000; i++) {
+        snprintf(dir, sizeof dir, "s%04ld", (long)(random_next() % (uint64_t)dirs));
+        name_of(path, dir, (long)(random_next() % (uint64_t)size));
+        NEED(stat(path, &st) == 0);
+    }
+    snprintf(label, sizeof label, "entries_%ld_stat", size);
+    row(label, (now() - start) / 20000);
+    for (long d = 0; d < dirs; d++) {
+        snprintf(dir, sizeof dir, "s%04ld", d);
+        unlink_files(dir, 0, size);
+        remove_dir(dir);
+    }
+}
+
 /* Costs as the number of files, and of entries in one directory, grows by tens. */
 static void scale(long largest) {
     char dir[32], label[64];
     long files = 0;
+    for (long size = 1; size < 1000; size *= 10) small_directories(size);
     make_dir("grow");
     for (long size = 1000; size <= largest; size *= 10) {
         double spent = create_files("grow", files, size);

@@ -21,10 +21,13 @@ use sys::{Errno, Result, futex};
 const PUBLISHED: u32 = 1 << 31;
 /// Word of a descriptor of the library itself.
 const OWN: u32 = u32::MAX;
-/// Largest number of descriptions a process can count, a power of two.
-const COUNTS: usize = 1 << 22;
+/// Descriptions whose counts are mapped together.
+const COUNTS: usize = 1 << 20;
+/// As many as give every description its count, wherever in the arena it lies.
+const COUNT_TABLES: usize = dfs::OFDS_MAX.div_ceil(COUNTS);
 
-static TABLE: SetOnce<&'static [AtomicU32]> = SetOnce::new();
+static TABLES: [SetOnce<&'static [AtomicU32]>; COUNT_TABLES] =
+    [const { SetOnce::new() }; COUNT_TABLES];
 /// Held while a descriptor of ours is closed, replaced or published, so that publishing never
 /// replaces a number that has come to mean something else. A fork holds it, too.
 static CHANGING: AtomicU32 = AtomicU32::new(0);
@@ -95,13 +98,13 @@ fn ofd_of(word: u32) -> Ofd {
 }
 
 fn count(ofd: Ofd) -> Option<&'static AtomicU32> {
-    let table = TABLE.init(|| {
+    let table = TABLES.get(ofd.0 as usize / COUNTS)?.init(|| {
         let bytes = COUNTS * size_of::<AtomicU32>();
         let address = kernel::map_anonymous(bytes)?;
         // SAFETY: fresh zeroed memory of this size, aligned to a page, never unmapped.
         Some(unsafe { core::slice::from_raw_parts(address as *const AtomicU32, COUNTS) })
     })?;
-    table.get(ofd.0 as usize)
+    table.get(ofd.0 as usize % COUNTS)
 }
 
 /// Is this descriptor a file in the mount?

@@ -16,7 +16,6 @@ use sys::{Errno, Result, own_fd};
 
 const NAME: &[u8] = b"/memfd:daos-ofd-";
 const F_GETFD: usize = 1;
-const F_DUPFD: usize = 0;
 const F_DUPFD_CLOEXEC: usize = 1030;
 const F_ADD_SEALS: usize = 1033;
 const ALL_SEALS: usize = 0xf;
@@ -69,8 +68,11 @@ fn base() -> Result<i32> {
 
 /// A new descriptor, the lowest free number, that says nothing yet.
 pub(crate) fn fresh(cloexec: bool) -> Result<i32> {
-    let how = if cloexec { F_DUPFD_CLOEXEC } else { F_DUPFD };
-    call!(nr::FCNTL, base()?, how, 0).map(|fd| fd as i32)
+    let fd = match cloexec {
+        true => call!(nr::FCNTL, base()?, F_DUPFD_CLOEXEC, 0)?,
+        false => call!(nr::DUP, base()?)?,
+    };
+    Ok(fd as i32)
 }
 
 /// Writes the number of its description into descriptor `fd`, which keeps its close-on-exec flag.

@@ -1,4 +1,5 @@
-/* A million open/close pairs, fifteen thousand files open at once, closing everything. */
+/* A million open/close pairs, fifteen thousand files open at once, files open beside a quarter of a million links,
+ * closing everything. */
 #define CHECK_SECONDS 110
 #include "check.h"
 #include <sys/resource.h>
@@ -55,6 +56,34 @@ CASE(many_open_files) {
     EQ(open("f77", O_RDONLY), fds[0]);
     for (int i = 0; i < MANY; i++) {
         snprintf(name, sizeof name, "f%d", i);
+        OK(unlink(name));
+    }
+}
+
+CASE(open_beside_many_links) {
+    enum { LINKS = 260000, FILES = 300 };
+    char target[900], name[32];
+    memset(target, 't', sizeof target - 1);
+    target[sizeof target - 1] = 0;
+    for (int i = 0; i < LINKS; i++) {
+        snprintf(name, sizeof name, "l%d", i);
+        if (symlink(target, name) != 0) FAIL("link %d: %s", i, strerrorname_np(errno));
+    }
+    int fds[FILES];
+    for (int i = 0; i < FILES; i++) {
+        snprintf(name, sizeof name, "f%d", i);
+        fds[i] = open(name, O_CREAT | O_RDWR, 0644);
+        if (fds[i] < 0) FAIL("file %d: %s", i, strerrorname_np(errno));
+        EQ(write(fds[i], &i, sizeof i), sizeof i);
+    }
+    for (int i = 0; i < FILES; i++) {
+        int value;
+        EQ(pread(fds[i], &value, sizeof value, 0), sizeof value);
+        EQ(value, i);
+        OK(close(fds[i]));
+    }
+    for (int i = 0; i < LINKS; i++) {
+        snprintf(name, sizeof name, "l%d", i);
         OK(unlink(name));
     }
 }

@@ -81,6 +81,11 @@ impl Mount {
         Ok(mount)
     }
 
+    /// System root, pool and container, as programs are given them.
+    pub(crate) fn names(&self) -> [OsString; 3] {
+        [self.root.path().into(), POOL.into(), CONTAINER.into()]
+    }
+
     /// Runs `daos` or `dmg` on this mount's system root.
     pub(crate) fn command(&self, program: &str, args: &[&str]) -> Result<Done, Failure> {
         Step::new(self.stage.path().join(program))

@@ -237,6 +237,25 @@ impl Bench {
     }
 }
 
+/// Bytes by which the arena of a new pool grows for each empty file.
+fn arena_per_file(dir: &std::path::Path) {
+    const MANY: usize = 100_000;
+    let pool = TempPool::new_in(dir, 4, 4 << 10);
+    let copies = ObjectClass::new(Redundancy::Replicas(3), GROUPS_MAX).expect("class");
+    let mut bench = Bench::new(&pool, "files", copies);
+    bench.path = "work/bench".into();
+    let dir = bench.target();
+    bench.dfs.mkdir(&ROOT, dir, b"meta", 0o755).expect("mkdir");
+    let bytes = || pool.pool.usage().expect("usage").arena_bytes;
+    let before = bytes();
+    for index in 0..MANY {
+        bench.name(index);
+        let ofd = bench.create(WRONLY);
+        bench.close(ofd);
+    }
+    row("arena_per_file", (bytes() - before) as f64 / MANY as f64);
+}
+
 fn main() {
     let dir = std::env::args_os()
         .nth(1)
@@ -249,4 +268,5 @@ fn main() {
     let mut one = Bench::new(&pool, "sx", ObjectClass::SX);
     one.small_blocks(false, true);
     one.large_blocks();
+    arena_per_file(&dir);
 }

@@ -29,7 +29,7 @@ pub use locks::{LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, LockInfo, LockKind, LockReq}
 pub use mapfile::MapSource;
 pub use mount::Dfs;
 pub use names::{RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT};
-pub use ofd::{ForkToken, OfdInfo};
+pub use ofd::{ForkToken, OFDS_MAX, OfdInfo};
 pub use trunc::{FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE};
 pub use types::*;
 pub use xattr::{XATTR_CREATE, XATTR_REPLACE};

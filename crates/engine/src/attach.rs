@@ -465,6 +465,9 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
             word.store(value, Ordering::Release);
         }
     };
+    // What every process touches first: header, locks, targets, owners; the first records.
+    arena.gather(0, GROW_PAGES * PAGE);
+    arena.gather(at::PAGES, GROW_PAGES * PAGE);
     let (high, low) = spec.uuid.as_u64_pair();
     set(header::MAGIC, MAGIC);
     set(header::VERSION, VERSION);

@@ -11,7 +11,7 @@ use crate::layout::{
     rank_at,
 };
 use crate::limits::{PAGE, PAGE_REPLICAS_MAX, at};
-use crate::log::checksum;
+use crate::log::{as_bytes, checksum};
 use crate::media::{errno, is_absent};
 use crate::pool::{LockId, Pool};
 use core::sync::atomic::Ordering;
@@ -30,7 +30,9 @@ pub(crate) const FRAME_END: u64 = u64::MAX;
 /// In the page word: this frame starts a file that needs no earlier frames.
 pub(crate) const FRAME_FULL: u64 = u64::MAX - 1;
 /// Frames are collected to this size before they are written.
-const BATCH_BYTES: usize = 1 << 20;
+const BATCH_BYTES: usize = 256 << 10;
+/// Words of a batch when it is written.
+const FRAMES_WORDS_MAX: usize = BATCH_BYTES / 8 + FRAME_HEAD + (PAGE / 8) as usize;
 /// A rank's frames are rewritten once they exceed this and four times what is live.
 const REWRITE_BYTES: u64 = 32 << 20;
 
@@ -115,6 +117,7 @@ impl<'p> Sink<'p> {
 
     fn push(&mut self, head: [u64; FRAME_HEAD], content: &[u64]) -> Result<()> {
         let start = self.batch.len();
+        self.batch.reserve(FRAMES_WORDS_MAX.saturating_sub(start));
         self.batch.extend_from_slice(&head);
         self.batch.extend_from_slice(content);
         let sum = checksum(&self.batch[start..]);
@@ -127,12 +130,8 @@ impl<'p> Sink<'p> {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let bytes: Vec<u8> = self
-            .batch
-            .iter()
-            .flat_map(|word| word.to_le_bytes())
-            .collect();
-        door::write(&self.fd, self.dir, self.file(), &bytes, self.at)?;
+        let bytes = as_bytes(&self.batch);
+        door::write(&self.fd, self.dir, self.file(), bytes, self.at)?;
         self.at += bytes.len() as u64;
         self.batch.clear();
         Ok(())

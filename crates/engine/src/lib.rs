@@ -42,7 +42,9 @@ mod usage;
 pub use containers::{BLOB_BYTES_MAX, ContainerInfo};
 pub use error::EngineError;
 pub use layout::{BlockPtr, PageLink, PageState, Rec, Run, kind, tag_generation, tag_kind};
-pub use limits::{BLOCK, GRANULE, PAGE, RANKS_MAX, REPLICAS_MAX, TARGETS_MAX, TX_LOCKS_MAX};
+pub use limits::{
+    BLOCK, GRANULE, PAGE, RANKS_MAX, RECORDS_MAX, REPLICAS_MAX, TARGETS_MAX, TX_LOCKS_MAX,
+};
 pub use pool::{LockId, Pool, PoolSpec};
 pub use space::{STAGED_MAX, Stage};
 pub use sync::{Contents, RankSet};

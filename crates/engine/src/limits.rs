@@ -38,6 +38,9 @@ pub(crate) const ZONE_TABLES: u64 = 8;
 /// Blocks a rank can have (512 GiB).
 pub(crate) const RANK_BLOCKS_MAX: u64 = ZONE_TABLES * (PAGE / 8) * ZONE_BLOCKS;
 
+/// Numbers that a record can have: below this.
+pub const RECORDS_MAX: usize = (at::PAGES_MAX * (PAGE / GRANULE)) as usize;
+
 /// Layout of the arena file, in bytes from its start.
 pub(crate) mod at {
     use super::*;

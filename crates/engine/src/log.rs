@@ -86,6 +86,7 @@ pub(crate) fn chain_word(sum: u32, end: u64) -> u64 {
     u64::from(sum) | (end >> 3) << 32
 }
 
+/// Words as they lie in files: in the byte order of the machine.
 pub(crate) fn as_bytes(words: &[u64]) -> &[u8] {
     // SAFETY: any initialised words are initialised bytes; the length is that of the slice.
     unsafe { core::slice::from_raw_parts(words.as_ptr().cast(), size_of_val(words)) }

@@ -33,8 +33,14 @@ impl Pool {
             .find(|at| self.load(*at) == Ok(0))
             .ok_or(Errno::ENOSPC)?;
         self.acquire(block, me, LockId::Pages)?;
+        let before = self.load(header::PAGES_BACKED)?;
         let taken = self.reserve_locked(entry, count, exact);
+        let backed = self.load(header::PAGES_BACKED)?;
         self.release(block, me, LockId::Pages);
+        if backed > before {
+            self.arena
+                .gather(at::PAGES + before * PAGE, (backed - before) * PAGE);
+        }
         Ok((entry, taken?))
     }
 
@@ -53,13 +59,13 @@ impl Pool {
 
     fn reserve_locked(&self, entry: u64, count: u32, exact: bool) -> Result<u32> {
         self.store(header::ALLOC_JOURNAL, entry)?;
-        let head = self.load(header::FREE_HEAD)? as u32;
-        let first = if (!exact || count == 1) && head != 0 {
-            let next = self.load(descriptor_at(head) + descriptor::NEXT)?;
-            self.store(entry, run(head, 1))?;
+        let (len, next) = self.free_run(count)?;
+        let first = if len == count || !exact && len > 0 {
+            let first = self.load(header::FREE_HEAD)? as u32 - (len - 1);
+            self.store(entry, run(first, u64::from(len)))?;
             crash_point!("pages.popping");
             self.store(header::FREE_HEAD, next)?;
-            head
+            first
         } else {
             let first = self.load(header::FRONTIER)?;
             self.grow(first + u64::from(count))?;
@@ -71,6 +77,19 @@ impl Pool {
         crash_point!("pages.reserved");
         self.store(header::ALLOC_JOURNAL, 0)?;
         Ok(first)
+    }
+
+    /// How many pages, up to `count`, follow each other downwards at the head of the free list, as
+    /// a run is that was put there, and what comes after them.
+    fn free_run(&self, count: u32) -> Result<(u32, u64)> {
+        let mut next = self.load(header::FREE_HEAD)?;
+        let head = next as u32;
+        let mut len = 0;
+        while len < count && next != 0 && next as u32 == head.wrapping_sub(len) {
+            next = self.load(descriptor_at(next as u32) + descriptor::NEXT)?;
+            len += 1;
+        }
+        Ok((len, next))
     }
 
     /// Makes sure that pages below `frontier` are backed: never sparse, for a full tmpfs would
@@ -118,7 +137,9 @@ impl Pool {
                 if head == start {
                     self.store(entry, if len <= 1 { 0 } else { run(start + 1, len - 1) })?;
                 }
-            } else if head == start || self.load(header::FRONTIER)? == u64::from(start) {
+            } else if u64::from(head) == u64::from(start) + len - 1
+                || self.load(header::FRONTIER)? == u64::from(start)
+            {
                 self.store(entry, 0)?;
             }
         }

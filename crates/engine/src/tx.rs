@@ -56,18 +56,39 @@ pub struct Tx<'p> {
     durable: bool,
     /// Pointers to blocks are published.
     data: bool,
-    /// One bit for each word set so far, by its offset: most words asked for were never set.
-    touched: u64,
+    touched: Touched,
     freed_runs: usize,
     freed_pages: usize,
 }
 
-/// Bits of [`Tx::touched`] for `count` words from `off`.
-fn touch(off: u64, count: usize) -> u64 {
-    if count >= 64 {
-        return u64::MAX;
+/// One bit for each word set so far, by its offset: most words asked for were never set. The words
+/// of 512 bytes share one of the eight, which keeps an inode apart from most others.
+struct Touched([u64; 8]);
+
+impl Touched {
+    fn place(word: u64) -> usize {
+        let block = word / 64;
+        ((block ^ block >> 3 ^ block >> 6) & 7) as usize
     }
-    ((1u64 << count) - 1).rotate_left((off / 8 % 64) as u32)
+
+    fn mark(&mut self, off: u64, count: usize) {
+        let mut word = off / 8;
+        let mut left = (count as u64).min(self.0.len() as u64 * 64);
+        while left > 0 {
+            let here = left.min(64 - word % 64);
+            self.0[Touched::place(word)] |= (u64::MAX >> (64 - here)) << (word % 64);
+            word += here;
+            left -= here;
+        }
+        if count > self.0.len() * 64 {
+            self.0 = [u64::MAX; 8];
+        }
+    }
+
+    fn may_hold(&self, off: u64) -> bool {
+        let word = off / 8;
+        self.0[Touched::place(word)] >> (word % 64) & 1 != 0
+    }
 }
 
 impl Pool {
@@ -90,7 +111,7 @@ impl Pool {
             held: 0,
             durable: false,
             data: false,
-            touched: 0,
+            touched: Touched([0; 8]),
             freed_runs: 0,
             freed_pages: 0,
         };
@@ -163,7 +184,7 @@ impl<'p> Tx<'p> {
     /// The word at `off` as this transaction will leave it, as far as single words and blocks of
     /// this transaction go; else as it is.
     pub fn load(&self, off: u64) -> Result<u64> {
-        if self.touched & touch(off, 1) == 0 {
+        if !self.touched.may_hold(off) {
             return self.pool.load(off);
         }
         let words = self.scratch();
@@ -201,7 +222,7 @@ impl<'p> Tx<'p> {
         words[at] = entry(off, values.len(), flags);
         words[at + 1..at + 1 + values.len()].copy_from_slice(values);
         self.len += 1 + values.len();
-        self.touched |= touch(off, values.len());
+        self.touched.mark(off, values.len());
         self.durable |= flags & ENTRY_DURABLE != 0;
         Ok(())
     }
@@ -258,7 +279,7 @@ impl<'p> Tx<'p> {
         let flags = ENTRY_ZERO | if durable { ENTRY_DURABLE } else { 0 };
         let at = self.len;
         self.scratch()[at] = entry(off, count, flags);
-        self.touched |= touch(off, count);
+        self.touched.mark(off, count);
         self.len += 1;
         self.durable |= durable;
         Ok(())

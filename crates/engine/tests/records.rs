@@ -1,7 +1,7 @@
 //! Records, pages and blocks through transactions, in one process and after a restart.
 
 use engine::testing::TempPool;
-use engine::{LockId, Pool, Rec, Run, kind, tag_kind};
+use engine::{LockId, PAGE, Pool, Rec, Run, kind, tag_kind};
 
 fn chain(pool: &Pool, count: usize) -> Vec<Rec> {
     let mut made = Vec::new();
@@ -72,6 +72,21 @@ fn pages_come_back() {
         tx.commit().expect("commit");
     }
     assert!(seen.len() < 64, "{} pages for one at a time", seen.len());
+    seen.clear();
+    for round in 0..200u32 {
+        let count = 2 + round % 3 * 7;
+        let mut tx = temp.pool.tx(&[LockId::Target(0)]).expect("tx");
+        let run = tx.alloc_pages(kind::TABLE, 0, count).expect("run");
+        tx.commit().expect("commit");
+        for page in 0..u64::from(count) {
+            assert_eq!(temp.pool.load(run.offset() + page * PAGE), Ok(0));
+        }
+        seen.extend(run.page()..run.page() + count);
+        let mut tx = temp.pool.tx(&[LockId::Target(0)]).expect("tx");
+        tx.free_pages(run, count).expect("free");
+        tx.commit().expect("commit");
+    }
+    assert!(seen.len() < 128, "{} pages for 16 at a time", seen.len());
 }
 
 #[test]

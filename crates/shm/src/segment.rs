@@ -5,6 +5,9 @@ use rustix::fd::BorrowedFd;
 use rustix::mm::{MapFlags, MremapFlags, ProtFlags};
 use sys::{Errno, Result};
 
+/// Bytes of a huge page.
+const HUGE_PAGE: u64 = 2 << 20;
+
 /// A shared mapping. It is never unmapped: other threads may be reading.
 pub struct Segment {
     base: *mut u8,
@@ -36,10 +39,11 @@ impl Segment {
     /// Maps `span` bytes of `file` from offset 0, of which `backed` exist already.
     ///
     /// Address space beyond the end of the file is reserved so that growth needs no remapping;
-    /// where the process is not allowed that much (`RLIMIT_AS`), only what exists is mapped.
+    /// where the process is not allowed that much (`RLIMIT_AS`), only what exists is mapped. The
+    /// start is aligned so that huge pages of the file can be mapped as such.
     pub fn map(file: BorrowedFd<'_>, span: u64, backed: u64) -> Result<Segment> {
         let backed = backed.min(span);
-        let (base, mapped) = match map_at(file, core::ptr::null_mut(), span) {
+        let (base, mapped) = match map_aligned(file, span) {
             Err(Errno::ENOMEM) => (map_alone(file, backed)?, backed),
             base => (base?, span),
         };
@@ -82,6 +86,26 @@ impl Segment {
             self.backed.fetch_max(bytes, Ordering::Relaxed);
             Ok(())
         })
+    }
+
+    /// Asks the kernel to put the huge pages of the file that lie wholly in `len` bytes from `off`
+    /// together, for every process that maps them. They are then mapped in one fault each instead
+    /// of 512. Whether it does (Linux 6.1, memory permitting) changes nothing else.
+    pub fn gather(&self, off: u64, len: u64) {
+        /// `MADV_COLLAPSE` (`madvise(2)`).
+        const COLLAPSE: usize = 25;
+        let end = off.saturating_add(len).min(self.backed()) / HUGE_PAGE * HUGE_PAGE;
+        let start = off.next_multiple_of(HUGE_PAGE);
+        if start >= end {
+            return;
+        }
+        // SAFETY: advice on a part of the own mapping; the content stays as it is.
+        let advised = unsafe {
+            let address = self.base.add(start as usize) as usize;
+            sys::syscall!(sys::raw::MADVISE, address, end - start, COLLAPSE)
+        };
+        // Nothing depends on it.
+        advised.unwrap_or_default();
     }
 
     /// Gives reserved address space back, because the process is now allowed less of it.
@@ -155,6 +179,24 @@ impl Segment {
         let end = off.checked_add(len)?;
         // SAFETY: the offset lies inside the mapping.
         (end <= self.backed()).then(|| unsafe { self.base.add(off as usize) })
+    }
+}
+
+/// Maps `len` bytes at a multiple of [`HUGE_PAGE`]: where the kernel does not choose one itself, the
+/// last one before the room it has found, as it looks for room downwards.
+fn map_aligned(file: BorrowedFd<'_>, len: u64) -> Result<*mut u8> {
+    let base = map_at(file, core::ptr::null_mut(), len)?;
+    let beyond = base.addr() % HUGE_PAGE as usize;
+    if beyond == 0 || len < HUGE_PAGE {
+        return Ok(base);
+    }
+    // SAFETY: the mapping was made just now and nobody knows of it.
+    unsafe { rustix::mm::munmap(base.cast(), len as usize) }
+        .map_err(|e| Errno::new(e.raw_os_error()))?;
+    match map_at(file, base.wrapping_sub(beyond), len) {
+        // Something is there, or has come to be.
+        Err(Errno::EEXIST) => map_at(file, core::ptr::null_mut(), len),
+        other => other,
     }
 }
 

@@ -2,6 +2,13 @@
 //!
 //! Processor-specific: this is the only place that knows how a system call is made.
 
+/// Number of `madvise(2)`, for advice that the crates do not know.
+pub const MADVISE: usize = if cfg!(target_arch = "x86_64") {
+    28
+} else {
+    233
+};
+
 /// Makes system call `nr` with up to six arguments and returns the kernel's raw result.
 ///
 /// # Safety

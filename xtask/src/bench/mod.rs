@@ -60,17 +60,15 @@ pub(crate) fn bench(options: &Options) -> Result<bool, Failure> {
     warm_memory();
     let rounds = if options.quick { 5 } else { 7 };
     let mut samples: BTreeMap<String, BTreeMap<String, Vec<f64>>> = BTreeMap::new();
-    let direct = direct_program()?;
+    let direct = example("pil4dfs-dfs", "fsrows")?;
+    let attach = example("pil4dfs-client", "attach")?;
     for round in 1..=rounds {
-        if let Some(program) = &direct {
-            println!("round {round} of {rounds}: dfs");
-            let scratch = Place::native("dfs", workspace::disk(), None)?;
-            measure(
-                program,
-                &scratch,
-                &[],
-                samples.entry("dfs".to_owned()).or_default(),
-            )?;
+        println!("round {round} of {rounds}: dfs");
+        let scratch = Place::native("dfs", workspace::disk(), None)?;
+        let rows = samples.entry("dfs".to_owned()).or_default();
+        measure(&direct, &scratch, &[], rows)?;
+        if let Some((_, mount)) = mounts.first() {
+            measure_attach(&attach, mount, rows)?;
         }
         for (name, place) in &places {
             println!("round {round} of {rounds}: {name}");
@@ -137,33 +135,50 @@ fn warm_memory() {
     std::hint::black_box(&touched);
 }
 
-/// The same rows through `dfs`, without interception: `crates/dfs/examples/fsrows.rs`, which is given an empty
-/// directory for its pool and prints the same lines.
-fn direct_program() -> Result<Option<PathBuf>, Failure> {
-    if !workspace::root()
-        .join("crates/dfs/examples/fsrows.rs")
-        .is_file()
-    {
-        return Ok(None);
-    }
+/// An example that measures without interception: `fsrows` prints the rows of the C program for a pool in the empty
+/// directory it is given, `attach` how long a fresh process takes to attach.
+fn example(package: &str, name: &str) -> Result<PathBuf, Failure> {
     let done = Step::new("cargo")
         .args([
             "build",
             "--release",
             "--package",
-            "pil4dfs-dfs",
+            package,
             "--example",
-            "fsrows",
+            name,
         ])
         .cwd(workspace::root())
         .timeout(Duration::from_secs(600))
         .log("bench")
         .run()?;
     if done.ok() {
-        Ok(Some(Profile::Release.dir().join("examples/fsrows")))
+        Ok(Profile::Release.dir().join("examples").join(name))
     } else {
-        Err(format!("fsrows: {}", done.tail(20)).into())
+        Err(format!("{name}: {}", done.tail(20)).into())
     }
+}
+
+/// Attaches a mount's container in fresh processes.
+fn measure_attach(
+    program: &Path,
+    mount: &Mount,
+    samples: &mut BTreeMap<String, Vec<f64>>,
+) -> Result<(), Failure> {
+    const TIMES: usize = 5;
+    for _ in 0..TIMES {
+        let done = Step::new(program)
+            .args(mount.names())
+            .timeout(Duration::from_secs(60))
+            .log("bench")
+            .run()?;
+        let value = done.stdout.trim().strip_prefix("attach ");
+        let value = value.and_then(|value| value.parse::<f64>().ok());
+        let Some(value) = value.filter(|_| done.ok()) else {
+            return Err(format!("attach: {}", done.tail(3)).into());
+        };
+        samples.entry("attach".to_owned()).or_default().push(value);
+    }
+    Ok(())
 }
 
 fn measure(
@@ -315,7 +330,7 @@ fn growth(medians: &Medians) {
         "place", "count", "create ns", "stat ns", "create ns", "stat ns"
     );
     for (place, rows) in medians {
-        for count in [1_000_u64, 10_000, 100_000, 1_000_000] {
+        for count in [1_u64, 10, 100, 1_000, 10_000, 100_000, 1_000_000] {
             let get = |name: String| {
                 rows.get(&name)
                     .map_or("-".to_owned(), |v| format!("{v:.0}"))

@@ -16,6 +16,8 @@ pub(crate) enum Figure {
     Added(u32),
     /// Mount divided by another row of the same place.
     Speedup,
+    /// The value itself.
+    Value,
 }
 
 /// One judged row.
@@ -47,6 +49,7 @@ impl Row {
             Figure::Ratio => Some(value / tmpfs?),
             Figure::Added(unit) => Some((value - tmpfs?) / f64::from(unit)),
             Figure::Speedup => Some(value / base?),
+            Figure::Value => Some(value),
         }
     }
 }
@@ -118,6 +121,21 @@ const fn speedup(name: &'static str, base: &'static str, floor: f64, goal: f64) 
     }
 }
 
+/// A figure of the layers below the preload, the same wherever it is measured.
+const fn value(name: &'static str, unit: &'static str, limit: f64) -> Row {
+    Row {
+        name,
+        place: "dfs",
+        unit,
+        kind: Figure::Value,
+        base: None,
+        better: Better::Less,
+        floor: limit,
+        goal: limit,
+        sign: "",
+    }
+}
+
 /// All judged rows.
 pub(crate) const ROWS: &[Row] = &[
     time("stat_hot", "rp3", 0.5, 0.25),
@@ -136,4 +154,6 @@ pub(crate) const ROWS: &[Row] = &[
     speedup("own_dirs_2_rate", "own_dirs_1_rate", 1.6, 1.9),
     speedup("shared_dir_2_rate", "shared_dir_1_rate", 0.9, 1.3),
     speedup("shared_dir_4_rate", "shared_dir_1_rate", 0.9, 1.3),
+    value("attach", "us", 300.0),
+    value("arena_per_file", "B", 400.0),
 ];

@@ -35,6 +35,8 @@ pub(crate) mod field {
     pub(crate) const HINT: u64 = 5;
 }
 
+/// Numbers that a description can have: below this.
+pub const OFDS_MAX: usize = engine::RECORDS_MAX;
 /// Bytes of a description's record.
 const OFD_BYTES: u64 = 64;
 /// In the opener's half of the flags word: opened by a privileged process.
