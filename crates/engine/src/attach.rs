@@ -243,7 +243,9 @@ fn open_arena(path: &Path, spec: &PoolSpec) -> Outcome<Option<Segment>> {
         return Err(not_an_arena(path));
     }
     let pages = word(header::PAGES_BACKED).min(at::PAGES_MAX);
-    if at::PAGES + pages * PAGE > stat.st_size as u64 {
+    // The size now: the arena may have grown since it was opened.
+    let size = rustix::fs::fstat(&file).map_err(at_path("opening", path))?;
+    if at::PAGES + pages * PAGE > size.st_size as u64 {
         return Err(not_an_arena(path));
     }
     arena

@@ -250,21 +250,35 @@ impl Disk {
         for (name, dir) in self.names.iter().zip(&self.dirs) {
             let path = to.join(name);
             std::fs::create_dir_all(&path).expect("rank directory");
-            let mut names = dir.safe.clone();
-            let kept = match fate {
-                Fate::Lost => 0,
-                Fate::Kept => dir.later.len(),
-                _ => dice.below(dir.later.len() + 1),
-            };
-            dir.later[..kept]
-                .iter()
-                .for_each(|change| apply(&mut names, change));
-            let mut names: Vec<_> = names.into_iter().collect();
-            names.sort_unstable();
-            for (name, index) in names {
-                write(&path.join(name.name()), &dir.files[index], fate, &mut dice);
+            leave(dir, &path, fate, &mut dice);
+        }
+    }
+
+    /// The same for the one rank whose directory `rank` is, which exists.
+    pub fn fail_rank(&self, rank: &Path, fate: Fate, seed: u64) {
+        for (name, dir) in self.names.iter().zip(&self.dirs) {
+            if rank.ends_with(name) {
+                leave(dir, rank, fate, &mut Dice(seed));
             }
         }
+    }
+}
+
+/// Writes what a power failure may leave of a directory.
+fn leave(dir: &Dir, path: &Path, fate: Fate, dice: &mut Dice) {
+    let mut names = dir.safe.clone();
+    let kept = match fate {
+        Fate::Lost => 0,
+        Fate::Kept => dir.later.len(),
+        _ => dice.below(dir.later.len() + 1),
+    };
+    dir.later[..kept]
+        .iter()
+        .for_each(|change| apply(&mut names, change));
+    let mut names: Vec<_> = names.into_iter().collect();
+    names.sort_unstable();
+    for (name, index) in names {
+        write(&path.join(name.name()), &dir.files[index], fate, dice);
     }
 }
 
