@@ -118,7 +118,10 @@ impl Dfs {
         let Some(slot) = process::known_slot(self.pool) else {
             return self.pool.leave();
         };
-        if self.holds_anything(slot)? || self.forks(slot)? {
+        let needed = self.holds_anything(slot)?
+            || self.forks(slot)?
+            || process::is_unproven(self.pool, slot)?;
+        if needed {
             return self.pool.leave();
         }
         let settled = self.settle(slot)?;
