@@ -5,6 +5,7 @@
 
 mod bench;
 mod demo;
+mod fuzz;
 mod gaps;
 mod install;
 mod mount;
@@ -48,6 +49,8 @@ enum Task {
         #[arg(long, default_value = "/usr")]
         prefix: PathBuf,
     },
+    /// Fuzz what is read from disk and memory with libFuzzer, without nightly or cargo-fuzz
+    Fuzz(fuzz::Options),
     /// Check file sizes, characters, words and the direction of dependencies
     Tidy,
 }
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Task::Test(options) => suites::test(&options),
         Task::Bench(options) => bench::bench(&options),
         Task::Install { prefix } => install::install(&prefix),
+        Task::Fuzz(options) => fuzz::fuzz(&options),
         Task::Tidy => tidy::tidy(),
     };
     match outcome {

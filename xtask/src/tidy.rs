@@ -24,6 +24,7 @@ const TOP: &[&str] = &[
     "c-tests",
     "crates",
     "docs",
+    "fuzz",
     "rustfmt.toml",
     "src",
     "tests",

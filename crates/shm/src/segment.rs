@@ -56,6 +56,17 @@ impl Segment {
         })
     }
 
+    /// Takes the mapping away.
+    ///
+    /// # Safety
+    /// Nobody has an address in it any more.
+    pub unsafe fn unmap(self) -> Result<()> {
+        let mapped = self.mapped.load(Ordering::Relaxed) as usize;
+        // SAFETY: a mapping of ours, which nobody uses.
+        unsafe { rustix::mm::munmap(self.base.cast(), mapped) }
+            .map_err(|e| Errno::new(e.raw_os_error()))
+    }
+
     /// Bytes that may be touched.
     #[inline]
     pub fn backed(&self) -> u64 {

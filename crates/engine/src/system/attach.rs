@@ -85,7 +85,7 @@ impl Authority {
         }
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = format!(
             "{MAGIC}\nboot {}\nmachine {}\ninstance {:016x}\narena ",
             self.boot, self.machine, self.instance
@@ -97,7 +97,7 @@ impl Authority {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Option<Authority> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Authority> {
         let at = bytes.iter().position(|b| *b == 0)?;
         let (body, trailer) = bytes.split_at(at);
         let sum = core::str::from_utf8(trailer.get(1..15)?)

@@ -30,7 +30,7 @@ pub use root::SystemRoot;
 
 /// CRC-32 of the small texts kept here, the same as everywhere in the pool, from a table: asking
 /// the processor what it can do, as faster code must, costs an exec more than these few bytes do.
-fn checksum(bytes: &[u8]) -> u32 {
+pub(crate) fn checksum(bytes: &[u8]) -> u32 {
     const CRC32: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
     CRC32.checksum(bytes)
 }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod disk;
+pub mod fuzz;
 
 use crate::pool::{Pool, PoolSpec};
 use core::sync::atomic::{AtomicU64, Ordering};

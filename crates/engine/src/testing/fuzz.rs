@@ -1,0 +1,319 @@
+//! What is read from disk, given any bytes: an error or a pool, never a panic and never an endless
+//! loop. One function for each structure, for the targets in `fuzz/` and for a short run in the
+//! tests. Checksums are put right, or nothing behind them would ever be reached.
+
+use super::TempPool;
+use crate::attach::{LOG_FILE, build_image};
+use crate::checkpoint::{FRAME_END, FRAME_FULL, FRAME_HEAD, FRAME_MAGIC, META_FILE};
+use crate::layout::{header, kind, rank, rank_at};
+use crate::limits::{PAGE, at};
+use crate::log::{LOG_FILE_HEADER, as_bytes, checksum, kind_and_bytes, record_sum};
+use crate::pool::{LockId, Pool, PoolSpec};
+use crate::system::{Authority, PoolMap};
+use crate::tx::RECORD_HEADER;
+use std::path::{Path, PathBuf};
+
+/// Bytes of the ring of a pool that is fuzzed.
+const RING: u64 = 1 << 16;
+/// Pages that a fuzzed checkpoint may take.
+const PAGES: u64 = 1 << 12;
+/// The word of the log's header that says when the machine was started.
+const BOOT_AT: usize = 40;
+
+/// A pool map file.
+pub fn pool_map(bytes: &[u8]) {
+    let path = Path::new("pool.map");
+    for bytes in [bytes.to_vec(), with_sum(bytes, "")] {
+        if let Ok(map) = PoolMap::decode(&bytes, path) {
+            assert_eq!(PoolMap::decode(&map.encode(), path).ok(), Some(map));
+        }
+    }
+}
+
+/// An attach file.
+pub fn attach_file(bytes: &[u8]) {
+    for bytes in [bytes.to_vec(), with_sum(bytes, "\0")] {
+        if let Some(authority) = Authority::decode(&bytes) {
+            assert_eq!(Authority::decode(&authority.encode()), Some(authority));
+        }
+    }
+}
+
+/// The text with the line that proves it.
+fn with_sum(text: &[u8], before: &str) -> Vec<u8> {
+    let mut bytes = text.to_vec();
+    let crc = crate::system::checksum(text);
+    bytes.extend_from_slice(format!("{before}crc32 {crc:08x}\n").as_bytes());
+    bytes
+}
+
+/// Takes numbers and words off the input; zeros behind its end.
+struct Input<'a>(&'a [u8]);
+
+impl Input<'_> {
+    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        let mut out = [0; N];
+        let len = N.min(self.0.len());
+        out[..len].copy_from_slice(&self.0[..len]);
+        self.0 = &self.0[len..];
+        out
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.bytes::<1>()[0]
+    }
+
+    fn word(&mut self) -> u64 {
+        u64::from_le_bytes(self.bytes())
+    }
+
+    fn words(&mut self, count: usize) -> Vec<u64> {
+        (0..count).map(|_| self.word()).collect()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A small pool as it lies on disk, to be opened with changes.
+pub struct Image {
+    dir: PathBuf,
+    spec: PoolSpec,
+    log: Vec<u8>,
+    meta: Vec<u8>,
+    /// Where the log ends, and the checksum of its last record.
+    tail: (u64, u32),
+    /// Number of the last checkpoint, and where the log goes on from it.
+    sequence: u64,
+    start: u64,
+    /// Records and frames that are there, as inputs.
+    records: Vec<Vec<u8>>,
+    frames: Vec<Vec<u8>>,
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.dir).unwrap_or_default();
+    }
+}
+
+impl Default for Image {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Image {
+    /// Makes the pool: a few changes, a checkpoint, and a few more.
+    pub fn new() -> Image {
+        let parent = Path::new("/dev/shm");
+        let temp = TempPool::with_log(parent, 1, 64, RING);
+        let pool = temp.pool;
+        let change = |round: u64| {
+            let mut tx = pool.tx(&[LockId::Target(0)]).expect("tx");
+            let rec = tx.alloc(kind::MISC, 256, 0, 1).expect("record");
+            tx.put(rec.offset() + 8, &[round; 31]).expect("words");
+            let page = tx.alloc_page(kind::BLOB, 0, 1, false).expect("page");
+            tx.put(page.offset(), &[round; 16]).expect("words");
+            tx.commit().expect("commit");
+        };
+        (0..10).for_each(change);
+        pool.checkpoint().expect("checkpoint");
+        (10..20).for_each(change);
+        let base = pool.find_checkpoint().expect("checkpoint").base;
+        let mut records = Vec::new();
+        let tail = pool.each_record(base.start, base.sum, |found| {
+            let mut input = vec![found.kind, (found.words.len() - RECORD_HEADER) as u8];
+            input.extend_from_slice(&found.words[3].to_le_bytes());
+            input.extend_from_slice(as_bytes(&found.words[RECORD_HEADER..]));
+            records.push(input);
+            Ok(())
+        });
+        let rank_dir = &temp.spec.ranks[0];
+        let end = pool.load(rank_at(0) + rank::META_END).expect("meta") as usize;
+        let mut meta = std::fs::read(rank_dir.join(META_FILE)).expect("meta");
+        meta.truncate(end);
+        let log = std::fs::read(rank_dir.join(LOG_FILE)).expect("log");
+        let dir = parent.join(format!("pil4dfs-fuzz-{}", uuid::Uuid::new_v4().simple()));
+        let own = dir.join(rank_dir.file_name().expect("name"));
+        std::fs::create_dir_all(&own).expect("directory");
+        for file in std::fs::read_dir(rank_dir).expect("rank") {
+            let file = file.expect("entry");
+            std::fs::copy(file.path(), own.join(file.file_name())).expect("copy");
+        }
+        let frames = frames_of(&meta);
+        let sequence = pool.load(header::CHECKPOINT_SEQUENCE).expect("sequence");
+        pool.leave().expect("leave");
+        Image {
+            spec: PoolSpec {
+                ranks: vec![own],
+                runtime_dir: dir.clone(),
+                ..temp.spec.clone()
+            },
+            dir,
+            log,
+            meta,
+            tail: tail.expect("log"),
+            sequence,
+            start: base.start,
+            records,
+            frames,
+        }
+    }
+
+    /// Inputs for [`Image::log`].
+    pub fn log_seeds(&self) -> Vec<Vec<u8>> {
+        let all = [vec![0], self.records.concat()].concat();
+        let each = self.records.iter().map(|r| [vec![1], r.clone()].concat());
+        each.chain([all]).collect()
+    }
+
+    /// Inputs for [`Image::checkpoint`].
+    pub fn checkpoint_seeds(&self) -> Vec<Vec<u8>> {
+        let all = [vec![0], self.frames.concat()].concat();
+        let each = self.frames.iter().map(|f| [vec![1], f.clone()].concat());
+        each.chain([all]).collect()
+    }
+
+    /// Opens the pool with records behind the end of its log: after a flag (1: the power failed, 2:
+    /// the bytes replace what lies there), each is a kind, a number of words, the fourth word of
+    /// the head, and the words.
+    pub fn log(&self, input: &[u8]) {
+        let mut input = Input(input);
+        let flags = input.byte();
+        let mut log = self.log.clone();
+        let (mut position, mut sum) = self.tail;
+        let place = |position: u64| (LOG_FILE_HEADER + position % RING) as usize;
+        if flags & 2 != 0 {
+            let from = LOG_FILE_HEADER as usize + usize::from(u16::from_le_bytes(input.bytes()));
+            for (to, byte) in log[from..].iter_mut().zip(input.0) {
+                *to = *byte;
+            }
+            input.0 = &[];
+        }
+        while !input.is_empty() {
+            let kind = input.byte();
+            let count = usize::from(input.byte());
+            let extra = input.word();
+            let bytes = ((RECORD_HEADER + count) * 8) as u64;
+            if RING - position % RING < bytes || position + bytes - self.start > RING {
+                break;
+            }
+            let head = u64::from(kind) << 24 | bytes | u64::from(sum) << 32;
+            let mut record = vec![head, position, 0, extra];
+            record.extend(input.words(count));
+            debug_assert_eq!(kind_and_bytes(head), (kind, bytes));
+            sum = record_sum(&record);
+            record[2] = u64::from(sum);
+            log[place(position)..place(position) + bytes as usize]
+                .copy_from_slice(as_bytes(&record));
+            position += bytes;
+        }
+        self.open(&log, &self.meta, flags & 1 != 0);
+    }
+
+    /// Opens the pool with another checkpoint: after a flag (1: the power failed, 2: the bytes
+    /// replace the file), each frame is a page, a state, and half as many words as the next byte
+    /// says, doubled for a whole page; a page number beyond all is the end.
+    pub fn checkpoint(&self, input: &[u8]) {
+        let mut input = Input(input);
+        let flags = input.byte();
+        let mut meta = self.meta.clone();
+        if flags & 2 != 0 {
+            meta = input.0.to_vec();
+            input.0 = &[];
+        }
+        let sequence = self.sequence + 1;
+        let mut push = |page: u64, words: [u64; 3], content: &[u64]| {
+            let [state, start, end] = words;
+            let len = content.len() as u64;
+            let mut frame = vec![FRAME_MAGIC, sequence, 0, page, state, start, end, len];
+            frame.extend_from_slice(content);
+            frame[2] = u64::from(checksum(&frame));
+            meta.extend_from_slice(as_bytes(&frame));
+        };
+        while !input.is_empty() {
+            let page = u64::from(u32::from_le_bytes(input.bytes()));
+            let state = input.word();
+            match page {
+                0xffff_ffff => push(FRAME_END, [state, input.word(), input.word()], &[]),
+                0xffff_fffe => push(FRAME_FULL, [0; 3], &[]),
+                page => {
+                    // A number that is possible takes memory up to there: of that, not gigabytes.
+                    let page = match page < at::PAGES_MAX {
+                        true => page % PAGES,
+                        false => page,
+                    };
+                    let count = usize::from(input.byte()) * 2;
+                    let mut content = input.words(count.min(PAGE as usize / 8));
+                    content.resize(PAGE as usize / 8, 0);
+                    push(page, [state, 0, 0], &content);
+                }
+            }
+        }
+        push(
+            FRAME_END,
+            [u64::from(self.tail.1), self.tail.0, self.tail.0],
+            &[],
+        );
+        self.open(&self.log, &meta, flags & 1 != 0);
+    }
+
+    /// Recovers the pool and, if that succeeds, uses it a little.
+    fn open(&self, log: &[u8], meta: &[u8], power_failed: bool) {
+        let own = &self.spec.ranks[0];
+        let mut log = log.to_vec();
+        if power_failed {
+            log[BOOT_AT..BOOT_AT + 8].fill(0x55);
+        }
+        std::fs::write(own.join(LOG_FILE), &log).expect("log");
+        std::fs::write(own.join(META_FILE), meta).expect("meta");
+        let Ok(pool) = build_image(&self.spec) else {
+            return;
+        };
+        use_it(&pool);
+        pool.leave().unwrap_or_default();
+        let Pool { arena, log, .. } = pool;
+        // SAFETY: the pool is given up, and nobody else has known it.
+        let unmapped = unsafe { [arena.unmap(), log.unmap()] };
+        assert_eq!(unmapped, [Ok(()); 2]);
+    }
+}
+
+/// Uses a pool a little; whether all went well does not matter.
+fn use_it(pool: &Pool) -> bool {
+    let change = || {
+        let mut tx = pool.tx(&[LockId::Target(0)])?;
+        tx.alloc(kind::MISC, 256, 0, 1)?;
+        tx.alloc_page(kind::BLOB, 0, 1, false)?;
+        tx.commit()
+    };
+    let changed = (0..3).all(|_| change().is_ok());
+    changed & pool.checkpoint().is_ok() & pool.sync().is_ok()
+}
+
+/// The frames of a file as inputs.
+fn frames_of(meta: &[u8]) -> Vec<Vec<u8>> {
+    let (words, _) = meta.as_chunks::<8>();
+    let words: Vec<u64> = words.iter().map(|w| u64::from_le_bytes(*w)).collect();
+    let mut rest = words.as_slice();
+    let mut found = Vec::new();
+    while let Some(head) = rest.get(..FRAME_HEAD) {
+        let len = FRAME_HEAD + head[7] as usize;
+        let Some(content) = rest.get(FRAME_HEAD..len) else {
+            break;
+        };
+        let mut input = (head[3] as u32).to_le_bytes().to_vec();
+        input.extend_from_slice(&head[4].to_le_bytes());
+        if head[3] == FRAME_END {
+            input.extend_from_slice(as_bytes(&head[5..7]));
+        } else if head[3] < FRAME_FULL {
+            input.push(u8::MAX);
+            input.extend_from_slice(as_bytes(&content[..510.min(content.len())]));
+        }
+        found.push(input);
+        rest = &rest[len..];
+    }
+    found
+}

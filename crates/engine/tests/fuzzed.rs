@@ -1,0 +1,75 @@
+//! The targets of `fuzz/`, for a moment each: with what a pool really has, and with that changed here
+//! and there from a fixed seed.
+
+use engine::testing::fuzz;
+
+/// Changed copies of each input.
+const COPIES: u64 = 24;
+
+/// Inputs of a kind, at most, that open a pool.
+const POOLS: usize = 4;
+
+/// Some of the inputs, from the first to the last.
+fn some(seeds: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let step = (seeds.len() / POOLS).max(1);
+    seeds.iter().rev().step_by(step).cloned().collect()
+}
+
+/// Runs a target with inputs and changed copies of them.
+fn run(seeds: &[Vec<u8>], mut target: impl FnMut(&[u8])) {
+    let mut state = 0x1234_5678_9abc_def0u64;
+    let mut next = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below.max(1) as u64) as usize
+    };
+    target(&[]);
+    for seed in seeds {
+        target(seed);
+        for _ in 0..COPIES {
+            let mut bytes = seed.clone();
+            for _ in 0..1 + next(4) {
+                let at = next(bytes.len());
+                match next(5) {
+                    0 => bytes[at] = next(256) as u8,
+                    1 => bytes[at] ^= 1 << next(8),
+                    2 => bytes.truncate(at.max(1)),
+                    3 => bytes[at] = [0, 1, 0x7f, 0xff][next(4)],
+                    _ => {
+                        let from = next(bytes.len());
+                        let part = bytes[from..(from + 8).min(bytes.len())].to_vec();
+                        bytes.splice(at..at, part);
+                    }
+                }
+            }
+            target(&bytes);
+        }
+    }
+}
+
+#[test]
+fn pool_maps() {
+    let uuid = "3f2504e0-4f89-11d3-9a0c-0305e82c3301";
+    let text = format!(
+        "DAOS-EMBEDDED-POOL 1\nuuid {uuid}\nlabel l\nversion 1\nsize 1048576\ncreated 5\nreserved 0\n\
+         targets_per_rank 4\nrank 0 up /a\nrank 1 up /b%20c\nattr x y\n"
+    );
+    run(&[text.into_bytes()], fuzz::pool_map);
+}
+
+#[test]
+fn attach_files() {
+    let text =
+        b"DAOS-EMBEDDED-ATTACH 1\nboot b\nmachine m\ninstance 00000000000000ff\narena /dev/shm/a";
+    run(&[text.to_vec()], fuzz::attach_file);
+}
+
+#[test]
+fn logs_and_checkpoints() {
+    let image = fuzz::Image::new();
+    run(&some(&image.log_seeds()), |input| image.log(input));
+    run(&some(&image.checkpoint_seeds()), |input| {
+        image.checkpoint(input)
+    });
+}
