@@ -15,6 +15,7 @@ pub(crate) mod nr {
     pub(crate) const GETPEERNAME: usize = 52;
     pub(crate) const ACCEPT4: usize = 288;
     pub(crate) const BIND: usize = 49;
+    pub(crate) const SET_ROBUST_LIST: usize = 273;
     pub(crate) const GETGID: usize = 104;
     pub(crate) const SETUID: usize = 105;
     pub(crate) const SETGID: usize = 106;
@@ -67,6 +68,7 @@ pub(crate) const S_IFSOCK: u32 = 0o140000;
 
 /// Longest path a call accepts, with its NUL (`limits.h`).
 pub(crate) const PATH_MAX: usize = 4096;
+pub(crate) const NAME_MAX: usize = 255;
 /// Most bytes one read or write moves (`read(2)`, notes).
 pub(crate) const RW_MAX: usize = 0x7fff_f000;
 /// Most elements of an I/O vector.

@@ -76,6 +76,8 @@ pub(crate) mod header {
     /// Rank whose log everybody writes, and number of ranks the log has to lie on.
     pub(crate) const LOG_RANK: u64 = 176;
     pub(crate) const LOG_PLACES: u64 = 184;
+    /// See [`super::TREE_VERSION`].
+    pub(crate) const TREE_VERSION: u64 = 384;
     /// Words written by every operation get cache lines of their own.
     pub(crate) const LOG_TAIL: u64 = 256;
     /// Two words: checksum of the last record and the low half of an eighth of its end.
@@ -84,6 +86,10 @@ pub(crate) mod header {
     pub(crate) const LOG_SYNCED: u64 = 328;
     pub(crate) const LOG_BYTES: u64 = 336;
 }
+
+/// Arena offset of a volatile word for the namespace layer, which changes it under the rename lock
+/// with whatever could make a path of directories lead elsewhere.
+pub const TREE_VERSION: u64 = header::TREE_VERSION;
 
 /// `DAOSPIL1` in memory order.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"DAOSPIL1");

@@ -107,6 +107,11 @@ impl Pool {
         &self.arena_path
     }
 
+    /// Number of the pool among those this process has attached.
+    pub fn number(&self) -> u64 {
+        self.index as u64
+    }
+
     /// Number that tells this arena from any other, also of the same pool after a restart.
     pub fn instance(&self) -> u64 {
         self.load(header::INSTANCE).unwrap_or(0)

@@ -7,7 +7,7 @@ pub(crate) mod ops;
 pub(crate) mod ours;
 
 use daos_types::{GROUPS_MAX, ObjectClass, Redundancy};
-use dfs::{Cred, Dfs, How, Ino, Place, Walk};
+use dfs::{Cred, Dfs, How, Ino, Walk};
 use engine::testing::TempPool;
 use engine::{ContainerInfo, Pool};
 use std::sync::Mutex;
@@ -108,15 +108,15 @@ impl Drop for Container {
     }
 }
 
-/// Walks from the root; panics when the walk leaves the container.
-pub(crate) fn walk(dfs: &Dfs, cred: &Cred<'_>, path: &str, follow: bool) -> Result<Place> {
+/// What a path from the root names; panics when the walk leaves the container.
+pub(crate) fn walk(dfs: &Dfs, cred: &Cred<'_>, path: &str, follow: bool) -> Result<Option<Ino>> {
     let mut buf = [0; 4096];
     let how = How {
         follow,
         ..How::default()
     };
     match dfs.walk(cred, dfs.root(), path.as_bytes(), how, &mut buf)? {
-        Walk::Here(place) => Ok(place),
+        Walk::Here(place) => Ok(place.target),
         Walk::Leave { len, .. } => panic!("left by {:?}", String::from_utf8_lossy(&buf[..len])),
     }
 }
