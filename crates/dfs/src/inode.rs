@@ -58,8 +58,11 @@ pub(crate) mod word {
     pub(crate) const CLASS: u64 = 15;
     /// `directory class:32 | container index:32`.
     pub(crate) const CONTAINER: u64 = 16;
-    /// Symbolic link: target of up to [`super::INLINE_TARGET`] bytes. Zero in other inodes.
+    /// Symbolic link: target of up to [`super::INLINE_TARGET`] bytes. Zero in other inodes, but for
+    /// the last word of a file's.
     pub(crate) const INLINE: u64 = 17;
+    /// File: further blocks to bring to the devices, as [`DIRTY`]; a checkpoint may bring it back.
+    pub(crate) const DIRTY_TOO: u64 = 23;
     /// First of the volatile words. `open count:32 | flags:32` ([`super::LINKABLE`]). The open
     /// count is that of open descriptions in all processes.
     pub(crate) const OPEN: u64 = 24;
@@ -75,7 +78,7 @@ pub(crate) mod word {
     pub(crate) const RECLAIM: u64 = 28;
     /// File: bumped by each change of data. Directory: granule of its own entry, a hint.
     pub(crate) const SEQUENCE: u64 = 29;
-    /// File: two words, the blocks to bring to the devices (`io::durable`).
+    /// File: the blocks to bring to the devices (`io::durable`).
     pub(crate) const DIRTY: u64 = 30;
     /// Directory: chunk that may have room, a hint: 0 = none, all ones = the first, else a
     /// page link.
