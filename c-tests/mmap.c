@@ -316,6 +316,17 @@ CASE(protect_and_remap) {
     EQ(munmap(p, 8192), 0);
 }
 
+CASE(protect_up_to_what_is_read_only) {
+    int fd = make(8192), reader = OK(open("f", O_RDONLY));
+    char *p = map(8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    CHECK(mmap(p + 4096, 4096, PROT_READ, MAP_SHARED | MAP_FIXED, reader, 0) == p + 4096);
+    OK(mprotect(p, 8192, PROT_READ));
+    ERR(mprotect(p, 8192, PROT_READ | PROT_WRITE), EACCES);
+    *(volatile char *)(p + 7) = 'x';
+    EQ(*(volatile char *)(p + 4096 + 7), 'x');
+    OK(munmap(p, 8192));
+}
+
 CASE(fixed_over_part) {
     int fd = make(16384);
     char *p = map(16384, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -366,19 +366,6 @@ pub(crate) fn msync(c: &mut Call) -> Served {
     Ok(0)
 }
 
-/// `mprotect(2)`: a shared mapping of a file open for reading stays read-only.
-pub(crate) fn mprotect(c: &mut Call) -> Served {
-    let (start, end) = span(c.args[0], c.args[1]);
-    if c.args[2] & PROT_WRITE != 0
-        && overlapping(start, end)
-            .iter()
-            .any(|region| !region.may_write)
-    {
-        return Err(Errno::EACCES.into());
-    }
-    Err(Stop::Pass)
-}
-
 /// `madvise(2)`: the kernel's, but for freeing file space behind a mapping.
 pub(crate) fn madvise(c: &mut Call) -> Served {
     const MADV_REMOVE: usize = 9;
