@@ -159,7 +159,7 @@ pub(crate) fn slot_of(pool: &Pool, pid: u32) -> Result<u32> {
 pub fn vacate(pool: &Pool, slot: u32) -> Result<()> {
     match vfork::child() {
         Some(child) => child.forget_process(),
-        None => pool.process.store(0, Ordering::Relaxed),
+        None => pool.own.slot().store(0, Ordering::Relaxed),
     }
     pool.store(process_at(slot) + ID, 0)
 }

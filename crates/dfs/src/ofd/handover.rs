@@ -116,6 +116,8 @@ impl Dfs {
         if self.holds_anything(slot)? || self.forks(slot)? {
             return self.pool.leave();
         }
+        // Nobody will know any more what this process has stored.
+        self.pool.prove()?;
         let settled = self.settle(slot)?;
         self.pool.leave()?;
         if settled {
