@@ -423,9 +423,13 @@ fn survives_exec(fd: i32) -> bool {
 }
 
 /// Descriptions whose descriptors an exec keeps.
-pub(crate) fn kept_by_exec() -> Vec<Ofd> {
+pub(crate) fn kept_by_exec(fs: &Dfs) -> Vec<Ofd> {
     let mut kept = Vec::new();
     if in_vfork_child() {
+        // One that has nothing from its parent, and has itself opened nothing, has nothing.
+        if !any() && !fs.is_known() {
+            return kept;
+        }
         for fd in crate::handover::open_descriptors() {
             if let Some(ofd) = placeholder::identify(fd)
                 && survives_exec(fd)
@@ -441,6 +445,13 @@ pub(crate) fn kept_by_exec() -> Vec<Ofd> {
         }
     });
     kept
+}
+
+/// Whether there are descriptors of ours.
+fn any() -> bool {
+    let mut found = false;
+    fdtab::for_each(0, usize::MAX, |_, word| found |= word != OWN);
+    found
 }
 
 /// Numbers of all descriptors of ours.

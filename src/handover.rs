@@ -233,7 +233,7 @@ pub(crate) fn before_exec() {
             files::publish_all(true);
             told(fs.pool().prove_overwritten());
         }
-        told(fs.exec_prepare(&files::kept_by_exec()));
+        told(fs.exec_prepare(&files::kept_by_exec(fs)));
         told(if is_alone() {
             fs.exec_leave()
         } else {
@@ -244,14 +244,16 @@ pub(crate) fn before_exec() {
 
 /// A descriptor has arrived from another process.
 pub(crate) fn adopt(fd: i32, came: Came) {
-    if intercept::in_vfork_child() || placeholder::identify(fd).is_none() || mounts::fs().is_err() {
+    if placeholder::identify(fd).is_none() {
         return;
     }
+    let Ok(fs) = mounts::fs() else { return };
     // A description that is gone leaves a descriptor on which every call fails.
-    if let Some(ofd) = placeholder::identify(fd)
-        && let Err(errno) = files::adopt(fd, ofd, came)
-    {
-        debug_assert!(errno != Errno::EFAULT);
+    if let Some(ofd) = placeholder::identify(fd) {
+        told(match intercept::in_vfork_child() {
+            true => fs.ofd_hold(ofd, came == Came::Received),
+            false => files::adopt(fd, ofd, came),
+        });
     }
 }
 

@@ -88,6 +88,13 @@ fn an_exec_leaves_nothing_behind_that_holds_nothing() {
     drop(f);
     c.dfs.exec_prepare(&[]).expect("prepare");
     c.dfs.exec_leave().expect("leave");
+    assert_eq!(
+        engine::process::count(pool),
+        Ok(1),
+        "there is data to prove"
+    );
+    pool.prove().expect("prove");
+    c.dfs.exec_leave().expect("leave");
     assert_eq!(engine::process::count(pool), Ok(0));
     // The exec failed: the process goes on, and is known again.
     let f = c.file("g", O_RDWR);

@@ -107,13 +107,21 @@ impl Dfs {
         Ok(())
     }
 
+    /// Whether the calling process is known to others: it has opened something, or holds it.
+    pub fn is_known(&self) -> bool {
+        process::known_slot(self.pool).is_some()
+    }
+
     /// Called last before exec, by a process of one thread: the next image may never attach, so the
     /// process is forgotten if it holds nothing. It is known again when it comes back.
     pub fn exec_leave(&self) -> Result<()> {
         let Some(slot) = process::known_slot(self.pool) else {
             return self.pool.leave();
         };
-        if self.holds_anything(slot)? || self.forks(slot)? {
+        let needed = self.holds_anything(slot)?
+            || self.forks(slot)?
+            || process::is_unproven(self.pool, slot)?;
+        if needed {
             return self.pool.leave();
         }
         // Nobody will know any more what this process has stored.
