@@ -6,7 +6,7 @@
 //!   holds only if [`still`] agrees afterwards. Under the lock of [`lock`] nothing moves.
 //! * Words change only in a transaction that holds the inode's target lock (word 24 too: opening
 //!   takes the lock, checks the tag, then counts).
-//! * Words 24..32 are volatile: zero when a record is made and after the arena was rebuilt.
+//! * Words 22..32 are volatile: zero when a record is made and after the arena was rebuilt.
 //!
 //! Life: an inode with `nlink` 0 has no name. It is freed, with all it owns, as soon as its open
 //! count is zero too: by `names::orphan::retire` within the transaction that removed the last name,
@@ -58,12 +58,12 @@ pub(crate) mod word {
     pub(crate) const CLASS: u64 = 15;
     /// `directory class:32 | container index:32`.
     pub(crate) const CONTAINER: u64 = 16;
-    /// Symbolic link: target of up to [`super::INLINE_TARGET`] bytes. Zero in other inodes, but for
-    /// the last word of a file's.
+    /// Symbolic link: target of up to [`super::INLINE_TARGET`] bytes. Zero in other inodes.
     pub(crate) const INLINE: u64 = 17;
-    /// File: further blocks to bring to the devices, as [`DIRTY`]; a checkpoint may bring it back.
-    pub(crate) const DIRTY_TOO: u64 = 23;
-    /// First of the volatile words. `open count:32 | flags:32` ([`super::LINKABLE`]). The open
+    /// First of the volatile words. File: two words, the blocks to bring to the devices
+    /// (`io::durable`).
+    pub(crate) const DIRTY: u64 = 22;
+    /// `open count:32 | flags:32` ([`super::LINKABLE`]). The open
     /// count is that of open descriptions in all processes.
     pub(crate) const OPEN: u64 = 24;
     /// Directory: link of the hash table, log2 of its slots in the link's tag; 0 = none.
@@ -78,8 +78,6 @@ pub(crate) mod word {
     pub(crate) const RECLAIM: u64 = 28;
     /// File: bumped by each change of data. Directory: granule of its own entry, a hint.
     pub(crate) const SEQUENCE: u64 = 29;
-    /// File: the blocks to bring to the devices (`io::durable`).
-    pub(crate) const DIRTY: u64 = 30;
     /// Directory: chunk that may have room, a hint: 0 = none, all ones = the first, else a
     /// page link.
     pub(crate) const ROOM: u64 = 30;
@@ -90,7 +88,7 @@ pub(crate) mod word {
 }
 
 /// Longest target of a symbolic link kept in the inode itself, bytes.
-pub(crate) const INLINE_TARGET: usize = 56;
+pub(crate) const INLINE_TARGET: usize = 40;
 
 /// Flag in word [`word::OPEN`]: made by `O_TMPFILE`, so a first name may still be given.
 pub(crate) const LINKABLE: u64 = 1;

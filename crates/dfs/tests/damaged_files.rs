@@ -21,6 +21,7 @@ const FILES: usize = 24;
 /// Seeds of one process.
 const PER_PROCESS: u64 = 20;
 const JOB: &str = "PIL4DFS_DAMAGE_JOB";
+const VICTIM: &str = "PIL4DFS_DAMAGE_VICTIM";
 
 /// splitmix64.
 struct Dice(u64);
@@ -73,8 +74,9 @@ fn fill(pool: &'static Pool) {
     pool.sync().expect("sync");
 }
 
-/// Does something to one file; says what, and which byte of which kind of file was changed.
-fn damage(image: &Path, dice: &mut Dice) -> String {
+/// Does something to one file; says what, and where. `running`: under a process, which cannot see that the
+/// last page of a file it has mapped ends early.
+fn damage(image: &Path, dice: &mut Dice, running: bool) -> String {
     let names = ["data", "meta", "log"];
     let pick = |dice: &mut Dice, name: &str| {
         let rank = image.join(format!("rank{:02}", dice.below(RANKS as u64)));
@@ -88,7 +90,10 @@ fn damage(image: &Path, dice: &mut Dice) -> String {
     let size = file.metadata().expect("size").len();
     // The log is not full.
     let used = if name == "log" { 400_000 } else { size };
-    let at = dice.below(size.min(used));
+    let mut at = dice.below(size.min(used));
+    if running && name == "data" {
+        at = at / 4096 * 4096;
+    }
     let told = |what: &str| format!("{what} at {at} of {size} of {}", path.display());
     // Data has no checksums of its own here: what is changed in it is read.
     match dice.below(if name == "data" { 3 } else { 7 }) {
@@ -143,10 +148,11 @@ fn look(pool: &'static Pool) -> Result<(), String> {
         return Ok(());
     };
     let names = list(&dfs, dfs.root());
-    if let Ok(names) = &names
-        && names.len() != FILES
-    {
-        return Err(format!("{} names", names.len()));
+    if let Ok(names) = &names {
+        let count = names.iter().filter(|name| *name != "new").count();
+        if count != FILES {
+            return Err(format!("{count} names"));
+        }
     }
     for file in 0..FILES {
         let name = format!("f{file}");
@@ -210,7 +216,7 @@ fn player() {
         if dice.below(2) == 0 {
             testing::power_failed();
         }
-        let told = damage(&base, &mut dice);
+        let told = damage(&base, &mut dice, false);
         println!("seed {seed}: {told}");
         let opened = testing::open_image(&base, temp.pool.spec());
         let looked = match opened {
@@ -259,5 +265,49 @@ fn damage_is_an_error_or_nothing() {
         };
         assert!(status.success(), "seeds from {seed} on: {status}");
         seed += now;
+    }
+}
+
+/// A process whose files are cut or emptied under it: the job is the seed.
+#[test]
+fn victim() {
+    let Ok(seed) = std::env::var(VICTIM) else {
+        return;
+    };
+    sys::uaccess::install().expect("install");
+    let mut dice = Dice(seed.parse().expect("seed"));
+    let temp = TempPool::with_log(Path::new("/dev/shm"), RANKS, 48, 1 << 20);
+    fill(temp.pool);
+    let dir = temp.pool.spec().ranks[0].parent().expect("directory");
+    let told = loop {
+        let told = damage(dir, &mut dice, true);
+        if ["cut", "emptied", "removed"]
+            .iter()
+            .any(|what| told.starts_with(what))
+        {
+            break told;
+        }
+    };
+    println!("seed {seed}: {told}");
+    for _ in 0..3 {
+        if let Err(problem) = look(temp.pool) {
+            panic!("seed {seed}: {problem}");
+        }
+    }
+    // It cannot be taken down in good order.
+    std::fs::remove_dir_all(dir).expect("directory");
+    std::fs::remove_file(temp.pool.arena_path()).expect("arena");
+    std::mem::forget(temp);
+}
+
+#[test]
+fn files_cut_under_a_process_give_errors() {
+    for seed in 0..24 {
+        let status = Command::new(std::env::current_exe().expect("exe"))
+            .args(["--exact", "victim", "--nocapture"])
+            .env(VICTIM, seed.to_string())
+            .status()
+            .expect("victim");
+        assert!(status.success(), "seed {seed}: {status}");
     }
 }

@@ -41,7 +41,7 @@ pub(crate) struct Checkpoint {
 }
 
 /// Words of an inode record that do not outlive the arena.
-const INODE_VOLATILE: core::ops::Range<u64> = 24..32;
+const INODE_VOLATILE: core::ops::Range<u64> = 22..32;
 
 /// Blocks that a rank's file must have for the maps that point there.
 #[derive(Clone, Copy, Default)]

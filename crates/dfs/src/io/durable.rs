@@ -1,7 +1,7 @@
 //! Making files durable: which blocks of a file were stored since it was last brought to the
 //! devices, and bringing them there.
 //!
-//! Two words of the inode, which concern no disk, hold a range of blocks each, and a count that every store
+//! Two volatile words of the inode hold a range of blocks each, and a count that every store
 //! raises: who has brought the ranges to the devices forgets them only if nothing was stored since.
 //! A store is noted once it is published: before its call has returned, nobody can rely on it.
 
@@ -14,7 +14,7 @@ use sys::{Errno, Result};
 
 /// Blocks that go to the devices by way of the log: 256 KiB. More are flushed where they lie.
 const LOGGED_MAX: u64 = 64;
-const WORDS: [u64; 2] = [word::DIRTY, word::DIRTY_TOO];
+const WORDS: [u64; 2] = [word::DIRTY, word::DIRTY + 1];
 
 /// A range of blocks: 28 bits first block, 16 bits number, 20 bits count of stores. All ones in the
 /// number: to the end of the file.
