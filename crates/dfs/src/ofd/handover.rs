@@ -124,8 +124,6 @@ impl Dfs {
         if needed {
             return self.pool.leave();
         }
-        // Nobody will know any more what this process has stored.
-        self.pool.prove()?;
         let settled = self.settle(slot)?;
         self.pool.leave()?;
         if settled {
