@@ -12,7 +12,7 @@ use crate::layout::{
 };
 use crate::limits::{PAGE, PAGE_REPLICAS_MAX, at};
 use crate::log::{as_bytes, checksum};
-use crate::media::{errno, is_absent};
+use crate::media::{self, errno, is_absent};
 use crate::pool::{LockId, Pool};
 use core::sync::atomic::Ordering;
 use rustix::fd::OwnedFd;
@@ -118,6 +118,13 @@ impl Sink {
         Ok(())
     }
 
+    /// Has the kernel begin to bring everything to the device.
+    fn begin_to_settle(&mut self) -> Result<()> {
+        self.flush()?;
+        media::begin_flush(&self.file);
+        Ok(())
+    }
+
     fn settle(&mut self) -> Result<()> {
         self.flush()?;
         rustix::fs::fdatasync(&self.file).map_err(errno)
@@ -189,6 +196,10 @@ impl Pool {
         let mut written = Vec::new();
         self.write_frames(sequence, frontier, &mut sinks, &mut written)?;
         crash_point!("checkpoint.written");
+        // All of them at once: the first that is waited for takes the file system's own log with it.
+        for sink in sinks.iter_mut().flatten() {
+            sink.begin_to_settle()?;
+        }
         self.finish(sequence, start, &mut sinks)?;
         crash_point!("checkpoint.finished");
         self.store(header::CHECKPOINT_TIME, self.now_ns() as u64)?;

@@ -10,7 +10,7 @@ use crate::layout::{rank, rank_at};
 use crate::limits::{BLOCK, RANK_BLOCKS_MAX, RANKS_MAX};
 use crate::pool::Pool;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use rustix::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use rustix::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::path::PathBuf;
@@ -446,6 +446,20 @@ unsafe fn pwrite_all(file: &OwnedFd, src: *const u8, len: usize, pos: u64) -> Re
         done += wrote;
     }
     Ok(())
+}
+
+/// Begins to bring what was written to a file to its device, without waiting (`sync_file_range(2)`).
+/// Nothing depends on it: whoever needs it there flushes.
+pub(crate) fn begin_flush(file: &OwnedFd) {
+    const SYS_SYNC_FILE_RANGE: usize = if cfg!(target_arch = "x86_64") {
+        277
+    } else {
+        84
+    };
+    const WRITE: usize = 2;
+    // SAFETY: no memory is passed.
+    let begun = unsafe { sys::syscall!(SYS_SYNC_FILE_RANGE, file.as_raw_fd(), 0, 0, WRITE) };
+    begun.unwrap_or_default();
 }
 
 const SYS_PREAD64: usize = if cfg!(target_arch = "x86_64") { 17 } else { 67 };
