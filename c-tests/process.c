@@ -1,5 +1,6 @@
 /* fork(2), vfork(2), clone, posix_spawn(3), exec: descriptors, offsets, cwd and programs that lie in the directory. */
 #include "check.h"
+#include <sys/mman.h>
 #include <dlfcn.h>
 #include <pthread.h>
 #include <sched.h>
@@ -47,6 +48,89 @@ CASE(grandchildren) {
     int fd = OK(open("f", O_CREAT | O_WRONLY, 0644));
     IN_CHILD(IN_CHILD(IN_CHILD(EQ(write(fd, "deep", 4), 4))));
     holds("f", "deep");
+}
+
+enum ending { EXITS, EXECS, IS_KILLED, EXITS_AFTER_RAW_FORK };
+
+/* A child does nothing until its parent, which has just opened and mapped a file, is gone: the file is still the child's. */
+static void orphan_of(enum ending ending) {
+    int p[2];
+    OK(pipe(p));
+    pid_t middle = OK(fork());
+    if (middle == 0) {
+        int fd = OK(open("f", O_CREAT | O_RDWR | O_TRUNC, 0644));
+        EQ(write(fd, "mine", 4), 4);
+        char *map = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        CHECK(map != MAP_FAILED);
+        pid_t parent = getpid();
+        if (OK(ending == EXITS_AFTER_RAW_FORK ? syscall(SYS_fork) : fork()) > 0) {
+            if (ending == EXECS) execlp("sh", "sh", "-c", "test -e f", NULL);
+            if (ending == IS_KILLED) kill(parent, SIGKILL);
+            _exit(0);
+        }
+        while (getppid() == parent) usleep(1000);
+        usleep(20000);
+        char got[4];
+        EQ(pread(fd, got, 4, 0), 4);
+        MEM(got, "mine", 4);
+        map[1] = 'a';
+        EQ(pread(fd, got, 4, 0), 4);
+        MEM(got, "mane", 4);
+        EQ(write(fd, "!", 1), 1);
+        OK(munmap(map, 4096));
+        EQ(write(p[1], "x", 1), 1);
+        _exit(0);
+    }
+    int status;
+    EQ(waitpid(middle, &status, 0), middle);
+    OK(close(p[1]));
+    /* What the parent had is free for others if it was let go. */
+    for (int i = 0; i < 8; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "g%d", i);
+        int fd = OK(open(name, O_CREAT | O_RDWR, 0644));
+        EQ(write(fd, "other", 5), 5);
+    }
+    char c;
+    EQ(read(p[0], &c, 1), 1);
+    holds("f", "mane!");
+    OK(unlink("f"));
+}
+
+CASE(orphans_keep_their_files) {
+    for (int i = 0; i < 10; i++) {
+        orphan_of(EXITS);
+        orphan_of(EXITS_AFTER_RAW_FORK);
+    }
+}
+
+CASE(children_of_executing_parents_keep_their_files) {
+    for (int i = 0; i < 10; i++) orphan_of(EXECS);
+}
+
+CASE(children_of_killed_parents_keep_their_files) {
+    for (int i = 0; i < 10; i++) orphan_of(IS_KILLED);
+}
+
+/* A program that has done nothing but inherit a file forks and ends: the file is its child's, whoever comes meanwhile. */
+CASE(children_of_idle_programs_keep_their_files) {
+    put("f", "inherited");
+    int p[2], fd = OK(open("f", O_RDONLY));
+    OK(pipe(p));
+    pid_t pid = OK(fork());
+    if (pid == 0) {
+        OK(dup2(fd, 0));
+        OK(dup2(p[1], 1));
+        execlp("setsid", "setsid", "-f", "sh", "-c", "sleep 0.3; exec cat", NULL);
+        _exit(9);
+    }
+    OK(close(p[1]));
+    OK(close(fd));
+    EQ(wait_for(pid), 0);
+    for (int i = 0; i < 8; i++) EQ(run("test -e f"), 0);
+    char got[10];
+    EQ(read(p[0], got, sizeof got), 9);
+    MEM(got, "inherited", 9);
 }
 
 CASE(exec_with_redirections) {

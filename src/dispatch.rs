@@ -71,7 +71,7 @@ pub(crate) type Handler = fn(&mut Call) -> Served;
 
 /// Serves a call or says that the kernel does it.
 pub(crate) fn dispatch(call: &mut Call) -> Outcome {
-    crate::handover::settle_in();
+    crate::handover::settle_in(call.nr);
     match handler(call.nr) {
         None => Outcome::Pass,
         Some(handler) if paths::kernel_refused() => refused(handler, call),
@@ -155,6 +155,7 @@ pub(crate) const CLASSES: ClassTable = {
         nr::CHDIR,
         nr::FCHDIR,
         nr::CLOSE_RANGE,
+        nr::SET_ROBUST_LIST,
         nr::SETUID,
         nr::SETGID,
         nr::SETREUID,
@@ -319,6 +320,7 @@ table! {
     EXECVE => process::execve,
     EXECVEAT => process::execveat,
     EXIT_GROUP => process::exit_group,
+    SET_ROBUST_LIST => process::set_robust_list,
     UNSHARE => process::unshare,
     CHROOT => process::chroot,
     SETNS => process::setns,

@@ -113,13 +113,19 @@ impl ForkCell {
 
 /// Before fork, vfork and clone, in the parent.
 pub(crate) fn before_clone(kind: CloneKind) {
-    settle_in();
+    take_over();
     match kind {
         CloneKind::Thread => {}
         CloneKind::Fork => {
+            // What the former image has left to this one becomes its child's too. A failure has been
+            // said and leaves a process without a mount.
+            let fs = match INHERITED.load(Ordering::Relaxed) {
+                true => mounts::fs().ok(),
+                false => mounts::attached(),
+            };
             files::before_fork();
             crate::calls::map::before_fork();
-            if let Some(fs) = mounts::attached() {
+            if let Some(fs) = fs {
                 FORK.put(fs.fork_prepare().ok());
             }
         }
@@ -168,10 +174,16 @@ static ADOPT: AtomicBool = AtomicBool::new(false);
 
 /// Before any call is served: a forked child takes over what it inherited.
 #[inline]
-pub(crate) fn settle_in() {
-    if ADOPT.load(Ordering::Relaxed) {
+pub(crate) fn settle_in(number: usize) {
+    if ADOPT.load(Ordering::Relaxed) && number != nr::SET_ROBUST_LIST {
         take_over();
     }
+}
+
+/// After `set_robust_list(2)`, libc's first call in a forked child: nothing stands against taking
+/// over any more, and the parent may end at any time.
+pub(crate) fn robust_list_is_set() {
+    take_over();
 }
 
 #[cold]

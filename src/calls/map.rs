@@ -311,9 +311,14 @@ pub(crate) fn mremap(c: &mut Call) -> Served {
         return Err(Stop::Pass);
     };
     before_loss(start, end);
+    let offset = piece.offset + (start - piece.start.min(start)) as u64;
+    if new_len > old_len {
+        mounts::fs()?
+            .map_fill(piece.ino, offset, new_len as u64)
+            .map_err(|_| Errno::ENOMEM)?;
+    }
     let at = Errno::from_ret(kernel::raw(c.nr, c.args))?;
     let (new_start, new_end) = span(at, new_len);
-    let offset = piece.offset + (start - piece.start.min(start)) as u64;
     REGIONS.with(|list| {
         list.push(Region {
             start: new_start,

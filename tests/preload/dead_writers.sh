@@ -1,6 +1,7 @@
 # Programs killed in the middle of their work leave everything whole for the next one.
 for i in $(seq 20); do
-  il python3 -c '
+  # The program itself is the process that is killed, not a shell before it.
+  (LD_PRELOAD=$PRELOAD D_IL_MOUNT_POINT=$MNT D_IL_POOL=tank D_IL_CONTAINER=c1 exec python3 -c '
 import os, sys
 os.chdir(sys.argv[1]); i = 0
 while True:
@@ -8,7 +9,7 @@ while True:
     with open("t", "w") as f: f.write("whole\n" * 1000)
     os.rename("t", "f%d" % (i % 50)); os.makedirs("d/%d" % (i % 10), exist_ok=True)
     if i > 20: os.rmdir("d/%d" % (i % 10))
-' $W 2> /dev/null & pid=$!
+' $W 2> /dev/null) & pid=$!
   sleep 0.$((RANDOM % 3 + 1)); kill -9 $pid; wait $pid 2> /dev/null
 done
 il python3 -c '

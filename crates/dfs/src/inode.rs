@@ -80,6 +80,8 @@ pub(crate) mod word {
     pub(crate) const ROOM: u64 = 30;
     /// Directory: slots of the hash table that are not empty.
     pub(crate) const TABLE_USED: u64 = 31;
+    /// File: granules that are in the file of its mappings, a bit each.
+    pub(crate) const FILLED: u64 = 31;
 }
 
 /// Longest target of a symbolic link kept in the inode itself, bytes.

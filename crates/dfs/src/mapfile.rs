@@ -1,9 +1,10 @@
 //! Memory mappings of files.
 //!
-//! For mappings an inode has one cache file beside the arena, in which all of its data lies while it
-//! is registered (volatile word [`word::TABLE`]): mappings show its pages, reads come from it, and
-//! writes and truncations change it together with the pool, under the inode's lock. A small private
-//! mapping of a file that is not registered gets a snapshot in a memory file of its own instead.
+//! For mappings an inode has one cache file beside the arena, in which its data lies, as far as it is
+//! or was mapped ([`filled`]), while it is registered (volatile word [`word::TABLE`]): mappings show
+//! its pages, reads come from it, and writes and truncations change it together with the pool, under
+//! the inode's lock. A private mapping for which too much would have to be copied into the cache gets
+//! a snapshot in a memory file of its own instead.
 //!
 //! What programs store through shared mappings is brought to the pool by comparing ([`write_back`]):
 //! by the process itself, for the range it mapped, at `msync`, when it unmaps and when it ends; by
@@ -13,18 +14,22 @@
 //! Each process that has registered a file has a record in a list of its process slot, which counts
 //! as an open description of the inode.
 
+mod filled;
+mod home;
 mod path;
 
 use crate::inode::{self, high, link_word, low, pair, word};
 use crate::io::cursor::{Cursor, Source};
 use crate::io::read::read_at;
-use crate::io::write::{Rules, Start, bump, write_at};
+use crate::io::write::bump;
 use crate::map::BLOCK;
 use crate::map::file::File;
 use crate::names::orphan::Retired;
 use crate::ofd::{lock_of, proc, word_at};
 use crate::{Dfs, Ino, IoVec, Ofd};
 use engine::{LockId, Pool, Rec, Tx, kind};
+use filled::Filled;
+use home::Home;
 use path::CachePath;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, StatVfsMountFlags};
@@ -38,10 +43,8 @@ const BUFFER: usize = 256 << 10;
 /// Rounds of writing back before a file that keeps changing is left registered.
 const ROUNDS: usize = 16;
 
-/// Private mappings of fewer bytes, or of less than half of a file, get a copy.
+/// Private mappings of fewer bytes get a copy unless the cache file has them.
 const SHARE_FROM: u64 = 1 << 20;
-/// Copies of a file into its cache made without its lock, before one is made with it.
-const FREE_FILLS: usize = 3;
 
 /// Words of a process's record of a mapped file.
 mod field {
@@ -49,11 +52,22 @@ mod field {
     pub(super) const INO: u64 = 2;
     /// Mappings of the process.
     pub(super) const COUNT: u64 = 3;
-    /// 1 while the process may have stored what it has not brought to the pool.
+    /// What the process may have stored: one of [`super::stores`].
     pub(super) const STORES: u64 = 4;
 }
 
-/// Bits in the low half of [`word::TABLE`] of a file; the high half counts processes.
+/// What a process may have stored through its mappings of a file.
+mod stores {
+    /// Nothing.
+    pub(super) const NONE: u64 = 0;
+    /// What it has not brought to the pool.
+    pub(super) const LEFT: u64 = 1;
+    /// Nothing but what is in the pool: the process is about to end.
+    pub(super) const HOME: u64 = 2;
+}
+
+/// Bits in the low half of [`word::TABLE`] of a file, below [`registration`]; the high half counts
+/// processes.
 mod state {
     pub(super) const REGISTERED: u32 = 1;
     /// Somebody may store through a mapping: what is in the pool may be old.
@@ -117,24 +131,60 @@ fn is_stored_to(file: &File<'_>) -> Result<bool> {
     Ok(low(file.load(word::TABLE)?) & state::STORES != 0)
 }
 
-/// Reads from the cache file, if the pool may be older; `None` if the data is in the pool.
+/// Which registration of mappings a file has, with the size of its granules; another number once it
+/// has ended and the next has begun.
+pub(crate) fn registration(file: &File<'_>) -> Result<u32> {
+    Ok(low(file.load(word::TABLE)?) >> 8)
+}
+
+/// Reads from the cache file what the pool may have older; `None` if all data is in the pool.
 #[inline]
 pub(crate) fn read(file: &File<'_>, cursor: &mut Cursor<'_>, pos: u64) -> Result<Option<usize>> {
     if is_stored_to(file)? {
-        read_cache(file, cursor, pos)
+        read_parts(file, cursor, pos).map(Some)
     } else {
         Ok(None)
     }
 }
 
 #[cold]
-fn read_cache(file: &File<'_>, cursor: &mut Cursor<'_>, pos: u64) -> Result<Option<usize>> {
-    let cache = match cache(file) {
-        Ok(cache) => cache,
-        // Unregistered since it was looked for.
-        Err(_) if !file.is_mapped()? => return Ok(None),
-        Err(errno) => return Err(errno),
-    };
+fn read_parts(file: &File<'_>, cursor: &mut Cursor<'_>, pos: u64) -> Result<usize> {
+    let mut done = 0;
+    while cursor.left() > 0 {
+        let at = pos + done as u64;
+        let known = Filled::of(file)?;
+        let (cached, end) = match is_stored_to(file)? {
+            true => known.at(at),
+            false => (false, u64::MAX),
+        };
+        let mut part = *cursor;
+        part.limit(usize::try_from(end - at).unwrap_or(usize::MAX));
+        let wanted = part.left();
+        let read = match cached {
+            true => read_cache(file, &mut part, at),
+            false => read_at(file, &mut part, at),
+        };
+        if cached && registration(file)? != known.registration {
+            // Not the file that was looked for.
+            continue;
+        }
+        match read {
+            Ok(read) => {
+                cursor.advance(read);
+                done += read;
+                if read < wanted {
+                    break;
+                }
+            }
+            Err(_) if done > 0 => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(done)
+}
+
+fn read_cache(file: &File<'_>, cursor: &mut Cursor<'_>, pos: u64) -> Result<usize> {
+    let cache = cache(file)?;
     let mut done = 0;
     while let Some((address, len)) = cursor.peek(usize::MAX) {
         match pread(cache.as_fd(), address, len, pos + done as u64) {
@@ -147,7 +197,7 @@ fn read_cache(file: &File<'_>, cursor: &mut Cursor<'_>, pos: u64) -> Result<Opti
             Err(errno) => return Err(errno),
         }
     }
-    Ok(Some(done))
+    Ok(done)
 }
 
 /// Stores the next `len` bytes of a write in the cache file too. The inode's lock is held.
@@ -185,9 +235,10 @@ pub(crate) fn resize(file: &File<'_>, len: u64) -> Result<()> {
     file_limit::exempt(|| rustix::fs::ftruncate(cache, len).map_err(errno))
 }
 
-/// Zeroes a range of the cache file, if there is one and `zero` says so.
-pub(crate) fn punch(file: &File<'_>, zero: bool, off: u64, end: u64) -> Result<()> {
-    if !zero || !file.is_mapped()? {
+/// Zeroes a range of the cache file, if there is one. For good only with the inode's lock held:
+/// otherwise what the pool still has may be copied there again.
+pub(crate) fn punch(file: &File<'_>, off: u64, end: u64) -> Result<()> {
+    if off >= end || !file.is_mapped()? {
         return Ok(());
     }
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -206,82 +257,22 @@ pub(crate) fn write_back(file: &File<'_>, from: u64, to: u64) -> Result<()> {
     if !is_stored_to(file)? {
         return Ok(());
     }
+    let filled = Filled::of(file)?;
+    if filled.registration == 0 {
+        // It has ended meanwhile.
+        return Ok(());
+    }
     let cache = match cache(file) {
         Ok(cache) => cache,
-        Err(_) if !file.is_mapped()? => return Ok(()),
+        Err(_) if registration(file)? != filled.registration => return Ok(()),
         Err(errno) => return Err(errno),
     };
-    compare(file, cache.as_fd(), from, to)
-}
-
-/// Writes the blocks of a range in which the cache differs from the pool.
-fn compare(file: &File<'_>, cache: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
-    let mut pos = from / BLOCK * BLOCK;
-    let len = to.saturating_sub(pos).min(BUFFER as u64);
-    let len = len.next_multiple_of(BLOCK) as usize;
-    let (mut ours, mut theirs) = (buffer(len)?, buffer(len)?);
-    while pos < to.min(file.size()?) {
-        // A mapped file may be far larger than anything in it.
-        let Some(next) = next_data(file, cache, pos)? else {
-            break;
-        };
-        if next >= to {
-            break;
-        }
-        pos = next / BLOCK * BLOCK;
-        let read = pread(cache, theirs.as_mut_ptr(), len, pos)?;
-        if read == 0 {
-            break;
-        }
-        let iov = [IoVec {
-            base: ours.as_mut_ptr(),
-            len: read,
-        }];
-        let known = read_at(file, &mut Cursor::new(&iov)?, pos)?;
-        let mut at = 0;
-        while at < read {
-            let end = read.min(at + BLOCK as usize);
-            let same = end <= known && ours.get(at..end) == theirs.get(at..end);
-            if !same {
-                store(
-                    file,
-                    theirs.as_mut_ptr().wrapping_add(at),
-                    end - at,
-                    pos + at as u64,
-                )?;
-            }
-            at = end;
-        }
-        pos += read as u64;
-    }
-    Ok(())
-}
-
-/// Where data begins at or after `pos`, in the cache or in the pool.
-fn next_data(file: &File<'_>, cache: BorrowedFd<'_>, pos: u64) -> Result<Option<u64>> {
-    let cached = match rustix::fs::seek(cache, rustix::fs::SeekFrom::Data(pos)) {
-        Ok(at) => Some(at),
-        Err(rustix::io::Errno::NXIO) => None,
-        Err(e) => return Err(errno(e)),
+    let home = Home {
+        file,
+        cache: cache.as_fd(),
+        registration: filled.registration,
     };
-    let stored = match crate::trunc::seek_data(file, pos, false) {
-        Ok(at) => Some(at),
-        Err(Errno::ENXIO) => None,
-        Err(e) => return Err(e),
-    };
-    Ok(cached.into_iter().chain(stored).min())
-}
-
-fn store(file: &File<'_>, from: *mut u8, len: usize, pos: u64) -> Result<()> {
-    let rules = Rules {
-        keep_size: true,
-        write_back: true,
-        ..Rules::PLAIN
-    };
-    let iov = [IoVec { base: from, len }];
-    let source = Source::User(Cursor::new(&iov)?);
-    // Less than `len` means that the file was cut meanwhile.
-    write_at(file, source, Start::At(pos), len, rules).map(|_| ())
+    filled.each(from, to, |from, to| home.bring(from, to))
 }
 
 /// Copies the data of a file from `off` on, up to `len` bytes, to a kernel file.
@@ -346,12 +337,10 @@ impl Dfs {
         };
         if shared {
             let stores = open.writable();
-            return Ok(source(self.map_cache(&file, stores)?, off, true));
+            return Ok(source(self.map_cache(&file, stores, off, len)?, off, true));
         }
-        let large = len >= SHARE_FROM && len.saturating_mul(2) >= file.size()?;
-        if (large || file.is_mapped()?)
-            && self.cache_is_executable()
-            && let Ok(fd) = self.map_cache(&file, false)
+        if self.shares_cache(&file, off, len)?
+            && let Ok(fd) = self.map_cache(&file, false, off, len)
         {
             return Ok(source(fd, off, true));
         }
@@ -363,87 +352,85 @@ impl Dfs {
         Ok(source(snapshot, 0, false))
     }
 
+    /// Whether a private mapping shows the cache file: not if more would have to be copied for that
+    /// than is worth it. It may be made executable at any time, which the kernel refuses for a file
+    /// on a file system mounted `noexec`; a memory file is on none.
+    fn shares_cache(&self, file: &File<'_>, off: u64, len: u64) -> Result<bool> {
+        let size = file.size()?;
+        let filled = match file.is_mapped()? {
+            true => Filled::of(file)?,
+            false => Filled::begin(file)?,
+        };
+        let missing = filled.missing(off, off.saturating_add(len), size);
+        let worth = match len < SHARE_FROM || size <= off {
+            true => missing == 0 && file.is_mapped()?,
+            false => missing <= len.min(size - off).saturating_mul(2),
+        };
+        let executable = || {
+            rustix::fs::statvfs(self.pool.arena_path())
+                .is_ok_and(|fs| !fs.f_flag.contains(StatVfsMountFlags::NOEXEC))
+        };
+        Ok(worth && executable())
+    }
+
     /// Registers a mapping of the calling process and opens the cache file; only for reading unless
     /// the program may store through it, so that the kernel refuses to make the mapping writable
     /// later (`mprotect(2)`).
-    fn map_cache(&self, file: &File<'_>, stores: bool) -> Result<OwnedFd> {
+    fn map_cache(&self, file: &File<'_>, stores: bool, off: u64, len: u64) -> Result<OwnedFd> {
         let path = CachePath::new(self.pool, file.ino)?;
         self.register(file, &path, stores)?;
-        let access = if stores { OFlags::RDWR } else { OFlags::RDONLY };
-        let opened = path.open_as(access);
+        let opened = path.open().and_then(|cache| {
+            filled::fill(file, cache.as_fd(), off, off.saturating_add(len))?;
+            match stores {
+                true => Ok(cache),
+                false => path.open_as(OFlags::RDONLY),
+            }
+        });
         if opened.is_err() {
             self.map_end(file.ino)?;
         }
         opened
     }
 
-    /// A private mapping may be made executable at any time, which the kernel refuses for a file on
-    /// a file system mounted `noexec`; a memory file is on none.
-    fn cache_is_executable(&self) -> bool {
-        rustix::fs::statvfs(self.pool.arena_path())
-            .is_ok_and(|fs| !fs.f_flag.contains(StatVfsMountFlags::NOEXEC))
-    }
-
     /// Enters a mapping of the calling process; the file has a cache file afterwards.
     fn register(&self, file: &File<'_>, path: &CachePath, stores: bool) -> Result<()> {
         let slot = self.process_slot()?;
-        let locks = [file.lock(), lock_of(self.pool, slot)];
-        for round in 0..=FREE_FILLS {
-            let seen = file.load(word::SEQUENCE)?;
-            let mut filled = None;
-            if round < FREE_FILLS && !file.is_mapped()? {
-                filled = Some(self.filled(file)?);
-            }
-            let mut tx = self.pool.tx(&locks)?;
-            inode::still(self.pool, file.ino, file.base)?;
-            let table = file.load(word::TABLE)?;
-            if table == 0 {
-                match filled {
-                    Some(cache)
-                        if file.load(word::SEQUENCE)? == seen && path.publish(&cache).is_ok() => {}
-                    // The file changed while it was copied, or there is no `/proc`.
-                    _ if round < FREE_FILLS => continue,
-                    _ => self.fill_named(file, path)?,
-                }
-            }
-            let users = match find(&tx, slot, file.ino)? {
-                Some((rec, _)) => {
-                    let at = rec.offset() + field::COUNT * 8;
-                    let count = tx.load(at)?;
-                    tx.set_volatile(at, count + 1)?;
-                    if stores {
-                        tx.set_volatile(rec.offset() + field::STORES * 8, 1)?;
-                    }
-                    high(table)
-                }
-                None => {
-                    enter(&mut tx, slot, file.ino, file.target, (1, u64::from(stores)))?;
-                    count_open(&mut tx, file.base, 1)?;
-                    high(table) + 1
-                }
-            };
-            let bits = state::REGISTERED | if stores { state::STORES } else { 0 };
-            tx.set_volatile(file.at(word::TABLE), pair(users, low(table) | bits))?;
-            return tx.commit().map(|_| ());
+        let mut tx = self.pool.tx(&[file.lock(), lock_of(self.pool, slot)])?;
+        inode::still(self.pool, file.ino, file.base)?;
+        let table = file.load(word::TABLE)?;
+        let mut bits = low(table) | state::REGISTERED | if stores { state::STORES } else { 0 };
+        if table == 0 {
+            let (cache, size) = (path.create(self.pool)?, file.size()?);
+            file_limit::exempt(|| rustix::fs::ftruncate(&cache, size).map_err(errno))?;
+            bits |= Filled::begin(file)?.registration << 8;
+            tx.set_volatile(file.at(word::FILLED), 0)?;
         }
-        Err(Errno::EIO)
+        let users = match find(&tx, slot, file.ino)? {
+            Some((rec, _)) => {
+                let at = rec.offset() + field::COUNT * 8;
+                let count = tx.load(at)?;
+                tx.set_volatile(at, count + 1)?;
+                if stores {
+                    tx.set_volatile(rec.offset() + field::STORES * 8, stores::LEFT)?;
+                }
+                high(table)
+            }
+            None => {
+                let left = if stores { stores::LEFT } else { stores::NONE };
+                enter(&mut tx, slot, file.ino, file.target, (1, left))?;
+                count_open(&mut tx, file.base, 1)?;
+                high(table) + 1
+            }
+        };
+        tx.set_volatile(file.at(word::TABLE), pair(users, bits))?;
+        tx.commit().map(|_| ())
     }
 
-    /// A file without a name with all data of a file in it.
-    fn filled(&self, file: &File<'_>) -> Result<OwnedFd> {
-        let cache = CachePath::create_nameless(self.pool)?;
-        fill(file, cache.as_fd(), 0, u64::MAX)?;
-        Ok(cache)
-    }
-
-    /// The same with the name. The inode's lock is held.
-    fn fill_named(&self, file: &File<'_>, path: &CachePath) -> Result<()> {
-        let cache = path.create(self.pool)?;
-        let filled = fill(file, cache.as_fd(), 0, u64::MAX);
-        if filled.is_err() {
-            path.remove()?;
-        }
-        filled
+    /// Before a registered mapping grows: what it will show then.
+    pub fn map_fill(&self, ino: Ino, off: u64, len: u64) -> Result<()> {
+        let file = File::open(self.pool, ino)?;
+        let cache = cache(&file)?;
+        filled::fill(&file, cache.as_fd(), off, off.saturating_add(len))
     }
 
     /// Brings what was stored through shared mappings in a range of the file to the pool
@@ -476,11 +463,11 @@ impl Dfs {
                 return tx.commit().map(|_| ());
             }
             let at = rec.offset() + field::STORES * 8;
-            if tx.load(at)? != 0 {
+            if tx.load(at)? == stores::LEFT {
                 if tx.room() < 64 {
                     return Err(Errno::EOVERFLOW);
                 }
-                tx.set_volatile(at, 0)?;
+                tx.set_volatile(at, stores::HOME)?;
             }
             rec = Rec(low(tx.load(rec.offset() + field::NEXT * 8)?));
         }
@@ -493,12 +480,7 @@ impl Dfs {
     pub fn map_end(&self, ino: Ino) -> Result<()> {
         let slot = self.process_slot()?;
         // A child on its way counts on what its parent has registered.
-        for _ in 0..1000 {
-            if !self.forks(slot)? {
-                break;
-            }
-            rustix::thread::sched_yield();
-        }
+        self.children_have_come(slot)?;
         self.map_leave(slot, ino, None)
     }
 
@@ -551,7 +533,7 @@ impl Dfs {
             let retired = self.retire_closed(&mut tx, ino, file.base, true)?;
             tx.commit()?;
             if unregister || retired != Retired::Kept {
-                CachePath::new(self.pool, ino)?.remove()?;
+                self.discard(&file, retired != Retired::Kept)?;
             }
             if retired == Retired::Queued {
                 self.drain_reclaim();
@@ -559,6 +541,18 @@ impl Dfs {
             return Ok(());
         }
         Err(Errno::EIO)
+    }
+}
+
+impl Dfs {
+    /// Removes the cache file of a file that is no longer registered, or gone.
+    fn discard(&self, file: &File<'_>, gone: bool) -> Result<()> {
+        let path = CachePath::new(self.pool, file.ino)?;
+        // Unless it has been registered again, which the lock keeps off.
+        match file.tx() {
+            Ok(_held) if !gone && file.is_mapped()? => Ok(()),
+            _ => path.remove(),
+        }
     }
 }
 
@@ -617,8 +611,8 @@ fn first(pool: &Pool, slot: u32) -> Result<Option<(Rec, Ino)>> {
 /// Ends all registered mappings of the process in `slot`.
 pub(crate) fn settle(dfs: &Dfs, slot: u32) -> Result<()> {
     while let Some((rec, ino)) = first(dfs.pool, slot)? {
-        let stores = dfs.pool.load(rec.offset() + field::STORES * 8)? != 0;
-        match dfs.map_leave(slot, ino, Some(stores)) {
+        let left = dfs.pool.load(rec.offset() + field::STORES * 8)? == stores::LEFT;
+        match dfs.map_leave(slot, ino, Some(left)) {
             // Somebody else is settling the same process.
             Ok(()) | Err(Errno::EINVAL) => {}
             Err(errno) => return Err(errno),
@@ -638,7 +632,11 @@ pub(crate) fn inherit(dfs: &Dfs, from: u32, to: u32) -> Result<()> {
         }
         let link = pool.load(rec.offset() + field::INO * 8)?;
         let count = pool.load(rec.offset() + field::COUNT * 8)?;
-        let stores = pool.load(rec.offset() + field::STORES * 8)?;
+        // The child may go on storing although its parent has ended.
+        let stores = match pool.load(rec.offset() + field::STORES * 8)? {
+            stores::NONE => stores::NONE,
+            _ => stores::LEFT,
+        };
         if let Some(ino) = inode::from_link(link) {
             let file = File::open(pool, ino)?;
             let locks: [LockId; 2] = [file.lock(), lock_of(pool, to)];

@@ -228,6 +228,7 @@ fn mark_unwritten(file: &File<'_>, first: u64, end: u64) -> Result<()> {
                 }
             }
         }
+        mapfile::punch(file, block * BLOCK, (block + count) * BLOCK)?;
         bump(file)?;
         tx.commit()?;
         block += count;
@@ -263,6 +264,7 @@ fn punch(file: &File<'_>, off: u64, end: u64) -> Result<()> {
     while let Some(block) = next.filter(|block| *block < last) {
         let mut tx = file.tx()?;
         next = free_range(&mut tx, file, block, last)?;
+        mapfile::punch(file, block * BLOCK, next.unwrap_or(last).min(last) * BLOCK)?;
         bump(file)?;
         tx.commit()?;
     }
@@ -340,7 +342,10 @@ impl Dfs {
             .filter(|end| *end <= SIZE_MAX)
             .ok_or(Errno::EFBIG)?;
         finish_trim(&file)?;
-        mapfile::punch(&file, mode & !FALLOC_KEEP_SIZE != 0, off, end)?;
+        if mode & !FALLOC_KEEP_SIZE != 0 {
+            // What was stored through mappings goes too, also where the pool has nothing.
+            mapfile::punch(&file, off, end)?;
+        }
         match mode & !FALLOC_KEEP_SIZE {
             FALLOC_PUNCH_HOLE => punch(&file, off, end)?,
             FALLOC_ZERO_RANGE => {

@@ -204,6 +204,17 @@ fn a_new_image_keeps_what_it_finds() {
     assert_eq!(kept.write(b"x"), Ok(1));
     assert_eq!(c.dfs.ofd_info(gone.ofd), Err(Errno::EBADF));
     core::mem::forget(gone);
+    // Neither a new image nor the end of the process takes anything away that a child may come for.
+    let f = c.file("f", O_RDWR);
+    let token = c.dfs.fork_prepare().expect("prepare");
+    c.dfs.leave().expect("leave");
+    assert_eq!(c.dfs.reap(usize::MAX), Ok(0));
+    assert_eq!(f.write(b"child"), Ok(5));
+    c.dfs.attach_process(&[]).expect("attach");
+    assert_eq!(f.write(b"child"), Ok(5));
+    c.dfs.fork_failed(token).expect("none left");
+    assert_eq!(c.dfs.ofd_info(f.ofd), Err(Errno::EBADF));
+    core::mem::forget((f, kept));
 }
 
 #[test]
@@ -216,6 +227,17 @@ fn sent_descriptions_wait_for_their_receiver() {
     drop(f);
     assert_eq!(c.dfs.ofd_info(ofd).map(|info| info.offset), Ok(3));
     c.dfs.ofd_hold(ofd).expect("received");
+    c.dfs.ofd_release(ofd).expect("release");
+    assert_eq!(c.dfs.ofd_info(ofd), Err(Errno::EBADF));
+    // What comes back while a fork is under way is held once, as before.
+    let f = c.file("f", O_RDWR);
+    let ofd = f.ofd;
+    c.dfs.ofd_sent(ofd).expect("sent");
+    let token = c.dfs.fork_prepare().expect("prepare");
+    drop(f);
+    c.dfs.ofd_hold(ofd).expect("received");
+    c.dfs.fork_failed(token).expect("failed");
+    assert_eq!(c.dfs.ofd_is_held(ofd), Ok(true));
     c.dfs.ofd_release(ofd).expect("release");
     assert_eq!(c.dfs.ofd_info(ofd), Err(Errno::EBADF));
 }

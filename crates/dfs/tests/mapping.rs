@@ -3,83 +3,12 @@
 mod support;
 
 use daos_types::ObjectClass;
-use dfs::{Dfs, Ino, Ofd};
 use rustix::fd::{FromRawFd, OwnedFd};
-use rustix::mm::{MapFlags, ProtFlags};
-use std::os::unix::ffi::OsStrExt;
+use support::map::{Map, cache_files};
 use support::{
     Container, File, O_RDONLY, O_RDWR, O_WRONLY, containers, heard, role, say, wait_for_go,
 };
 use sys::{Errno, uaccess};
-
-/// A mapping, read and written through guarded copies.
-struct Map {
-    base: usize,
-    len: usize,
-}
-
-impl Map {
-    fn new(dfs: &Dfs, ofd: Ofd, shared: bool, off: u64, len: usize) -> Map {
-        let source = dfs
-            .map_begin(ofd, shared, shared, off, len as u64)
-            .expect("map_begin");
-        // SAFETY: the descriptor is ours from here on.
-        let fd = unsafe { OwnedFd::from_raw_fd(source.fd) };
-        let flags = if shared {
-            MapFlags::SHARED
-        } else {
-            MapFlags::PRIVATE
-        };
-        let prot = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a fresh mapping at an address of the kernel's choice.
-        let base = unsafe {
-            rustix::mm::mmap(core::ptr::null_mut(), len, prot, flags, &fd, source.offset)
-        };
-        Map {
-            base: base.expect("mmap") as usize,
-            len,
-        }
-    }
-
-    fn get(&self, off: usize, len: usize) -> Option<Vec<u8>> {
-        let mut bytes = vec![0; len];
-        uaccess::copy_in(&mut bytes, self.base + off)
-            .ok()
-            .map(|()| bytes)
-    }
-
-    fn put(&self, off: usize, bytes: &[u8]) {
-        // SAFETY: the mapping is only touched through this type.
-        unsafe { uaccess::copy_out(self.base + off, bytes) }.expect("mapped");
-    }
-
-    fn end(self, dfs: &Dfs, ino: Ino) {
-        self.unmap();
-        dfs.map_sync(ino, 0, u64::MAX, false).expect("map_sync");
-        dfs.map_end(ino).expect("map_end");
-    }
-
-    fn unmap(self) {
-        // SAFETY: nothing refers to the mapping any more.
-        unsafe { rustix::mm::munmap(self.base as *mut _, self.len) }.expect("munmap");
-    }
-}
-
-/// Files that lie beside the arena of a pool.
-fn cache_files(c: &Container) -> usize {
-    let arena = c.pool.pool.arena_path();
-    let prefix = [arena.file_name().expect("name").as_bytes(), b"."].concat();
-    let entries = std::fs::read_dir(arena.parent().expect("directory")).expect("list");
-    entries
-        .filter(|e| {
-            e.as_ref()
-                .expect("entry")
-                .file_name()
-                .as_bytes()
-                .starts_with(&prefix)
-        })
-        .count()
-}
 
 #[test]
 fn shared_mappings_agree_with_reads_and_writes() {
@@ -170,78 +99,6 @@ fn private_mappings_keep_to_themselves() {
 }
 
 #[test]
-fn large_private_mappings_share_the_pages_of_the_file() {
-    const LEN: usize = 3 << 20;
-    uaccess::install().expect("install");
-    for c in containers(256) {
-        let f = c.file("f", O_RDWR);
-        f.write(&vec![7; LEN]).expect("write");
-        let map = Map::new(&c.dfs, f.ofd, false, 0, LEN);
-        let small = Map::new(&c.dfs, f.ofd, false, 0, 4096);
-        assert_eq!(cache_files(&c), 1, "one for both");
-        map.put(5000, b"mine");
-        f.pwrite(b"later", 9000).expect("write");
-        f.pwrite(b"later", 5000).expect("write");
-        assert_eq!(map.get(9000, 5).expect("mapped"), b"later");
-        assert_eq!(map.get(5000, 5).expect("mapped"), b"mine\x07");
-        assert_eq!(f.content()[5000..5005], *b"later");
-        assert_eq!(f.content()[9000..9005], *b"later");
-        c.dfs.ftruncate(f.ofd, 8192).expect("truncate");
-        assert_eq!(map.get(1 << 20, 1), None, "beyond the end");
-        assert_eq!(map.get(5000, 4).expect("a page of its own"), b"mine");
-        // Nothing of it goes to the pool, whatever is asked for.
-        c.dfs.map_sync(f.ino, 0, u64::MAX, false).expect("sync");
-        c.dfs.fsync(f.ofd, false).expect("fsync");
-        map.end(&c.dfs, f.ino);
-        assert_eq!(cache_files(&c), 1, "the small one has it still");
-        small.end(&c.dfs, f.ino);
-        assert_eq!(cache_files(&c), 0);
-        let content = f.content();
-        assert_eq!(
-            (content.len(), &content[5000..5006]),
-            (8192, &b"later\x07"[..])
-        );
-        // Too small a part of the file, or too small.
-        f.write(&vec![8; LEN]).expect("write");
-        for len in [1 << 20, 8192] {
-            Map::new(&c.dfs, f.ofd, false, 0, len).unmap();
-        }
-        assert_eq!(cache_files(&c), 0);
-    }
-}
-
-#[test]
-fn stores_nobody_has_brought_home_are_looked_for() {
-    uaccess::install().expect("install");
-    let c = Container::new(ObjectClass::S1, 64);
-    let f = c.file("f", O_RDWR);
-    f.write(&[7; 10_000]).expect("write");
-    // The mapping ends, and what went wrong before is noted.
-    let map = Map::new(&c.dfs, f.ofd, true, 0, 16_384);
-    map.put(5000, b"first");
-    map.unmap();
-    c.dfs.map_unsure(f.ino).expect("map_unsure");
-    c.dfs.map_end(f.ino).expect("map_end");
-    assert_eq!(f.content()[5000..5005], *b"first");
-    // The process leaves without having synced.
-    let map = Map::new(&c.dfs, f.ofd, true, 0, 16_384);
-    map.put(6000, b"second");
-    c.dfs.maps_synced().expect("maps_synced");
-    let again = Map::new(&c.dfs, f.ofd, true, 0, 16_384);
-    again.put(7000, b"third");
-    again.unmap();
-    map.unmap();
-    // The description goes with the process.
-    std::mem::forget(f);
-    c.dfs.leave().expect("leave");
-    assert_eq!(cache_files(&c), 0);
-    let f = c.file("f", O_RDWR);
-    assert_eq!(f.content()[5000..5005], *b"first");
-    assert_eq!(f.content()[6000..6006], *b"second");
-    assert_eq!(f.content()[7000..7005], *b"third");
-}
-
-#[test]
 fn processes_share_and_the_dead_lose_nothing() {
     uaccess::install().expect("install");
     if let Some((_, dfs)) = role() {
@@ -270,6 +127,38 @@ fn processes_share_and_the_dead_lose_nothing() {
     assert_eq!(cache_files(&c), 0);
     assert_eq!(f.content()[5000..5005], *b"child");
     assert_eq!(f.content()[10..16], *b"parent");
+}
+
+#[test]
+fn what_a_forked_child_stores_after_its_parent_has_synced_is_looked_for() {
+    const SYS_FORK: usize = 57;
+    const SYS_EXIT_GROUP: usize = 231;
+    uaccess::install().expect("install");
+    let c = Container::new(ObjectClass::S1, 64);
+    let f = c.file("f", O_RDWR);
+    f.write(&[1; 6000]).expect("write");
+    let map = Map::new(&c.dfs, f.ofd, true, 0, 8192);
+    let token = c.dfs.fork_prepare().expect("prepare");
+    // As at the end of the parent, which the child does not wait for.
+    c.dfs.maps_synced().expect("maps_synced");
+    // SAFETY: the child calls nothing but the code under test, which needs no libc.
+    let pid = unsafe { sys::syscall!(SYS_FORK) }.expect("fork");
+    if pid == 0 {
+        let adopted = c.dfs.ofd_adopt_after_fork(token, &[f.ofd]);
+        map.put(5000, b"child");
+        // SAFETY: ends the child without running anything of the parent's, as if it were killed.
+        unsafe { sys::syscall!(SYS_EXIT_GROUP, usize::from(adopted.is_err())) }.expect("exit");
+    }
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("pid");
+    let (_, status) = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())
+        .expect("wait")
+        .expect("ended");
+    assert_eq!(status.exit_status(), Some(0));
+    assert_eq!(c.dfs.reap(usize::MAX), Ok(1));
+    map.unmap();
+    c.dfs.map_end(f.ino).expect("map_end");
+    assert_eq!(cache_files(&c), 0);
+    assert_eq!(f.content()[5000..5005], *b"child");
 }
 
 #[test]

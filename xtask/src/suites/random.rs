@@ -1,4 +1,5 @@
-//! Random operations on a few names and descriptors: the trace in the mount equals the trace on tmpfs, seed by seed.
+//! Random operations on a few names and descriptors, and of several processes on mappings: the trace in the mount equals
+//! the trace on tmpfs, seed by seed.
 
 use super::Context;
 use super::c_programs::compile;
@@ -16,7 +17,9 @@ use std::time::Duration;
 pub(crate) fn random(context: &Context) -> Result<Suite, Failure> {
     let mut suite = Suite::new("random");
     let programs = compile(&workspace::root().join("c-tests/random"), "gcc", &[])?;
-    let program = programs.first().ok_or("no program in c-tests/random")?;
+    if programs.is_empty() {
+        return Err("no program in c-tests/random".into());
+    }
     let mut places = vec![("disk", Place::native("disk", workspace::disk(), None)?)];
     let native = Place::native("native", workspace::tmpfs(), None)?;
     let mut mounts = Vec::new();
@@ -41,10 +44,11 @@ pub(crate) fn random(context: &Context) -> Result<Suite, Failure> {
     } else {
         (12, "8000")
     };
-    for seed in 1..=seeds {
+    for (seed, program) in (1..=seeds).flat_map(|seed| programs.iter().map(move |p| (seed, p))) {
+        let title = program.file_name().unwrap_or_default().to_string_lossy();
         let expected = trace(&native, program, seed, count)?;
         for (name, place) in &others {
-            let case = format!("{name}-{seed}");
+            let case = format!("{title}-{name}-{seed}");
             let got = trace(place, program, seed, count)?;
             let result = if got.ok() && got.stdout == expected.stdout {
                 Ok(())
@@ -72,7 +76,8 @@ pub(crate) fn random(context: &Context) -> Result<Suite, Failure> {
 }
 
 fn trace(place: &Place, program: &Path, seed: u32, count: &str) -> Result<Done, Failure> {
-    let log = format!("random-{}-{seed}", place.label);
+    let title = program.file_name().unwrap_or_default().to_string_lossy();
+    let log = format!("random-{title}-{}-{seed}", place.label);
     let dir = place.make_dir("random", &log)?;
     let done = place
         .step(program)

@@ -40,8 +40,9 @@ pub(crate) struct Rules {
     /// Set-user-id and set-group-id go, as after a write by an unprivileged process (`write(2)`).
     pub(crate) drop_suid: bool,
     /// What is stored comes out of the file of a shared mapping: it is not copied back there, is
-    /// not a new change, and never goes beyond the end.
-    pub(crate) write_back: bool,
+    /// not a new change, and never goes beyond the end. Nothing is stored once that registration of
+    /// mappings ([`mapfile::registration`]) has ended.
+    pub(crate) write_back: Option<u32>,
     /// Nothing is stored once the file has another size.
     pub(crate) only_at_size: Option<u64>,
 }
@@ -51,7 +52,7 @@ impl Rules {
     pub(crate) const PLAIN: Rules = Rules {
         keep_size: false,
         drop_suid: false,
-        write_back: false,
+        write_back: None,
         only_at_size: None,
     };
 }
@@ -185,24 +186,17 @@ impl<'p> Round<'_, 'p> {
             Start::At(pos) => pos,
             Start::End => size,
         };
-        let limit = if self.rules.write_back {
-            size
-        } else {
-            SIZE_MAX
+        let other_size = self.rules.only_at_size.is_some_and(|only| only != size);
+        let limit = match self.rules.write_back {
+            Some(known) if mapfile::registration(self.file)? != known => 0,
+            Some(_) => size,
+            None => SIZE_MAX,
         };
-        if self
-            .rules
-            .only_at_size
-            .is_some_and(|expected| expected != size)
-        {
+        if other_size || (start >= limit && self.rules.write_back.is_some()) {
             return Ok((start, 0));
         }
         if start >= limit {
-            return if self.rules.write_back {
-                Ok((start, 0))
-            } else {
-                Err(Errno::EFBIG)
-            };
+            return Err(Errno::EFBIG);
         }
         Ok((
             start,
@@ -235,7 +229,7 @@ impl<'p> Round<'_, 'p> {
 
     /// Stores the same bytes in the file of a shared mapping, if there is one.
     fn mirror(&self, start: u64, len: usize, size: u64) -> Result<()> {
-        if self.rules.write_back || !self.file.is_mapped()? {
+        if self.rules.write_back.is_some() || !self.file.is_mapped()? {
             return Ok(());
         }
         let len = match self.rules.keep_size {
@@ -256,7 +250,7 @@ impl<'p> Round<'_, 'p> {
         if end > size && !self.rules.keep_size {
             tx.set(file.at(word::SIZE), end)?;
         }
-        if !self.rules.write_back {
+        if self.rules.write_back.is_none() {
             bump(file)?;
         }
         tx.commit().map(|_| ())

@@ -8,8 +8,9 @@
 //!   what it opens, and before it execs what its new image will find ([`Dfs::exec_prepare`]).
 
 use super::holds::{self, for_each, proc, word_at};
-use crate::{Dfs, Ofd};
+use crate::{Dfs, Ofd, locks};
 use engine::process;
+use rustix::thread::Timespec;
 use sys::{Errno, Result};
 
 /// Names the parent of a fork under way.
@@ -35,6 +36,22 @@ impl Dfs {
     /// Called in the parent when the fork failed.
     pub fn fork_failed(&self, token: ForkToken) -> Result<()> {
         self.fork_done(token)
+    }
+
+    /// Waits a little for children on their way to take over what they inherit; whether none is left.
+    pub(crate) fn children_have_come(&self, slot: u32) -> Result<bool> {
+        for step in 0..YIELDS + NAPS {
+            if !self.forks(slot)? {
+                return Ok(true);
+            }
+            if step < YIELDS {
+                rustix::thread::sched_yield();
+            } else {
+                // Woken early or not: the next look tells.
+                drop(rustix::thread::nanosleep(&NAP));
+            }
+        }
+        Ok(!self.forks(slot)?)
     }
 
     /// Called in the child: holds the descriptions it inherited (`live`) and its parent's shared
@@ -94,11 +111,12 @@ impl Dfs {
     }
 
     /// Called by a new image with the descriptions of the descriptors it found: what else its
-    /// process held before exec is let go. Also puts a few dead processes' affairs in order.
+    /// process held before exec is let go, unless a child may still come for it. Also puts a few dead processes' affairs in order.
     ///
     /// Descriptions that are gone (`EBADF`) are reported after the others were entered.
     pub fn attach_process(&self, found: &[Ofd]) -> Result<()> {
         let slot = self.process_slot()?;
+        self.children_have_come(slot)?;
         crate::mapfile::settle(self, slot)?;
         let mut outcome = Ok(());
         for ofd in found {
@@ -110,7 +128,7 @@ impl Dfs {
             if found.contains(&ofd) {
                 return Ok(());
             }
-            match self.release_in(slot, ofd, false) {
+            match self.release_in(slot, ofd, true) {
                 Err(Errno::EBADF) | Ok(()) => Ok(()),
                 Err(errno) => Err(errno),
             }
@@ -120,9 +138,22 @@ impl Dfs {
     }
 
     /// Called when the process ends in order: lets go of everything at once. What a process that
-    /// does not call it held is let go by others.
+    /// does not call it held is let go by others, and so is what children may still come for.
     pub fn leave(&self) -> Result<()> {
-        self.settle(self.process_slot()?)
+        self.let_go(self.process_slot()?).map(drop)
+    }
+
+    /// Whether everything that the process in `slot` holds could be let go at its end.
+    fn let_go(&self, slot: u32) -> Result<bool> {
+        if self.children_have_come(slot)? {
+            return self.settle(slot).map(|()| true);
+        }
+        // Its record locks are nobody else's.
+        for_each(self.pool, slot, |ofd, _| match self.description(ofd) {
+            Ok(open) => locks::drop_of_process(self, open.ino, slot),
+            Err(_) => Ok(()),
+        })?;
+        Ok(false)
     }
 
     /// [`Dfs::leave`] for a process whose last thread ends: its slot is free at once. No call may
@@ -131,7 +162,10 @@ impl Dfs {
         let Some(slot) = process::known_slot(self.pool) else {
             return self.pool.leave();
         };
-        self.settle(slot)?;
+        if !self.let_go(slot)? {
+            // Found dead later, the process is settled by whoever finds it.
+            return self.pool.leave();
+        }
         // The owner slot goes first: one that is being left by a process that is not there any
         // more would be taken for a dead one's.
         self.pool.leave()?;
@@ -139,5 +173,12 @@ impl Dfs {
     }
 }
 
+/// Looks for children on their way, first giving way to them, then sleeping.
+const YIELDS: usize = 100;
+const NAPS: usize = 200;
+const NAP: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000,
+};
 /// Processes a starting image looks at for dead ones.
 const REAP_AT_ATTACH: usize = 4;

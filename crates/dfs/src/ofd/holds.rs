@@ -112,7 +112,11 @@ pub(super) fn add(tx: &mut Tx<'_>, slot: u32, ofd: Ofd) -> Result<bool> {
     let (at, entry) = find(tx, Table::new(link), ofd)?;
     match entry {
         Some(entry) if entry & DEFERRED == 0 => return Ok(false),
-        Some(_) => tx.set_volatile(at, u64::from(ofd.0))?,
+        // It counts as before.
+        Some(_) => {
+            tx.set_volatile(at, u64::from(ofd.0))?;
+            return Ok(false);
+        }
         None => {
             let fresh = u32::from(tx.load(at)? == 0);
             tx.set_volatile(used_at, pair(high(used) + 1, low(used) + fresh))?;

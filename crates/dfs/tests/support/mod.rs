@@ -1,6 +1,8 @@
 //! A container of any class in a temporary pool, files opened in it, and other processes.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod map;
+
 use daos_types::{GROUPS_MAX, ObjectClass, Redundancy};
 use dfs::{Cred, Dfs, Ino, IoVec, Ofd};
 use engine::ContainerInfo;

@@ -2,6 +2,7 @@
 
 use super::inplace::InPlace;
 use super::{Round, Start, Try, in_place};
+use crate::inode::word;
 use crate::io::read::read_block;
 use crate::map::change::{Change, Freed, Leaf};
 use crate::map::file::{COPIES_MAX, File};
@@ -140,6 +141,7 @@ impl<'p> Round<'_, 'p> {
         len: usize,
     ) -> Try<(usize, u64)> {
         let file = self.file;
+        let sequence = file.load(word::SEQUENCE)?;
         let blocks_max = (WORDS_MAX / file.geo.stride()) as u64;
         let mut extent = Extent::new(start, len);
         let end = self.fillable(&mut extent, blocks_max)?;
@@ -164,6 +166,10 @@ impl<'p> Round<'_, 'p> {
             Some(tx) => tx,
             None => file.tx()?,
         };
+        if self.rules.write_back.is_some() && file.load(word::SEQUENCE)? != sequence {
+            // What was copied may be older than what was written to the file meanwhile.
+            return Ok(None);
+        }
         self.publish(tx, &stage, &plan, &extent, size, seen)
     }
 
