@@ -162,6 +162,22 @@ impl Segment {
         }
     }
 
+    /// Stores consecutive words from `off`, in no order to rely on; false when any of them is misaligned
+    /// or not backed.
+    #[inline]
+    pub fn store_words(&self, off: u64, values: &[u64]) -> bool {
+        let len = values.len() as u64 * 8;
+        if off & 7 != 0 || off.checked_add(len).is_none_or(|end| end > self.backed()) {
+            return false;
+        }
+        for (i, value) in values.iter().enumerate() {
+            // SAFETY: aligned and backed as just checked; atomics tolerate concurrent access.
+            let word = unsafe { &*self.base.add(off as usize + i * 8).cast::<AtomicU64>() };
+            word.store(*value, Ordering::Relaxed);
+        }
+        true
+    }
+
     /// The 32-bit word at `off`; `None` when misaligned or not backed.
     #[inline]
     pub fn word32(&self, off: u64) -> Option<&AtomicU32> {

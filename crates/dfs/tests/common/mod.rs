@@ -72,12 +72,18 @@ impl Container {
     /// The same in a pool of the caller's, not mounted.
     pub(crate) fn in_pool(pool: &'static Pool, label: &str) -> ContainerInfo {
         let class = ObjectClass::new(Redundancy::Replicas(3), GROUPS_MAX).expect("class");
+        Container::of_class(pool, label, class.id())
+    }
+
+    /// The same with files of another class.
+    pub(crate) fn of_class(pool: &'static Pool, label: &str, file_class: u32) -> ContainerInfo {
+        let class = ObjectClass::new(Redundancy::Replicas(3), GROUPS_MAX).expect("class");
         let spec = ContainerInfo {
             uuid: uuid::Uuid::new_v4(),
             label: label.into(),
             index: 0,
             root: (0, 0),
-            file_class: class.id(),
+            file_class,
             dir_class: class.id(),
             chunk_size: 1 << 20,
             blob: Vec::new(),
