@@ -314,7 +314,6 @@ table! {
     MREMAP => map::mremap,
     MSYNC => map::msync,
     MADVISE => map::madvise,
-    MPROTECT => map::mprotect,
     EXECVE => process::execve,
     EXECVEAT => process::execveat,
     EXIT_GROUP => process::exit_group,

@@ -1,4 +1,4 @@
-//! Development tasks: `cargo xtask demo | test | bench | install | tidy`.
+//! Development tasks: `cargo xtask demo | test | bench | install | image | tidy`.
 //!
 //! Nothing here runs inside a host program, so plain std is used throughout. Every child process has a timeout and a
 //! process group of its own; what a task creates it removes, by path or by process id.
@@ -7,6 +7,7 @@ mod bench;
 mod demo;
 mod fuzz;
 mod gaps;
+mod image;
 mod install;
 mod mount;
 mod packages;
@@ -51,6 +52,8 @@ enum Task {
     },
     /// Fuzz what is read from disk and memory with libFuzzer, without nightly or cargo-fuzz
     Fuzz(fuzz::Options),
+    /// Add a pool of the format of now to those that tests open, after the format has changed
+    Image,
     /// Check file sizes, characters, words and the direction of dependencies
     Tidy,
 }
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::bench(&options),
         Task::Install { prefix } => install::install(&prefix),
         Task::Fuzz(options) => fuzz::fuzz(&options),
+        Task::Image => image::image(),
         Task::Tidy => tidy::tidy(),
     };
     match outcome {
