@@ -156,14 +156,24 @@ pub(crate) fn flush(fd: &OwnedFd, dir: &Path, file: RankFile) -> Result<()> {
     Ok(())
 }
 
+/// Lets the device begin to take what was written; nothing depends on it.
+pub(crate) fn begin_write_out(fd: &OwnedFd) {
+    const BEGIN: usize = 2;
+    sync_file_range(fd, BEGIN).unwrap_or_default();
+}
+
 /// Brings what was written to the device's own memory: safe once something else on the same device
 /// is flushed, for bytes that lay in the file before.
 pub(crate) fn write_out(fd: &OwnedFd, dir: &Path, file: RankFile) -> Result<()> {
     /// Wait for what is under way, write, wait for that.
     const ALL: usize = 7;
     may(dir, file, Step::Flush)?;
+    sync_file_range(fd, ALL)
+}
+
+fn sync_file_range(fd: &OwnedFd, flags: usize) -> Result<()> {
     // SAFETY: the descriptor is open, and the call touches no memory.
-    unsafe { sys::syscall!(SYS_SYNC_FILE_RANGE, fd.as_raw_fd(), 0usize, 0usize, ALL) }.map(|_| ())
+    unsafe { sys::syscall!(SYS_SYNC_FILE_RANGE, fd.as_raw_fd(), 0usize, 0usize, flags) }.map(|_| ())
 }
 
 const SYS_SYNC_FILE_RANGE: usize = if cfg!(target_arch = "x86_64") {
