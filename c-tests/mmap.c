@@ -316,6 +316,48 @@ CASE(protect_and_remap) {
     EQ(munmap(p, 8192), 0);
 }
 
+/* What a mapping is moved onto ends there; one that is doubled goes on in both places. */
+CASE(remap_onto_and_double) {
+    int f = make(3 * 4096), g = OK(open("g", O_CREAT | O_RDWR, 0644));
+    OK(ftruncate(g, 3 * 4096));
+    char *p = map(2 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, f, 0);
+    char *q = map(3 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, g, 0);
+    memcpy(q + 5000, "before", 6);
+    memcpy(p + 5000, "moved", 5);
+    CHECK(mremap(p, 2 * 4096, 2 * 4096, MREMAP_MAYMOVE | MREMAP_FIXED, q) == q);
+    OK(close(f));
+    OK(close(g));
+    MEM(q + 5000, "moved", 5);
+    memcpy(q + 100, "later", 5);
+    char *r = mremap(q, 0, 4096, MREMAP_MAYMOVE);
+    CHECK(r != MAP_FAILED);
+    OK(munmap(q, 3 * 4096));
+    memcpy(r + 200, "twice", 5);
+    OK(munmap(r, 4096));
+    char text[6];
+    g = OK(open("g", O_RDONLY));
+    EQ(pread(g, text, 6, 5000), 6);
+    MEM(text, "before", 6);
+    f = OK(open("f", O_RDONLY));
+    EQ(pread(f, text, 5, 5000), 5);
+    MEM(text, "moved", 5);
+    EQ(pread(f, text, 5, 100), 5);
+    MEM(text, "later", 5);
+    EQ(pread(f, text, 5, 200), 5);
+    MEM(text, "twice", 5);
+}
+
+CASE(protect_up_to_what_is_read_only) {
+    int fd = make(8192), reader = OK(open("f", O_RDONLY));
+    char *p = map(8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    CHECK(mmap(p + 4096, 4096, PROT_READ, MAP_SHARED | MAP_FIXED, reader, 0) == p + 4096);
+    OK(mprotect(p, 8192, PROT_READ));
+    ERR(mprotect(p, 8192, PROT_READ | PROT_WRITE), EACCES);
+    *(volatile char *)(p + 7) = 'x';
+    EQ(*(volatile char *)(p + 4096 + 7), 'x');
+    OK(munmap(p, 8192));
+}
+
 CASE(fixed_over_part) {
     int fd = make(16384);
     char *p = map(16384, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

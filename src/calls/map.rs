@@ -6,7 +6,7 @@
 
 use crate::abi::nr;
 use crate::dispatch::{Served, Stop};
-use crate::kernel::{self, call};
+use crate::kernel;
 use crate::report::{Op, count};
 use crate::{files, mounts, watch};
 use core::cell::UnsafeCell;
@@ -133,38 +133,59 @@ impl Region {
     }
 }
 
-/// Cuts `start..end` out of the list; returns the pieces cut out, and inodes of mappings that are
-/// gone for good.
-fn cut(list: &mut Vec<Region>, start: usize, end: usize) -> (Vec<Region>, Vec<Ino>) {
-    let mut pieces = Vec::new();
-    let mut touched: Vec<(u64, Ino)> = Vec::new();
-    let mut kept = Vec::with_capacity(list.len() + 1);
-    for region in list.drain(..) {
-        if region.end <= start || region.start >= end {
-            kept.push(region);
-            continue;
+/// What was taken out of the list.
+#[derive(Default)]
+struct Taken {
+    pieces: Vec<Region>,
+    /// Numbers and inodes of the mappings they belonged to.
+    of: Vec<(u64, Ino)>,
+}
+
+impl Taken {
+    /// Cuts `start..end` out of the list.
+    fn cut(&mut self, list: &mut Vec<Region>, start: usize, end: usize) {
+        let mut kept = Vec::with_capacity(list.len() + 1);
+        for region in list.drain(..) {
+            if region.end <= start || region.start >= end {
+                kept.push(region);
+                continue;
+            }
+            self.of.push((region.number, region.ino));
+            self.pieces.push(region.part(start, end));
+            if region.start < start {
+                kept.push(region.part(region.start, start));
+            }
+            if region.end > end {
+                kept.push(region.part(end, region.end));
+            }
         }
-        touched.push((region.number, region.ino));
-        pieces.push(region.part(start, end));
-        if region.start < start {
-            kept.push(Region {
-                end: start,
-                ..region
-            });
+        *list = kept;
+    }
+
+    /// Keeps mappings of which nothing is in the list any more; what is in it changes no more.
+    fn close(mut self, list: &[Region]) -> Taken {
+        self.of.sort_unstable_by_key(|(number, _)| *number);
+        self.of.dedup_by_key(|(number, _)| *number);
+        self.of
+            .retain(|(number, _)| !list.iter().any(|region| region.number == *number));
+        intercept::set_maps_active(!list.is_empty());
+        self
+    }
+
+    /// Brings home what was stored through the pieces and ends the mappings that are gone for good.
+    fn settle(self) {
+        let Some(fs) = mounts::attached() else { return };
+        for piece in self.pieces.iter().filter(|piece| !piece.watched) {
+            // A failure was noted.
+            piece.sync(fs).unwrap_or_default();
         }
-        if region.end > end {
-            let offset = region.offset + (end - region.start) as u64;
-            kept.push(Region {
-                start: end,
-                offset,
-                ..region
-            });
+        for (_, ino) in self.of {
+            // A file that is gone has nothing left to bring home.
+            if fs.map_end(ino).is_err() {
+                core::hint::spin_loop();
+            }
         }
     }
-    *list = kept;
-    touched.dedup_by_key(|(number, _)| *number);
-    touched.retain(|(number, _)| !list.iter().any(|region| region.number == *number));
-    (pieces, touched.into_iter().map(|(_, ino)| ino).collect())
 }
 
 /// The kernel is about to lose what is in this range, and with it what was stored there.
@@ -178,25 +199,19 @@ fn before_loss(start: usize, end: usize) {
     }
 }
 
-/// The kernel no longer has anything of ours in this range.
-fn forget(start: usize, end: usize) {
-    let (pieces, gone) = REGIONS.with(|list| {
-        let cut = cut(list, start, end);
-        intercept::set_maps_active(!list.is_empty());
-        cut
+/// Makes a call after which the kernel has nothing of ours in this range any more, if it succeeds. The
+/// list is kept from others meanwhile: addresses may be theirs as soon as the kernel has given them up.
+fn forget(start: usize, end: usize, call: impl FnOnce() -> isize) -> isize {
+    let (result, taken) = REGIONS.with(|list| {
+        let result = call();
+        let mut taken = Taken::default();
+        if Errno::from_ret(result).is_ok() {
+            taken.cut(list, start, end);
+        }
+        (result, taken.close(list))
     });
-    if let Some(fs) = mounts::attached() {
-        for piece in pieces.iter().filter(|piece| !piece.watched) {
-            // A failure was noted.
-            piece.sync(fs).unwrap_or_default();
-        }
-        for ino in gone {
-            // A file that is gone has nothing left to bring home.
-            if fs.map_end(ino).is_err() {
-                core::hint::spin_loop();
-            }
-        }
-    }
+    taken.settle();
+    result
 }
 
 fn span(address: usize, len: usize) -> (usize, usize) {
@@ -220,10 +235,7 @@ pub(crate) fn mmap(c: &mut Call) -> Served {
         }
         let (start, end) = span(address, len);
         before_loss(start, end);
-        let result = kernel::raw(c.nr, c.args);
-        if Errno::from_ret(result).is_ok() {
-            forget(start, end);
-        }
+        let result = forget(start, end, || kernel::raw(c.nr, c.args));
         return Err(Stop::Kernel(result));
     };
     count(Op::Mmap);
@@ -242,18 +254,18 @@ pub(crate) fn mmap(c: &mut Call) -> Served {
         source.fd as usize,
         source.offset as usize,
     ];
-    if flags & MAP_FIXED != 0 {
+    let mapped = if flags & MAP_FIXED != 0 {
         let (start, end) = span(address, len);
         before_loss(start, end);
-    }
-    let mapped = Errno::from_ret(kernel::raw(c.nr, args));
+        forget(start, end, || kernel::raw(c.nr, args))
+    } else {
+        kernel::raw(c.nr, args)
+    };
+    let mapped = Errno::from_ret(mapped);
     kernel::close(source.fd);
     match mapped {
         Ok(at) => {
             let (start, end) = span(at, len);
-            if flags & MAP_FIXED != 0 {
-                forget(start, end);
-            }
             if source.registered {
                 let may_write = !shared || info.flags & crate::abi::O_ACCMODE == crate::abi::O_RDWR;
                 let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -293,49 +305,75 @@ pub(crate) fn munmap(c: &mut Call) -> Served {
     }
     let (start, end) = span(c.args[0], c.args[1]);
     before_loss(start, end);
-    let done = call!(c.nr, c.args[0], c.args[1])?;
-    forget(start, end);
-    Ok(done)
+    let result = forget(start, end, || kernel::raw(c.nr, c.args));
+    Err(Stop::Kernel(result))
 }
 
 /// `mremap(2)`: pieces move or change their length with the mapping.
 pub(crate) fn mremap(c: &mut Call) -> Served {
-    let [old, old_len, new_len, ..] = c.args;
-    let (start, end) = span(old, old_len);
-    let piece = REGIONS.with(|list| {
-        list.iter()
-            .copied()
-            .find(|region| region.start < end && region.end > start)
-    });
-    let Some(piece) = piece.filter(|_| !intercept::in_vfork_child()) else {
+    const MREMAP_FIXED: usize = 2;
+    const MREMAP_DONTUNMAP: usize = 4;
+    let [old, old_len, new_len, flags, new, _] = c.args;
+    let (start, end) = span(old, old_len.max(1));
+    let pieces: Vec<Region> = overlapping(start, end)
+        .into_iter()
+        .map(|region| region.part(start, end))
+        .collect();
+    let target = (flags & MREMAP_FIXED != 0).then(|| span(new, new_len));
+    let hit = target.is_some_and(|(start, end)| !overlapping(start, end).is_empty());
+    if (pieces.is_empty() && !hit) || intercept::in_vfork_child() {
         return Err(Stop::Pass);
-    };
+    }
     before_loss(start, end);
-    let offset = piece.offset + (start - piece.start.min(start)) as u64;
-    if new_len > old_len {
+    if let Some((start, end)) = target {
+        before_loss(start, end);
+    }
+    // The last piece grows.
+    let last = pieces.iter().copied().max_by_key(|piece| piece.end);
+    let grown = last.filter(|piece| piece.end - start < new_len);
+    if let Some(piece) = grown {
+        let len = new_len - (piece.start - start);
         mounts::fs()?
-            .map_fill(piece.ino, offset, new_len as u64)
+            .map_fill(piece.ino, piece.offset, len as u64)
             .map_err(|_| Errno::ENOMEM)?;
     }
-    let at = Errno::from_ret(kernel::raw(c.nr, c.args))?;
-    let (new_start, new_end) = span(at, new_len);
-    REGIONS.with(|list| {
-        list.push(Region {
-            start: new_start,
-            end: new_end,
-            offset,
-            // The kernel stops watching what moves.
-            watched: false,
-            ..piece
-        })
+    let (result, taken) = REGIONS.with(|list| {
+        let result = kernel::raw(c.nr, c.args);
+        let mut taken = Taken::default();
+        if let Ok(at) = Errno::from_ret(result) {
+            if let Some((start, end)) = target {
+                taken.cut(list, start, end);
+            }
+            // With an old length of 0 the mapping was doubled, not moved.
+            if old_len != 0 && flags & MREMAP_DONTUNMAP == 0 {
+                let mut old = Taken::default();
+                old.cut(list, start, end);
+                let (kept, cut_off) = (start + span(0, new_len).1, end);
+                let lost = old.pieces.iter().filter(|piece| piece.end > kept);
+                taken
+                    .pieces
+                    .extend(lost.map(|piece| piece.part(kept, cut_off)));
+                taken.of.extend(old.of);
+            }
+            list.extend(pieces.iter().filter_map(|piece| {
+                let (from, to) = (piece.start - start, piece.end - start);
+                let grows = grown.is_some_and(|grown| grown.start == piece.start);
+                let to = if grows { new_len } else { to.min(new_len) };
+                let (from, to) = (at + from, span(at, to).1);
+                // The kernel stops watching what moves.
+                let watched = piece.watched && at == old && !grows;
+                (from < to).then_some(Region {
+                    start: from,
+                    end: to,
+                    watched,
+                    ..*piece
+                })
+            }));
+        }
+        (result, taken.close(list))
     });
-    // With an old length of 0 the mapping was doubled, not moved.
-    if old_len != 0 && at != old {
-        forget(start, end);
-    } else if new_len < old_len {
-        forget(new_end, end);
-    }
-    Ok(at)
+    taken.settle();
+    Err(Stop::Kernel(result))
 }
 
 fn overlapping(start: usize, end: usize) -> Vec<Region> {
@@ -364,19 +402,6 @@ pub(crate) fn msync(c: &mut Call) -> Served {
         }
     }
     Ok(0)
-}
-
-/// `mprotect(2)`: a shared mapping of a file open for reading stays read-only.
-pub(crate) fn mprotect(c: &mut Call) -> Served {
-    let (start, end) = span(c.args[0], c.args[1]);
-    if c.args[2] & PROT_WRITE != 0
-        && overlapping(start, end)
-            .iter()
-            .any(|region| !region.may_write)
-    {
-        return Err(Errno::EACCES.into());
-    }
-    Err(Stop::Pass)
 }
 
 /// `madvise(2)`: the kernel's, but for freeing file space behind a mapping.

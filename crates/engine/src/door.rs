@@ -156,12 +156,6 @@ pub(crate) fn flush(fd: &OwnedFd, dir: &Path, file: RankFile) -> Result<()> {
     Ok(())
 }
 
-/// Lets the device begin to take what was written; nothing depends on it.
-pub(crate) fn begin_write_out(fd: &OwnedFd) {
-    const BEGIN: usize = 2;
-    sync_file_range(fd, BEGIN).unwrap_or_default();
-}
-
 /// Brings what was written to the device's own memory: safe once something else on the same device
 /// is flushed, for bytes that lay in the file before.
 pub(crate) fn write_out(fd: &OwnedFd, dir: &Path, file: RankFile) -> Result<()> {
@@ -171,16 +165,23 @@ pub(crate) fn write_out(fd: &OwnedFd, dir: &Path, file: RankFile) -> Result<()> 
     sync_file_range(fd, ALL)
 }
 
-fn sync_file_range(fd: &OwnedFd, flags: usize) -> Result<()> {
-    // SAFETY: the descriptor is open, and the call touches no memory.
-    unsafe { sys::syscall!(SYS_SYNC_FILE_RANGE, fd.as_raw_fd(), 0usize, 0usize, flags) }.map(|_| ())
+/// Begins to bring what was written to a file to its device, without waiting.
+/// Nothing depends on it: whoever needs it there flushes.
+pub(crate) fn begin_flush(fd: &OwnedFd) {
+    const WRITE: usize = 2;
+    sync_file_range(fd, WRITE).unwrap_or_default();
 }
 
-const SYS_SYNC_FILE_RANGE: usize = if cfg!(target_arch = "x86_64") {
-    277
-} else {
-    84
-};
+/// `sync_file_range(2)` of a whole file.
+fn sync_file_range(fd: &OwnedFd, how: usize) -> Result<()> {
+    const NUMBER: usize = if cfg!(target_arch = "x86_64") {
+        277
+    } else {
+        84
+    };
+    // SAFETY: the descriptor is open, and the call touches no memory.
+    unsafe { sys::syscall!(NUMBER, fd.as_raw_fd(), 0usize, 0usize, how) }.map(|_| ())
+}
 
 /// Brings the names in a rank's directory to the device.
 pub(crate) fn flush_names(dir: &Path) -> Result<()> {

@@ -107,7 +107,7 @@ pub const FILE_CALLS: ClassTable = {
     let t = put(
         t,
         Class::Unmap,
-        &[nr::MUNMAP, nr::MREMAP, nr::MSYNC, nr::MADVISE, nr::MPROTECT],
+        &[nr::MUNMAP, nr::MREMAP, nr::MSYNC, nr::MADVISE],
     );
     let t = put(
         t,

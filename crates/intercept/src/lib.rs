@@ -144,7 +144,7 @@ pub(crate) fn config() -> Option<&'static Config> {
 
 pub(crate) use install::set_filter;
 
-/// Dispatch `mmap`, `munmap`, `mremap`, `mprotect`, `msync` and `madvise` of anonymous memory and
+/// Dispatch `mmap`, `munmap`, `mremap`, `msync` and `madvise` of anonymous memory and
 /// foreign files too? Off at start; on while any mapping is ours.
 pub fn set_maps_active(on: bool) {
     install::set_maps_active(on);
