@@ -1,6 +1,6 @@
 /* File system benchmark: every row once, "ROW VALUE" lines on stdout; the caller repeats and takes medians.
  *
- *   fsbench DIR small|scale|exec [SCALE]
+ *   fsbench DIR small|scale|exec|checkpoints [SCALE]
  *
  * Values are nanoseconds per operation, except rows ending in _mbs (MB per second), _rate (operations per second) and
  * exec_* (microseconds per exec). SCALE is the largest number of files of the rows that grow.
@@ -344,6 +344,44 @@ static void scale(long largest) {
     }
 }
 
+static int by_size(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* So many files that what is written about them goes round several times: the rate over all, that of the median
+ * thousand, and the longest single operation. */
+static void checkpoints(void) {
+    enum { SLICES = 600, FILES = 1000 };
+    static double spent[SLICES];
+    char path[PATH_MAX], dir[32];
+    double all = 0, worst = 0;
+    for (int s = 0; s < SLICES; s++) {
+        snprintf(dir, sizeof dir, "c%03d", s);
+        make_dir(dir);
+        for (long i = 0; i < FILES; i++) {
+            name_of(path, dir, i);
+            double start = now();
+            int fd = open(path, O_CREAT | O_EXCL | O_WRONLY, 0644);
+            NEED(fd >= 0);
+            close(fd);
+            double one = now() - start;
+            spent[s] += one;
+            if (one > worst) worst = one;
+        }
+        all += spent[s];
+    }
+    for (int s = 0; s < SLICES; s++) {
+        snprintf(dir, sizeof dir, "c%03d", s);
+        unlink_files(dir, 0, FILES);
+        remove_dir(dir);
+    }
+    qsort(spent, SLICES, sizeof *spent, by_size);
+    row("create_all_rate", SLICES * FILES / (all / 1e9));
+    row("create_median_rate", FILES / (spent[SLICES / 2] / 1e9));
+    row("create_worst", worst);
+}
+
 int main(int argc, char **argv) {
     NEED(argc >= 3);
     snprintf(base, sizeof base, "%s/fsbench-%d", argv[1], getpid());
@@ -357,6 +395,8 @@ int main(int argc, char **argv) {
         processes();
     } else if (strcmp(argv[2], "exec") == 0) {
         executions();
+    } else if (strcmp(argv[2], "checkpoints") == 0) {
+        checkpoints();
     } else {
         scale(argc > 3 ? atol(argv[3]) : 100000);
     }

@@ -81,6 +81,9 @@ impl Pool {
             Err(gone) if is_absent(gone) => None,
             other => Some(other?),
         };
+        // All at once: a sync takes as long as one write to the device, not as many as there are places.
+        let copies = stored.iter().map(|(_, file, _)| file);
+        copies.chain(&log).for_each(door::begin_flush);
         let mut safe = 0;
         for (other, file, plain) in stored {
             let copied = self.word(rank_at(other) + rank::LOG_COPIED)?;

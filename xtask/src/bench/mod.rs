@@ -82,6 +82,19 @@ pub(crate) fn bench(options: &Options) -> Result<bool, Failure> {
             }
         }
     }
+    let durable = workspace::root().join("benches/durable.py");
+    for round in 1..=3 {
+        for (name, place) in places.iter().filter(|(name, _)| *name != "tmpfs") {
+            println!("durable, round {round} of 3: {name}");
+            let samples = samples.entry((*name).to_owned()).or_default();
+            measure(&durable, place, &[], samples)?;
+        }
+    }
+    for (name, place) in places.iter().filter(|(name, _)| *name != "sx") {
+        println!("checkpoints: {name}");
+        let samples = samples.entry((*name).to_owned()).or_default();
+        measure(&program, place, &["checkpoints"], samples)?;
+    }
     let largest = if options.quick { "100000" } else { "1000000" };
     for (name, place) in places.iter().filter(|(name, _)| *name != "sx") {
         println!("growth to {largest}: {name}");
@@ -248,7 +261,8 @@ fn judge(medians: &Medians) -> Vec<Line> {
                 get("tmpfs", row.name),
                 get("disk", row.name),
             );
-            let figure = row.figure(value, tmpfs, row.base.and_then(|base| get(row.place, base)));
+            let base = row.base.and_then(|base| get(row.place, base));
+            let figure = row.figure(value, tmpfs, disk, base);
             let verdict = match (figure, row.better) {
                 (None, _) => "not measured",
                 (Some(f), Better::Less) if f <= row.goal => "goal",

@@ -16,6 +16,10 @@ pub(crate) enum Figure {
     Added(u32),
     /// Mount divided by another row of the same place.
     Speedup,
+    /// Mount divided by the disk's file system.
+    OfDisk,
+    /// The value itself, divided by the given number.
+    Itself(u32),
     /// The value itself.
     Value,
 }
@@ -42,6 +46,7 @@ impl Row {
         &self,
         value: Option<f64>,
         tmpfs: Option<f64>,
+        disk: Option<f64>,
         base: Option<f64>,
     ) -> Option<f64> {
         let value = value?;
@@ -49,6 +54,8 @@ impl Row {
             Figure::Ratio => Some(value / tmpfs?),
             Figure::Added(unit) => Some((value - tmpfs?) / f64::from(unit)),
             Figure::Speedup => Some(value / base?),
+            Figure::OfDisk => Some(value / disk?),
+            Figure::Itself(unit) => Some(value / f64::from(unit)),
             Figure::Value => Some(value),
         }
     }
@@ -151,6 +158,14 @@ const fn value(name: &'static str, unit: &'static str, limit: f64) -> Row {
     }
 }
 
+/// What is durable costs as much as on the disk's file system.
+const fn durable(name: &'static str, floor: f64, goal: f64) -> Row {
+    Row {
+        kind: Figure::OfDisk,
+        ..time(name, "rp3", floor, goal)
+    }
+}
+
 /// All judged rows.
 pub(crate) const ROWS: &[Row] = &[
     time("stat_hot", "rp3", 0.5, 0.25),
@@ -171,6 +186,15 @@ pub(crate) const ROWS: &[Row] = &[
     speedup("shared_dir_4_rate", "shared_dir_1_rate", 0.9, 1.3),
     growth("entries_100000_create", "entries_1000_create"),
     growth("files_100000_create", "files_1000_create"),
+    durable("fsync_append_4k", 3.0, 1.0),
+    durable("sqlite_full", 1.5, 1.0),
+    durable("git_commit", 1.5, 1.0),
+    speedup("create_all_rate", "create_median_rate", 0.8, 0.95),
+    Row {
+        kind: Figure::Itself(1_000_000),
+        sign: "ms",
+        ..time("create_worst", "rp3", 5.0, 1.0)
+    },
     value("attach", "us", 300.0),
     value("arena_per_file", "B", 400.0),
 ];
