@@ -167,8 +167,7 @@ fn make_or_open(spot: &Spot, wish: Wish) -> Served {
         if exclusive {
             return Err(Errno::EEXIST.into());
         }
-        let kind = spot.fs.stat(ino)?.mode & S_IFMT;
-        if kind == S_IFDIR {
+        if spot.fs.file_type(ino)? == S_IFDIR {
             return Err(Errno::EISDIR.into());
         }
         return existing(spot, ino, wish);
@@ -185,7 +184,7 @@ fn make_or_open(spot: &Spot, wish: Wish) -> Served {
 }
 
 fn existing(spot: &Spot, ino: Ino, wish: Wish) -> Served {
-    let kind = spot.fs.stat(ino)?.mode & S_IFMT;
+    let kind = spot.fs.file_type(ino)?;
     if kind != S_IFDIR && (wish.flags & O_DIRECTORY != 0 || spot.trailing_slash) {
         return Err(Errno::ENOTDIR.into());
     }

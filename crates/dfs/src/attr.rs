@@ -59,6 +59,11 @@ impl Dfs {
         })
     }
 
+    /// Type of an inode (`S_IFMT` bits). `ESTALE` if it is gone.
+    pub fn file_type(&self, ino: Ino) -> Result<u32> {
+        Ok(Guard::of(self.pool, ino)?.mode & inode::S_IFMT)
+    }
+
     /// May the caller do all of `mask` (read 4, write 2, execute 1; 0 = does it exist)? `EACCES`.
     pub fn access(&self, cred: &Cred<'_>, ino: Ino, mask: u32) -> Result<()> {
         let guard = Guard::of(self.pool, ino)?;

@@ -85,7 +85,9 @@ pub fn set(fd: usize, word: u32) -> u32 {
     if word != 0 {
         // Counted before it is there, so that the filter never says no to one of ours.
         count(true);
-        HIGHEST.fetch_max(fd + 1, Ordering::AcqRel);
+        if HIGHEST.load(Ordering::Relaxed) <= fd {
+            HIGHEST.fetch_max(fd + 1, Ordering::AcqRel);
+        }
     }
     let old = entry.swap(word, Ordering::AcqRel);
     if old != 0 {

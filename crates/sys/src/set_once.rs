@@ -49,7 +49,16 @@ impl<T> SetOnce<T> {
     /// The value, made by the first caller; others wait for it. `None` once making it has failed.
     ///
     /// `make` must not use the same cell.
+    #[inline]
     pub fn init(&self, make: impl FnOnce() -> Option<T>) -> Option<&T> {
+        match self.get() {
+            Some(value) => Some(value),
+            None => self.make(make),
+        }
+    }
+
+    #[cold]
+    fn make(&self, make: impl FnOnce() -> Option<T>) -> Option<&T> {
         loop {
             match self
                 .state
