@@ -179,11 +179,19 @@ fn writers_may_be_killed_at_any_moment() {
             std::thread::sleep(Duration::from_millis(random.below(40)));
             let who = random.below(WRITERS);
             let victim = &mut writers[who as usize];
+            assert!(
+                victim.try_wait().expect("wait").is_none(),
+                "ended by itself"
+            );
             victim.kill().expect("kill");
             victim.wait().expect("wait");
             *victim = spawn(who);
         }
         for victim in &mut writers {
+            assert!(
+                victim.try_wait().expect("wait").is_none(),
+                "ended by itself"
+            );
             victim.kill().expect("kill");
             victim.wait().expect("wait");
         }

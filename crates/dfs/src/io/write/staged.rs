@@ -495,25 +495,39 @@ fn grab_less<'p>(file: &File<'p>, stage: &mut Stage<'p>, extent: &Extent) -> Res
     Ok(plan)
 }
 
-/// Grabs again exactly what is known to be there.
+/// Grabs again what was there a moment ago, up to `end`; less if others have taken from it since, so
+/// that it comes in more pieces or is not there any more.
 #[cold]
-fn regrab<'p>(file: &File<'p>, stage: &mut Stage<'p>, extent: &Extent, end: u64) -> Result<Plan> {
-    *stage = file.pool.stage()?;
-    let mut plan = Plan {
-        pieces: [None; RUNS_MAX],
-        len: 0,
-        end: extent.first,
-    };
-    while plan.end < end {
-        let (chunk, to) = (plan.end / file.chunk_blocks, plan.end + 1);
-        if extent.kept.contains(plan.end) {
+fn regrab<'p>(
+    file: &File<'p>,
+    stage: &mut Stage<'p>,
+    extent: &Extent,
+    mut end: u64,
+) -> Result<Plan> {
+    'again: loop {
+        *stage = file.pool.stage()?;
+        let mut plan = Plan {
+            pieces: [None; RUNS_MAX],
+            len: 0,
+            end: extent.first,
+        };
+        while plan.end < end {
+            let (chunk, to) = (plan.end / file.chunk_blocks, plan.end + 1);
+            if !extent.kept.contains(plan.end) {
+                match grab_chunk(file, stage, &mut plan, chunk, to) {
+                    Ok(()) => {}
+                    Err(Errno::ENOSPC | Errno::EOVERFLOW) if plan.end > extent.first => {
+                        end = plan.end;
+                        continue 'again;
+                    }
+                    Err(Errno::EOVERFLOW) => return Err(Errno::ENOSPC),
+                    Err(errno) => return Err(errno),
+                }
+            }
             plan.end = to;
-            continue;
         }
-        grab_chunk(file, stage, &mut plan, chunk, to)?;
-        plan.end = to;
+        return Ok(plan);
     }
-    Ok(plan)
 }
 
 /// Grabs all copies of the blocks from the plan's end to `to`, which lie in one chunk.
