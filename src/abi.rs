@@ -68,6 +68,7 @@ pub(crate) const S_IFSOCK: u32 = 0o140000;
 
 /// Longest path a call accepts, with its NUL (`limits.h`).
 pub(crate) const PATH_MAX: usize = 4096;
+pub(crate) const NAME_MAX: usize = 255;
 /// Most bytes one read or write moves (`read(2)`, notes).
 pub(crate) const RW_MAX: usize = 0x7fff_f000;
 /// Most elements of an I/O vector.

@@ -131,7 +131,8 @@ fn shadowed(link: &[u8]) -> Option<Ino> {
     let fs = mounts::fs().ok()?;
     let rest = if rest.is_empty() { b"/" } else { rest };
     let how = route::follow(true);
-    let Ok(Walk::Here(place)) = fs.walk(&cred::current(), fs.root(), rest, how, &mut []) else {
+    let cred = cred::current();
+    let Ok(Walk::Here(place)) = fs.walk(&cred, fs.root(), rest, how, &mut []) else {
         return None;
     };
     let ino = place.target.filter(|&ino| is_dir(fs, ino) == Ok(true))?;

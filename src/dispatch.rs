@@ -213,7 +213,7 @@ table! {
     FTRUNCATE => data::ftruncate,
     FALLOCATE => data::fallocate,
     FSYNC => data::fsync,
-    FDATASYNC => data::fdatasync,
+    FDATASYNC => data::fsync,
     SYNC_FILE_RANGE => data::sync_file_range,
     SYNCFS => data::syncfs,
     SYNC => data::sync,

@@ -11,6 +11,7 @@ use crate::handover;
 use crate::kernel::{self, addr, addr_mut, call, text};
 use crate::libraries::{self, Source};
 use crate::route::{self, Arg, Resolved, Spot};
+use crate::user::NameRoom;
 use crate::{calls, cred, user};
 use core::sync::atomic::Ordering;
 use dfs::{Dfs, Ino, IoVec};
@@ -165,7 +166,8 @@ fn launch(c: &mut Call, arg: Arg, argv: usize, envp: usize, flags: u32) -> Serve
         return launch.go();
     }
     let how = route::follow(flags & AT_SYMLINK_NOFOLLOW == 0);
-    match route::resolve(c, arg, how) {
+    let mut room = NameRoom::new();
+    match route::resolve(c, arg, how, &mut room) {
         Ok(Resolved::Ours(spot)) => {
             launch.argv = list(argv)?;
             let given = path_given(&spot, arg, c);
@@ -211,7 +213,7 @@ fn whole_path(spot: &Spot) -> Result<Vec<u8>> {
     let mut inside = [0u8; PATH_MAX];
     let mut path = calls::dir::shown(spot.fs, spot.parent, &mut inside)?;
     path.push(b'/');
-    path.extend_from_slice(spot.name.as_bytes());
+    path.extend_from_slice(spot.name);
     Ok(path)
 }
 
@@ -396,7 +398,8 @@ impl Launch {
                 nr: nr::EXECVE,
                 args: [interpreter, 0, 0, 0, 0, 0],
             };
-            match route::resolve(&probe, Arg::path(0), route::follow(true)) {
+            let mut room = NameRoom::new();
+            match route::resolve(&probe, Arg::path(0), route::follow(true), &mut room) {
                 Ok(Resolved::Ours(spot)) => {
                     program = Program::at(&spot)?;
                     path = string_at(interpreter);
@@ -540,7 +543,8 @@ fn second_look(c: &Call, result: isize) -> isize {
     } else {
         Arg::at(0, 1)
     };
-    let served = match route::resolve(&again, arg, route::follow(true)) {
+    let mut room = NameRoom::new();
+    let served = match route::resolve(&again, arg, route::follow(true), &mut room) {
         Ok(Resolved::Ours(_)) => {
             if c.nr == nr::EXECVE {
                 execve(&mut again)
@@ -595,7 +599,9 @@ fn script_of_kernel(c: &Call, arg: Arg) -> Option<isize> {
         nr: nr::EXECVE,
         args: [at, 0, 0, 0, 0, 0],
     };
-    let Ok(Resolved::Ours(spot)) = route::resolve(&probe, Arg::path(0), route::follow(true)) else {
+    let mut room = NameRoom::new();
+    let how = route::follow(true);
+    let Ok(Resolved::Ours(spot)) = route::resolve(&probe, Arg::path(0), how, &mut room) else {
         return None;
     };
     let mut made = *c;

@@ -200,6 +200,8 @@ fn take_over() {
 /// whoever finds it dead.
 pub(crate) fn at_exit() {
     let Some(fs) = mounts::attached() else { return };
+    // What nobody has synced is told from what was not written back, should the power fail.
+    told(fs.pool().prove());
     // While other threads run, the process's slot must stay its own.
     told(if is_alone() { fs.depart() } else { fs.leave() });
     told(fs.pool().leave());
@@ -208,6 +210,7 @@ pub(crate) fn at_exit() {
 /// [`at_exit`] of a vfork child, which is alone.
 pub(crate) fn at_exit_of_vfork_child() {
     if let Some(fs) = mounts::attached() {
+        told(fs.pool().prove());
         told(fs.depart());
     }
 }
@@ -232,6 +235,7 @@ pub(crate) fn before_exec() {
     if let Some(fs) = mounts::attached() {
         if !intercept::in_vfork_child() {
             files::publish_all(true);
+            told(fs.pool().prove_overwritten());
         }
         told(fs.exec_prepare(&files::kept_by_exec()));
         told(fs.pool().leave());

@@ -8,6 +8,7 @@
 use crate::abi::*;
 use crate::kernel::{self, addr, addr_mut, call, text};
 use crate::route::{self, Arg, Resolved};
+use crate::user::NameRoom;
 use crate::{cred, cwd, mounts};
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -52,7 +53,8 @@ impl Source {
             nr: nr::STAT,
             args: [addr(path), 0, 0, 0, 0, 0],
         };
-        match route::resolve(&probe, Arg::path(0), route::follow(true)).ok()? {
+        let mut room = NameRoom::new();
+        match route::resolve(&probe, Arg::path(0), route::follow(true), &mut room).ok()? {
             Resolved::Ours(spot) => Source::of(spot.fs, spot.target?).ok(),
             Resolved::Kernel => {
                 let path = CStr::from_bytes_with_nul(path).ok()?;

@@ -12,9 +12,10 @@ use crate::dispatch::{self, Served, Stop};
 use crate::kernel::{self, addr};
 use crate::links::{below, follow_kernel_links, has_link, where_kernel_arrives};
 use crate::magic::{Magic, magic_name};
+use crate::user::NameRoom;
 use crate::{above, cwd, files, mounts, shadow, user};
 use core::cell::Cell;
-use dfs::{Dfs, How, Ino, Name, Walk};
+use dfs::{Dfs, How, Ino, Walk};
 use intercept::Call;
 use std::vec::Vec;
 use sys::Errno;
@@ -29,12 +30,12 @@ pub(crate) const LINKS_MAX: usize = 40;
 const RACES_MAX: usize = 20;
 
 /// The place in the mount that a path names.
-pub(crate) struct Spot {
+pub(crate) struct Spot<'n> {
     pub(crate) fs: &'static Dfs,
     /// Directory of the last component.
     pub(crate) parent: Ino,
-    /// Last component; `.` for the mount root and for paths ending in `.` or `..`.
-    pub(crate) name: Name,
+    /// Last component; `.` for the mount root.
+    pub(crate) name: &'n [u8],
     /// What it names.
     pub(crate) target: Option<Ino>,
     /// The path ended in `/`.
@@ -43,7 +44,7 @@ pub(crate) struct Spot {
     pub(crate) anonymous: bool,
 }
 
-impl Spot {
+impl Spot<'_> {
     /// The file named, or `ENOENT`.
     pub(crate) fn found(&self) -> sys::Result<Ino> {
         self.target.ok_or(Errno::ENOENT)
@@ -51,13 +52,9 @@ impl Spot {
 }
 
 /// Outcome of a resolution.
-#[allow(
-    clippy::large_enum_variant,
-    reason = "kept on the hook stack; no allocation in hooks"
-)]
-pub(crate) enum Resolved {
+pub(crate) enum Resolved<'n> {
     /// Inside the mount.
-    Ours(Spot),
+    Ours(Spot<'n>),
     /// The kernel's, as written.
     Kernel,
     /// The kernel's, but under this NUL-terminated absolute path.
@@ -115,18 +112,12 @@ pub(crate) const fn follow(yes: bool) -> How {
 
 /// Resolves one path of a call and serves it if it is ours; else the kernel gets the call.
 pub(crate) fn at(c: &Call, arg: Arg, how: How, serve: &mut dyn FnMut(&Spot) -> Served) -> Served {
-    match resolve(c, arg, how)? {
-        Resolved::Ours(mut spot) => {
-            let mut served = serve(&spot);
-            for _ in 0..RACES_MAX {
-                if !overtaken(&spot, served) {
-                    break;
-                }
-                let Resolved::Ours(again) = resolve(c, arg, how)? else {
-                    break;
-                };
-                spot = again;
-                served = serve(&spot);
+    let mut room = NameRoom::new();
+    match resolve(c, arg, how, &mut room)? {
+        Resolved::Ours(spot) => {
+            let served = serve(&spot);
+            if overtaken(&spot, served) {
+                return again(c, arg, how, serve, served);
             }
             served
         }
@@ -140,6 +131,28 @@ pub(crate) fn at(c: &Call, arg: Arg, how: How, serve: &mut dyn FnMut(&Spot) -> S
             Err(Stop::Kernel(kernel::raw(number(c), args)))
         }
     }
+}
+
+/// Walks again what was overtaken.
+#[cold]
+fn again(
+    c: &Call,
+    arg: Arg,
+    how: How,
+    serve: &mut dyn FnMut(&Spot) -> Served,
+    mut served: Served,
+) -> Served {
+    for _ in 0..RACES_MAX {
+        let mut room = NameRoom::new();
+        let Resolved::Ours(spot) = resolve(c, arg, how, &mut room)? else {
+            break;
+        };
+        served = serve(&spot);
+        if !overtaken(&spot, served) {
+            break;
+        }
+    }
+    served
 }
 
 /// [`at`] for calls that only look a file up: a trailing slash follows a final symbolic link, and
@@ -197,11 +210,13 @@ fn pair_again(
     serve: &mut dyn FnMut(&Spot, &Spot) -> Served,
     again: &Cell<usize>,
 ) -> Served {
-    let first = resolve(c, one.0, one.1)?;
+    let mut rooms = [const { NameRoom::new() }; 2];
+    let [first_room, second_room] = &mut rooms;
+    let first = resolve(c, one.0, one.1, first_room)?;
     if let Resolved::Ours(spot) = &first {
         check(spot)?;
     }
-    let second = resolve(c, two.0, two.1)?;
+    let second = resolve(c, two.0, two.1, second_room)?;
     let mut args = c.args;
     match (&first, &second) {
         (Resolved::Ours(a), Resolved::Ours(b)) => {
@@ -313,8 +328,13 @@ enum Where<'a> {
     Ancestor(usize),
 }
 
-/// Resolves a path of the program.
-pub(crate) fn resolve(c: &Call, arg: Arg, how: How) -> Result<Resolved, Stop> {
+/// Resolves a path of the program; `room` keeps its last component.
+pub(crate) fn resolve<'n>(
+    c: &Call,
+    arg: Arg,
+    how: How,
+    room: &'n mut NameRoom,
+) -> Result<Resolved<'n>, Stop> {
     let mut buffer = user::path_buffer();
     let mut joined = Vec::new();
     let look = Look::of(c);
@@ -346,20 +366,19 @@ pub(crate) fn resolve(c: &Call, arg: Arg, how: How) -> Result<Resolved, Stop> {
         if !how.follow && rest.is_empty() {
             return Ok(Resolved::Kernel);
         }
-        let name = Name::new(b".")?;
         let trailing_slash = !rest.is_empty();
         return Ok(Resolved::Ours(Spot {
             fs,
             parent: ino,
-            name,
+            name: b".",
             target: Some(ino),
             trailing_slash,
             anonymous: true,
         }));
     }
-    match walk(fs, base.unwrap_or(fs.root()), rest, how)? {
-        Step::Here(spot) => Ok(Resolved::Ours(spot)),
-        Step::Left(path) => re_enter(fs, mount, path, how),
+    match walk(fs, base.unwrap_or(fs.root()), rest, how, room)? {
+        Step::Here(end) => Ok(end.resolved(fs, room)),
+        Step::Left(path) => re_enter(fs, mount, path, how, room),
     }
 }
 
@@ -377,14 +396,23 @@ fn confined_base(confined: bool, dirfd: i32) -> Result<Option<Ino>, Stop> {
 }
 
 /// Goes on with an absolute path by which a walk left the mount.
-fn re_enter(fs: &'static Dfs, mount: &[u8], mut path: Vec<u8>, how: How) -> Result<Resolved, Stop> {
+#[cold]
+fn re_enter<'n>(
+    fs: &'static Dfs,
+    mount: &[u8],
+    mut path: Vec<u8>,
+    how: How,
+    room: &'n mut NameRoom,
+) -> Result<Resolved<'n>, Stop> {
     for _ in 0..LINKS_MAX {
         let mut joined = Vec::new();
         let left = match locate_absolute(mount, &path, Look::First, how.follow, &mut joined)? {
-            Where::Inside { base, rest } => match walk(fs, base.unwrap_or(fs.root()), rest, how)? {
-                Step::Here(spot) => return Ok(Resolved::Ours(spot)),
-                Step::Left(left) => left,
-            },
+            Where::Inside { base, rest } => {
+                match walk(fs, base.unwrap_or(fs.root()), rest, how, room)? {
+                    Step::Here(end) => return Ok(end.resolved(fs, room)),
+                    Step::Left(left) => left,
+                }
+            }
             Where::Magic { .. } | Where::Kernel | Where::Elsewhere(_) | Where::Ancestor(_) => {
                 let hit = compare(mount, &path);
                 path.push(0);
@@ -399,17 +427,39 @@ fn re_enter(fs: &'static Dfs, mount: &[u8], mut path: Vec<u8>, how: How) -> Resu
     Err(Errno::ELOOP.into())
 }
 
-#[allow(
-    clippy::large_enum_variant,
-    reason = "kept on the hook stack; no allocation in hooks"
-)]
 enum Step {
-    Here(Spot),
+    Here(End),
     Left(Vec<u8>),
 }
 
+/// Where a walk ended; the last component is in the room for it.
+struct End {
+    parent: Ino,
+    target: Option<Ino>,
+    trailing_slash: bool,
+}
+
+impl End {
+    fn resolved<'n>(self, fs: &'static Dfs, room: &'n NameRoom) -> Resolved<'n> {
+        Resolved::Ours(Spot {
+            fs,
+            parent: self.parent,
+            name: room.name(),
+            target: self.target,
+            trailing_slash: self.trailing_slash,
+            anonymous: false,
+        })
+    }
+}
+
 /// Walks inside the container; a path that leaves comes back absolute.
-fn walk(fs: &'static Dfs, from: Ino, path: &[u8], how: How) -> Result<Step, Stop> {
+fn walk(
+    fs: &'static Dfs,
+    from: Ino,
+    path: &[u8],
+    how: How,
+    room: &mut NameRoom,
+) -> Result<Step, Stop> {
     let cred = crate::cred::current();
     let path = if path.is_empty() { b"." } else { path };
     // Hardly any path leaves the mount, so the buffer for one that does is made only then.
@@ -423,14 +473,14 @@ fn walk(fs: &'static Dfs, from: Ino, path: &[u8], how: How) -> Result<Step, Stop
         other => other,
     };
     match walked? {
-        Walk::Here(place) => Ok(Step::Here(Spot {
-            fs,
-            parent: place.parent,
-            name: place.name,
-            target: place.target,
-            trailing_slash: place.trailing_slash,
-            anonymous: false,
-        })),
+        Walk::Here(place) => {
+            room.keep(place.name)?;
+            Ok(Step::Here(End {
+                parent: place.parent,
+                target: place.target,
+                trailing_slash: place.trailing_slash,
+            }))
+        }
         Walk::Leave { len, absolute } => {
             leave.truncate(len);
             if absolute {
@@ -530,6 +580,12 @@ fn locate_absolute<'a>(
     follow: bool,
     joined: &'a mut Vec<u8>,
 ) -> Result<Where<'a>, Stop> {
+    // The mount path as it is: no need to look closer.
+    if let Some(rest) = path.strip_prefix(mount)
+        && rest.first().is_none_or(|&b| b == b'/')
+    {
+        return Ok(Where::Inside { base: None, rest });
+    }
     if let Some(place) = magic(path)? {
         return Ok(place);
     }
@@ -668,14 +724,19 @@ fn magic(path: &[u8]) -> Result<Option<Where<'_>>, Stop> {
 /// Whether a path of this call can be ours at all without `dirfd`; used for calls such as
 /// `inotify_add_watch` that we refuse inside the mount.
 pub(crate) fn is_inside(c: &Call, arg: Arg) -> bool {
-    matches!(resolve(c, arg, follow(true)), Ok(Resolved::Ours(_)))
+    let mut room = NameRoom::new();
+    matches!(
+        resolve(c, arg, follow(true), &mut room),
+        Ok(Resolved::Ours(_))
+    )
 }
 
 /// Whether the path names a directory above the mount point that the kernel lacks.
 pub(crate) fn is_above(c: &Call, arg: Arg) -> bool {
     let mut looked = *c;
     looked.nr |= LOOK;
-    let found = resolve(&looked, arg, follow(false));
+    let mut room = NameRoom::new();
+    let found = resolve(&looked, arg, follow(false), &mut room);
     matches!(found, Ok(Resolved::Ancestor(1..)))
 }
 

@@ -1,6 +1,6 @@
 //! The program's memory, touched only through the guarded copies of `sys::uaccess`.
 
-use crate::abi::{IOV_MAX, PATH_MAX, RW_MAX, UserIoVec};
+use crate::abi::{IOV_MAX, NAME_MAX, PATH_MAX, RW_MAX, UserIoVec};
 use core::mem::MaybeUninit;
 use dfs::IoVec;
 use sys::{Errno, Result, uaccess};
@@ -11,6 +11,57 @@ pub(crate) type PathBuffer = [MaybeUninit<u8>; PATH_MAX];
 /// An empty [`PathBuffer`].
 pub(crate) fn path_buffer() -> PathBuffer {
     [const { MaybeUninit::uninit() }; PATH_MAX]
+}
+
+/// Room for the last component of a path.
+pub(crate) struct NameRoom {
+    bytes: [MaybeUninit<u8>; NAME_MAX],
+    len: usize,
+}
+
+impl NameRoom {
+    /// An empty one.
+    pub(crate) const fn new() -> NameRoom {
+        NameRoom {
+            bytes: [const { MaybeUninit::uninit() }; NAME_MAX],
+            len: 0,
+        }
+    }
+
+    /// Copies a name in; `ENAMETOOLONG` if it is too long for one.
+    pub(crate) fn keep(&mut self, name: &[u8]) -> Result<()> {
+        let room = self
+            .bytes
+            .get_mut(..name.len())
+            .ok_or(Errno::ENAMETOOLONG)?;
+        for (to, from) in room.iter_mut().zip(name) {
+            to.write(*from);
+        }
+        self.len = name.len();
+        Ok(())
+    }
+
+    /// The name.
+    pub(crate) fn name(&self) -> &[u8] {
+        let name = self.bytes.get(..self.len).unwrap_or(&[]);
+        // SAFETY: `keep` has filled the first `len` bytes.
+        unsafe { core::slice::from_raw_parts(name.as_ptr().cast::<u8>(), name.len()) }
+    }
+}
+
+/// Position of the first NUL, looked for eight bytes at a time.
+fn find_nul(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let zero = word.wrapping_sub(ONES) & !word & ONES << 7;
+        if zero != 0 {
+            return Some(index * 8 + zero.trailing_zeros() as usize / 8);
+        }
+    }
+    let in_rest = rest.iter().position(|&b| b == 0)?;
+    Some(words.len() * 8 + in_rest)
 }
 
 /// Copies a path in, without its NUL. `EFAULT` for a wild pointer, `ENAMETOOLONG` at PATH_MAX.
@@ -30,7 +81,7 @@ pub(crate) fn path(address: usize, buffer: &mut PathBuffer) -> Result<&[u8]> {
         unsafe { uaccess::copy(slot.as_mut_ptr() as usize, from, step)? };
         // SAFETY: the copy has just filled these bytes.
         let bytes = unsafe { core::slice::from_raw_parts(slot.as_ptr().cast::<u8>(), step) };
-        if let Some(end) = bytes.iter().position(|&b| b == 0) {
+        if let Some(end) = find_nul(bytes) {
             let path = buffer.get(..len + end).ok_or(Errno::ENAMETOOLONG)?;
             // SAFETY: everything up to `len + end` has been filled.
             return Ok(unsafe {

@@ -135,10 +135,7 @@ fn carry_out(block: usize, wanted: &Iocb) -> Result<usize> {
         }
         FSYNC => return value(data::fsync(&mut call(nr::FSYNC, [fd, 0, 0, 0, 0, 0]))),
         FDSYNC => {
-            return value(data::fdatasync(&mut call(
-                nr::FDATASYNC,
-                [fd, 0, 0, 0, 0, 0],
-            )));
+            return value(data::fsync(&mut call(nr::FDATASYNC, [fd, 0, 0, 0, 0, 0])));
         }
         PREAD => (nr::PREADV2, block + BUFFER, 1),
         PWRITE => (nr::PWRITEV2, block + BUFFER, 1),

@@ -236,18 +236,11 @@ pub(crate) fn fallocate(c: &mut Call) -> Served {
     Ok(0)
 }
 
+/// `fsync(2)`, `fdatasync(2)`: one log holds sizes and all other attributes.
 pub(crate) fn fsync(c: &mut Call) -> Served {
-    sync_file(c, false)
-}
-
-pub(crate) fn fdatasync(c: &mut Call) -> Served {
-    sync_file(c, true)
-}
-
-fn sync_file(c: &Call, data_only: bool) -> Served {
     let held = files::ours(c.args[0] as i32)?;
     refuse_path(&held)?;
-    held.fs.fsync(held.ofd, data_only)?;
+    held.fs.fsync(held.ofd)?;
     Ok(0)
 }
 
@@ -267,7 +260,7 @@ pub(crate) fn sync_file_range(c: &mut Call) -> Served {
         return Err(Errno::EINVAL.into());
     }
     if c.args[3] as u32 & 7 != 0 {
-        held.fs.fsync(held.ofd, true)?;
+        held.fs.fsync(held.ofd)?;
     }
     Ok(0)
 }

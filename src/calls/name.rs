@@ -13,14 +13,14 @@ use intercept::Call;
 use sys::{Errno, Result};
 
 /// Checks that a spot can take a new name; `EEXIST` if it is taken.
-fn vacant(spot: &Spot, directory: bool) -> Result<&[u8]> {
+fn vacant<'n>(spot: &Spot<'n>, directory: bool) -> Result<&'n [u8]> {
     if spot.target.is_some() {
         return Err(Errno::EEXIST);
     }
     if spot.trailing_slash && !directory {
         return Err(Errno::ENOENT);
     }
-    Ok(spot.name.as_bytes())
+    Ok(spot.name)
 }
 
 fn make_dir(c: &Call, arg: Arg, mode: usize) -> Served {
@@ -90,8 +90,7 @@ fn remove_file(spot: &Spot) -> Served {
         return Err(Errno::ENOTDIR.into());
     }
     let before = spot.fs.stat(ino)?;
-    spot.fs
-        .unlink(&cred::current(), spot.parent, spot.name.as_bytes())?;
+    spot.fs.unlink(&cred::current(), spot.parent, spot.name)?;
     if matches!(before.mode & S_IFMT, S_IFIFO | S_IFSOCK) && before.nlink == 1 {
         crate::calls::special::removed(ino);
     }
@@ -104,8 +103,7 @@ fn remove_dir(spot: &Spot) -> Served {
     if ino == spot.fs.root() {
         return Err(Errno::EBUSY.into());
     }
-    spot.fs
-        .rmdir(&cred::current(), spot.parent, spot.name.as_bytes())?;
+    spot.fs.rmdir(&cred::current(), spot.parent, spot.name)?;
     Ok(0)
 }
 
@@ -205,7 +203,7 @@ fn move_name(c: &Call, from: Arg, to: Arg, flags: u32) -> Served {
             source,
         )?;
         let cred = cred::current();
-        let (from, to) = (old.name.as_bytes(), new.name.as_bytes());
+        let (from, to) = (old.name, new.name);
         old.fs
             .rename(&cred, old.parent, from, new.parent, to, flags)?;
         Ok(0)

@@ -173,7 +173,7 @@ fn make_or_open(spot: &Spot, wish: Wish) -> Served {
         }
         return existing(spot, ino, wish);
     }
-    let name = spot.name.as_bytes();
+    let name = spot.name;
     let (ino, made) = spot
         .fs
         .create(&cred::current(), spot.parent, name, wish.mode, exclusive)?;
@@ -211,8 +211,8 @@ fn give(spot: &Spot, ino: Ino, wish: Wish, fresh: bool) -> Served {
         spot.fs.open(&cred, ino, flags)?
     };
     let installed: Result<usize> = files::install(spot.fs, ofd, wish.flags & O_CLOEXEC != 0);
-    if installed.is_ok() && !spot.anonymous && spot.name.as_bytes() != b"." {
-        files::remember_name(ofd, spot.parent, spot.name.as_bytes());
+    if installed.is_ok() && !spot.anonymous && spot.name != b"." {
+        files::remember_name(ofd, spot.parent, spot.name);
     }
     Ok(installed?)
 }

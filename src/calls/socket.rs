@@ -7,6 +7,7 @@ use crate::dispatch::{After, Served, Stop};
 use crate::handover::{self, MMSGHDR_BYTES};
 use crate::kernel::{self, addr, addr_mut, call, text};
 use crate::route::{self, Arg, Resolved, Spot};
+use crate::user::NameRoom;
 use crate::{cred, user};
 use core::sync::atomic::{AtomicBool, Ordering};
 use dfs::Ino;
@@ -41,12 +42,15 @@ fn socket_path(address: usize, len: usize) -> Option<Vec<u8>> {
     Some(path)
 }
 
-fn in_mount(path: &[u8]) -> core::result::Result<Option<Spot>, Stop> {
+fn in_mount<'n>(
+    path: &[u8],
+    room: &'n mut NameRoom,
+) -> core::result::Result<Option<Spot<'n>>, Stop> {
     let probe = Call {
         nr: nr::STAT,
         args: [addr(path), 0, 0, 0, 0, 0],
     };
-    match route::resolve(&probe, Arg::path(0), route::follow(true)) {
+    match route::resolve(&probe, Arg::path(0), route::follow(true), room) {
         Ok(Resolved::Ours(spot)) => Ok(Some(spot)),
         Err(Stop::Fail(errno)) => Err(errno.into()),
         _ => Ok(None),
@@ -63,11 +67,12 @@ fn kernel_address(ino: Ino) -> Vec<u8> {
 pub(crate) fn bind(c: &mut Call) -> Served {
     const ALL: u32 = 0o777;
     let path = socket_path(c.args[1], c.args[2]).ok_or(Stop::Pass)?;
-    let spot = in_mount(&path)?.ok_or(Stop::Pass)?;
+    let mut room = NameRoom::new();
+    let spot = in_mount(&path, &mut room)?.ok_or(Stop::Pass)?;
     if spot.target.is_some() {
         return Err(Errno::EADDRINUSE.into());
     }
-    let name = spot.name.as_bytes();
+    let name = spot.name;
     let cred = cred::current();
     let ino = spot.fs.mknod(&cred, spot.parent, name, S_IFSOCK | ALL, 0)?;
     let address = kernel_address(ino);
@@ -91,7 +96,8 @@ pub(crate) fn bind(c: &mut Call) -> Served {
 fn reached(address: usize, len: usize) -> core::result::Result<Vec<u8>, Stop> {
     const WRITE: u32 = 2;
     let path = socket_path(address, len).ok_or(Stop::Pass)?;
-    let spot = in_mount(&path)?.ok_or(Stop::Pass)?;
+    let mut room = NameRoom::new();
+    let spot = in_mount(&path, &mut room)?.ok_or(Stop::Pass)?;
     let ino = spot.found()?;
     if spot.fs.stat(ino)?.mode & S_IFMT != S_IFSOCK {
         return Err(Errno::ECONNREFUSED.into());

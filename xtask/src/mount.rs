@@ -99,18 +99,12 @@ impl Mount {
 
     /// Where the shared memory of this system root's pools lies.
     fn arenas(&self) -> Vec<PathBuf> {
-        let owner = self
-            .user
-            .unwrap_or_else(|| rustix::process::getuid().as_raw());
         let pools = std::fs::read_dir(self.root.path().join("pools"))
             .into_iter()
             .flatten()
             .flatten();
         pools
-            .map(|pool| {
-                let uuid = pool.file_name().to_string_lossy().replace('-', "");
-                workspace::tmpfs().join(format!("daos-{owner}-{uuid}"))
-            })
+            .map(|pool| workspace::tmpfs().join(arena_name(&pool.path())))
             .collect()
     }
 
@@ -151,6 +145,12 @@ impl Mount {
             .unwrap_or(Path::new("/"))
             .to_path_buf()
     }
+}
+
+/// Name of the file with the shared memory of the pool in a directory of the registry.
+pub(crate) fn arena_name(pool: &Path) -> String {
+    let uuid = pool.file_name().unwrap_or_default().to_string_lossy();
+    format!("daos-{}", uuid.replace('-', ""))
 }
 
 impl Drop for Mount {

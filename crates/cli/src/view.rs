@@ -153,7 +153,7 @@ impl View {
         {
             Walk::Here(place) => Ok(Target {
                 parent: place.parent,
-                name: place.name.as_bytes().to_vec(),
+                name: place.name.to_vec(),
                 ino: place.target,
                 slash,
             }),

@@ -79,29 +79,28 @@ impl Bench {
         write!(self.path, "work/bench/meta/file-{index:07}").expect("name");
     }
 
-    /// Walks to the path set last.
-    fn place(&mut self) -> Place {
+    /// The container, and where the path set last leads.
+    fn place(&mut self) -> (&Dfs, Place<'_>) {
         let how = How {
             follow: true,
             ..How::default()
         };
         let (root, path) = (self.dfs.root(), self.path.as_bytes());
         match self.dfs.walk(&ROOT, root, path, how, &mut self.links) {
-            Ok(Walk::Here(place)) => place,
+            Ok(Walk::Here(place)) => (&self.dfs, place),
             _ => panic!("{} is inside", self.path),
         }
     }
 
     fn target(&mut self) -> Ino {
-        self.place().target.expect("exists")
+        self.place().1.target.expect("exists")
     }
 
     fn create(&mut self, flags: u32) -> Ofd {
-        let place = self.place();
-        let name = place.name.as_bytes();
-        let made = self.dfs.create(&ROOT, place.parent, name, 0o644, true);
+        let (dfs, place) = self.place();
+        let made = dfs.create(&ROOT, place.parent, place.name, 0o644, true);
         let (ino, _) = made.expect("create");
-        self.dfs.open_created(&ROOT, ino, flags).expect("open")
+        dfs.open_created(&ROOT, ino, flags).expect("open")
     }
 
     fn close(&self, ofd: Ofd) {
@@ -109,9 +108,8 @@ impl Bench {
     }
 
     fn unlink(&mut self) {
-        let place = self.place();
-        let name = place.name.as_bytes();
-        self.dfs.unlink(&ROOT, place.parent, name).expect("unlink");
+        let (dfs, place) = self.place();
+        dfs.unlink(&ROOT, place.parent, place.name).expect("unlink");
     }
 
     fn metadata(&mut self) {

@@ -4,8 +4,8 @@ use crate::inode::{
     self, Guard, S_ISGID, at, high, is_dir, is_symlink, locate, low, pair, still, word,
 };
 use crate::perm::{self, WRITE};
-use crate::{Cred, Dfs, Ino, Stat};
-use engine::Tx;
+use crate::{Cred, Dfs, Ino, Stat, prefix};
+use engine::{LockId, Tx};
 use sys::{Errno, Result};
 
 /// A time to set (`utimensat(2)`).
@@ -68,7 +68,7 @@ impl Dfs {
     /// Sets permission bits (`mode & 07777`). `EPERM` unless owner or privileged; the set-group-id
     /// bit is dropped for strangers to the group; `EOPNOTSUPP` for symbolic links.
     pub fn chmod(&self, cred: &Cred<'_>, ino: Ino, mode: u32) -> Result<()> {
-        self.change(ino, |tx, offset, guard, now| {
+        self.change_rights(ino, |tx, offset, guard, now| {
             if is_symlink(guard.mode) {
                 return Err(Errno::EOPNOTSUPP);
             }
@@ -97,7 +97,7 @@ impl Dfs {
         uid: Option<u32>,
         gid: Option<u32>,
     ) -> Result<()> {
-        self.change(ino, |tx, offset, guard, now| {
+        self.change_rights(ino, |tx, offset, guard, now| {
             let owner = cred.uid == guard.uid;
             let uid_allowed = uid.is_none_or(|uid| owner && uid == guard.uid);
             let gid_allowed =
@@ -162,6 +162,25 @@ impl Dfs {
         let mut tx = self.pool.tx(&[inode::lock(self.pool, ino)?])?;
         still(self.pool, ino, offset)?;
         tx.set(at(offset, word::ATIME), now as u64)?;
+        tx.commit().map(drop)
+    }
+
+    /// [`Dfs::change`] of what decides who may search a directory.
+    fn change_rights(
+        &self,
+        ino: Ino,
+        edit: impl FnOnce(&mut Tx<'_>, u64, &Guard, i64) -> Result<()>,
+    ) -> Result<()> {
+        if !is_dir(Guard::of(self.pool, ino)?.mode) {
+            return self.change(ino, edit);
+        }
+        let locks = [inode::lock(self.pool, ino)?, LockId::Rename];
+        let mut tx = self.pool.tx(&locks)?;
+        let offset = locate(self.pool, ino)?;
+        let guard = Guard::read(self.pool, offset)?;
+        prefix::change_begins(&mut tx)?;
+        edit(&mut tx, offset, &guard, self.pool.now_ns())?;
+        prefix::change_ends(&mut tx)?;
         tx.commit().map(drop)
     }
 

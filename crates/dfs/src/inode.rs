@@ -6,7 +6,7 @@
 //!   holds only if [`still`] agrees afterwards. Under the lock of [`lock`] nothing moves.
 //! * Words change only in a transaction that holds the inode's target lock (word 24 too: opening
 //!   takes the lock, checks the tag, then counts).
-//! * Words 24..32 are volatile: zero when a record is made and after the arena was rebuilt.
+//! * Words 22..32 are volatile: zero when a record is made and after the arena was rebuilt.
 //!
 //! Life: an inode with `nlink` 0 has no name. It is freed, with all it owns, as soon as its open
 //! count is zero too: by `names::orphan::retire` within the transaction that removed the last name,
@@ -60,7 +60,10 @@ pub(crate) mod word {
     pub(crate) const CONTAINER: u64 = 16;
     /// Symbolic link: target of up to [`super::INLINE_TARGET`] bytes. Zero in other inodes.
     pub(crate) const INLINE: u64 = 17;
-    /// First of the volatile words. `open count:32 | flags:32` ([`super::LINKABLE`]). The open
+    /// First of the volatile words. File: two words, the blocks to bring to the devices
+    /// (`io::durable`).
+    pub(crate) const DIRTY: u64 = 22;
+    /// `open count:32 | flags:32` ([`super::LINKABLE`]). The open
     /// count is that of open descriptions in all processes.
     pub(crate) const OPEN: u64 = 24;
     /// Directory: link of the hash table, log2 of its slots in the link's tag; 0 = none.
@@ -85,7 +88,7 @@ pub(crate) mod word {
 }
 
 /// Longest target of a symbolic link kept in the inode itself, bytes.
-pub(crate) const INLINE_TARGET: usize = 56;
+pub(crate) const INLINE_TARGET: usize = 40;
 
 /// Flag in word [`word::OPEN`]: made by `O_TMPFILE`, so a first name may still be given.
 pub(crate) const LINKABLE: u64 = 1;

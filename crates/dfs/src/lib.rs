@@ -16,6 +16,7 @@ mod mount;
 mod names;
 mod ofd;
 pub(crate) mod perm;
+mod prefix;
 mod trunc;
 mod types;
 mod walk;

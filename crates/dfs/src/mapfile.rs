@@ -438,7 +438,11 @@ impl Dfs {
     pub fn map_sync(&self, ino: Ino, off: u64, len: u64, durable: bool) -> Result<()> {
         let file = File::open(self.pool, ino)?;
         write_back(&file, off, off.saturating_add(len))?;
-        if durable { self.pool.sync() } else { Ok(()) }
+        if durable {
+            crate::io::durable::sync(&file)
+        } else {
+            Ok(())
+        }
     }
 
     /// Notes that stores of the calling process could not be brought to the pool.

@@ -40,6 +40,7 @@ impl Dfs {
             privilege: AtomicPtr::new(core::ptr::null_mut()),
         };
         if pool.take_rebuilt()? {
+            dfs.count_blocks()?;
             dfs.reclaim_orphans()?;
         }
         dfs.drain_reclaim();

@@ -2,11 +2,14 @@
 //!
 //! Shrinking publishes the new size first, together with a note (word [`TRIM`]) of the block from
 //! which space is still to be freed; who extends the file later, or frees it, finishes that first.
+//! Before the first block is freed, what the last one holds beyond the end is zeroed, and the block
+//! put into the log: should the file grow again and the power fail, the old bytes must not come
+//! back, whatever of the new ones is lost.
 
 use crate::inode::{Guard, word};
-use crate::io::write::{bump, clean_tail, touch, zero_within};
+use crate::io::write::{bump, clean_tail, replace_tail, touch, zero_within};
 use crate::map::change::Change;
-use crate::map::file::File;
+use crate::map::file::{COPIES_MAX, File};
 use crate::map::free::free_range;
 use crate::map::{BLOCK, SIZE_MAX};
 use crate::{Cred, Dfs, Ino, Ofd, mapfile, perm};
@@ -42,11 +45,51 @@ pub(crate) fn cuts(file: &File<'_>) -> Result<u64> {
 /// Frees what an earlier truncation left beyond the end.
 pub(crate) fn finish_trim(file: &File<'_>) -> Result<()> {
     while is_trimming(file)? {
+        let size = file.size()?;
+        let begins = |file: &File<'_>| -> Result<bool> {
+            Ok(file.load(TRIM)? & TRIM_NOTE == size.div_ceil(BLOCK) + 1 && file.size()? == size)
+        };
+        let zeroed = begins(file)? && zero_tail(file, size)?;
         let mut tx = file.tx()?;
+        if begins(file)?
+            && let Some(pointers) = tail(file, size)?
+        {
+            if !zeroed {
+                continue;
+            }
+            tx.log_content(pointers.get(..file.geo.copies).ok_or(Errno::EIO)?)?;
+        }
         trim_step(&mut tx, file)?;
         tx.commit()?;
     }
     Ok(())
+}
+
+/// Pointers of the block that the end lies within, if it holds data.
+fn tail(file: &File<'_>, size: u64) -> Result<Option<[BlockPtr; COPIES_MAX as usize]>> {
+    let spot = file.find(size / BLOCK)?;
+    let Some(at) = spot.at.filter(|_| !size.is_multiple_of(BLOCK)) else {
+        return Ok(None);
+    };
+    let pointers = file.pointers(at)?;
+    let first = pointers.first().copied().unwrap_or_default();
+    Ok((!first.is_hole() && !first.is_unwritten()).then_some(pointers))
+}
+
+/// Zeroes what lies beyond the end in the last block: not in place, for after a power failure the
+/// file may be as long as it was. False if the file has changed.
+fn zero_tail(file: &File<'_>, size: u64) -> Result<bool> {
+    if tail(file, size)?.is_none() {
+        return Ok(true);
+    }
+    match replace_tail(file, size) {
+        Err(Errno::ENOSPC) => {
+            // Then in place, once the file is as short after a power failure too.
+            file.pool.sync()?;
+            clean_tail(file, size)
+        }
+        other => other,
+    }
 }
 
 /// Frees a transaction's worth of blocks from the trim note on.
@@ -92,7 +135,9 @@ pub(crate) fn set_size(file: &File<'_>, len: u64, drop_suid: bool) -> Result<()>
                 older => older.min(first + 1),
             };
             tx.set(file.at(TRIM), ((word >> 52) + 1) << 52 | note)?;
-            trim_step(&mut tx, file)?;
+            if tail(file, len)?.is_none() {
+                trim_step(&mut tx, file)?;
+            }
         }
         bump(file)?;
         tx.commit()?;
@@ -222,11 +267,19 @@ fn mark_unwritten(file: &File<'_>, first: u64, end: u64) -> Result<()> {
             .min(256 / file.geo.stride() as u64);
         for index in 0..count {
             let at = file.nth(at, index);
-            for (copy, pointer) in file.pointers(at)?.iter().enumerate().take(file.geo.copies) {
-                if !pointer.is_hole() && !pointer.is_unwritten() {
-                    tx.set(at + copy as u64 * 8, pointer.unwritten().0)?;
-                }
+            let pointers = file.pointers(at)?;
+            if pointers
+                .first()
+                .is_none_or(|p| p.is_hole() || p.is_unwritten())
+            {
+                continue;
             }
+            let mut words = [0u64; COPIES_MAX as usize];
+            for (word, pointer) in words.iter_mut().zip(&pointers).take(file.geo.copies) {
+                *word = pointer.unwritten().0;
+            }
+            let stride = file.geo.stride();
+            tx.put_blocks(at, words.get(..stride).ok_or(Errno::EIO)?, stride)?;
         }
         mapfile::punch(file, block * BLOCK, (block + count) * BLOCK)?;
         bump(file)?;
@@ -260,6 +313,11 @@ fn zero_edges(file: &File<'_>, edges: [(u64, usize); 2]) -> Result<()> {
 fn punch(file: &File<'_>, off: u64, end: u64) -> Result<()> {
     let (first, last, edges) = split(off, end);
     zero_edges(file, edges)?;
+    free_blocks(file, first, last)
+}
+
+/// Makes whole blocks holes.
+fn free_blocks(file: &File<'_>, first: u64, last: u64) -> Result<()> {
     let mut next = Some(first);
     while let Some(block) = next.filter(|block| *block < last) {
         let mut tx = file.tx()?;
@@ -351,7 +409,13 @@ impl Dfs {
             FALLOC_ZERO_RANGE => {
                 let (first, last, edges) = split(off, end);
                 zero_edges(&file, edges)?;
-                mark_unwritten(&file, first, last)?;
+                if file.geo.copies > 1 {
+                    // Nothing is ever stored into a block that held data: what is there counts
+                    // again should this be lost in a power failure.
+                    free_blocks(&file, first, last)?;
+                } else {
+                    mark_unwritten(&file, first, last)?;
+                }
                 allocate(&file, off / BLOCK, end.div_ceil(BLOCK))?;
             }
             _ => allocate(&file, off / BLOCK, end.div_ceil(BLOCK))?,

@@ -1,7 +1,5 @@
 //! Words of the namespace: inode numbers, credentials, attributes, path walks, user buffers.
 
-use sys::Result;
-
 /// An inode: its number (`st_ino`, stable for the life of the file) and the generation that tells
 /// a reused number from the file it once named.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -73,33 +71,6 @@ pub struct StatFs {
     pub fsid: u64,
 }
 
-/// A name of at most 255 bytes, kept by value because it may come out of a symbolic link.
-#[derive(Clone, Copy)]
-pub struct Name {
-    len: u8,
-    bytes: [u8; 255],
-}
-
-impl Name {
-    /// Copies a name; `ENAMETOOLONG` beyond 255 bytes.
-    pub fn new(name: &[u8]) -> Result<Name> {
-        let mut bytes = [0; 255];
-        let slot = bytes
-            .get_mut(..name.len())
-            .ok_or(sys::Errno::ENAMETOOLONG)?;
-        slot.copy_from_slice(name);
-        Ok(Name {
-            len: name.len() as u8,
-            bytes,
-        })
-    }
-
-    /// The bytes of the name.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
-    }
-}
-
 /// How a path is walked.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct How {
@@ -118,11 +89,12 @@ pub struct How {
 
 /// Where a walk ended inside the container.
 #[derive(Clone, Copy)]
-pub struct Place {
+pub struct Place<'a> {
     /// Directory that holds (or would hold) the last component.
     pub parent: Ino,
-    /// Last component; `.` when the path names the starting directory or ends in `.` or `..`.
-    pub name: Name,
+    /// Last component, in the path or in the buffer for links; `.` when the path names the
+    /// starting directory.
+    pub name: &'a [u8],
     /// What the last component names; `None` if it does not exist.
     pub target: Option<Ino>,
     /// The path ended in `/`: the target must be (or become) a directory.
@@ -130,13 +102,9 @@ pub struct Place {
 }
 
 /// Outcome of a path walk.
-#[allow(
-    clippy::large_enum_variant,
-    reason = "kept on the hook stack; no allocation in hooks"
-)]
-pub enum Walk {
+pub enum Walk<'a> {
     /// The walk ended inside the container.
-    Here(Place),
+    Here(Place<'a>),
     /// The walk left the container: `..` above its root, or an absolute symbolic link. Resolution
     /// goes on outside with the bytes written to the caller's buffer: an absolute path as seen by
     /// the program if `absolute`, else relative to the directory that contains the mount point.

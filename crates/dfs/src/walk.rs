@@ -3,7 +3,9 @@
 use crate::dir::{self, Found, NAME_MAX};
 use crate::inode::{Guard, is_dir, locate, still};
 use crate::perm::{self, EXECUTE};
-use crate::{Cred, DT_LNK, Dfs, How, Ino, Name, Place, Walk};
+use crate::prefix::{self, Prefix};
+use crate::{Cred, DT_LNK, Dfs, How, Ino, Place, Walk};
+use core::ops::Range;
 use engine::Pool;
 use sys::{Errno, Result};
 
@@ -29,6 +31,16 @@ struct Walker<'a> {
     scratch: &'a mut [u8],
     rest: Rest,
     links: usize,
+    /// What the last component but the last leads to, to be remembered.
+    prefix: Option<Prefix<'a>>,
+}
+
+/// The last component of a path, where the walk met it.
+enum Last {
+    /// Bytes of the path or, once a symbolic link was followed, of the scratch buffer.
+    At(Range<usize>),
+    /// There is none: the starting directory itself.
+    Dot,
 }
 
 impl Dfs {
@@ -44,31 +56,37 @@ impl Dfs {
     /// `leave` receives what is left of a path that leaves the container and is scratch space for
     /// symbolic links: 4096 bytes or more; a link that does not fit is `ENAMETOOLONG`. Errors:
     /// `ENOENT`, `ENOTDIR`, `EACCES`, `ELOOP`, `ENAMETOOLONG`, `EXDEV`.
-    pub fn walk(
-        &self,
-        cred: &Cred<'_>,
+    pub fn walk<'a>(
+        &'a self,
+        cred: &'a Cred<'_>,
         from: Ino,
-        path: &[u8],
+        path: &'a [u8],
         how: How,
-        leave: &mut [u8],
-    ) -> Result<Walk> {
+        leave: &'a mut [u8],
+    ) -> Result<Walk<'a>> {
         if path.is_empty() {
             return Err(Errno::ENOENT);
         }
         if path.len() > PATH_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
-        let mut walker = Walker {
+        let prefix = Prefix::of(self, cred, from, path);
+        let (here, at) = match prefix.as_ref().and_then(|prefix| prefix.find(self.pool)) {
+            Some(dir) => (dir, prefix::len(path)),
+            None => (from, 0),
+        };
+        let walker = Walker {
             dfs: self,
             cred,
             start: from,
             how,
             path,
             scratch: leave,
-            rest: Rest::Path(0),
+            rest: Rest::Path(at),
             links: 0,
+            prefix: prefix.filter(|_| at == 0),
         };
-        walker.run()
+        walker.run(here)
     }
 
     /// Finds one component in a directory, `.` and `..` included (the root's `..` is the root).
@@ -165,9 +183,10 @@ fn may_search(cred: &Cred<'_>, guard: &Guard) -> Result<()> {
     perm::check(cred, guard, EXECUTE)
 }
 
-/// A component of a path: its bytes and what follows.
+/// A component of a path: where it is and what follows.
 struct Component<'a> {
     name: &'a [u8],
+    begin: usize,
     /// Start of the next component, or the end.
     next: usize,
     last: bool,
@@ -187,15 +206,16 @@ fn component(path: &[u8], from: usize) -> Option<Component<'_>> {
     let next = begin + len + slashes;
     Some(Component {
         name: &tail[..len],
+        begin,
         next,
         last: next == path.len(),
         slash: slashes > 0,
     })
 }
 
-impl Walker<'_> {
-    fn run(&mut self) -> Result<Walk> {
-        let mut here = self.start;
+impl<'a> Walker<'a> {
+    fn run(mut self, from: Ino) -> Result<Walk<'a>> {
+        let mut here = from;
         let mut found = Found::default();
         // Each turn consumes a component; links add some, at most LINKS_MAX times.
         loop {
@@ -205,9 +225,12 @@ impl Walker<'_> {
             };
             let Some(part) = component(bytes, from) else {
                 check_dir(self.dfs.pool, self.cred, here)?;
-                return place(here, b".", Some(here), false);
+                return Ok(self.place(here, Last::Dot, Some(here), false));
             };
+            let named = part.begin..part.begin + part.name.len();
             if part.name == b".." {
+                // How that is walked depends on where the walk may go.
+                self.prefix = None;
                 if here == self.dfs.root && !self.confined(here) {
                     check_dir(self.dfs.pool, self.cred, here)?;
                     let next = part.next;
@@ -219,17 +242,23 @@ impl Walker<'_> {
                         return Err(Errno::EXDEV);
                     }
                     if part.last {
-                        return place(here, b"..", Some(here), part.slash);
+                        let slash = part.slash;
+                        return Ok(self.place(here, Last::At(named), Some(here), slash));
                     }
                     self.rest = self.at(part.next);
                     continue;
                 }
             }
+            let (last, slash, next) = (part.last, part.slash, part.next);
             let exists = self.dfs.step(self.cred, here, part.name, &mut found)?;
-            let (target, last, slash) = (found.child(), part.last, part.slash);
+            // Now it is known to be a directory.
+            if last && let Some(prefix) = self.prefix.take_if(|_| self.links == 0) {
+                prefix.remember(here);
+            }
+            let target = found.child();
             if !exists {
                 return if last {
-                    place(here, part.name, None, slash)
+                    Ok(self.place(here, Last::At(named), None, slash))
                 } else {
                     Err(Errno::ENOENT)
                 };
@@ -237,16 +266,15 @@ impl Walker<'_> {
             let stays = last && (!self.how.follow || self.how.creates && slash);
             if found.entry_type() != DT_LNK || stays {
                 if last {
-                    return place(here, part.name, Some(target), slash);
+                    return Ok(self.place(here, Last::At(named), Some(target), slash));
                 }
                 here = target;
-                self.rest = self.at(part.next);
+                self.rest = self.at(next);
                 continue;
             }
             if self.how.no_symlinks {
                 return Err(Errno::ELOOP);
             }
-            let next = part.next;
             if let Some(left) = self.follow(target, next, last, slash)? {
                 return Ok(left);
             }
@@ -254,6 +282,24 @@ impl Walker<'_> {
                 here = self.start;
             }
         }
+    }
+
+    /// Where the walk ended.
+    fn place(self, parent: Ino, last: Last, target: Option<Ino>, slash: bool) -> Walk<'a> {
+        let name = match (last, self.rest) {
+            (Last::Dot, _) => b".",
+            (Last::At(range), Rest::Path(_)) => &self.path[range],
+            (Last::At(range), Rest::Scratch(_)) => {
+                let scratch: &'a [u8] = self.scratch;
+                &scratch[range]
+            }
+        };
+        Walk::Here(Place {
+            parent,
+            name,
+            target,
+            trailing_slash: slash,
+        })
     }
 
     /// Is `here` the directory the walk must not leave?
@@ -271,7 +317,13 @@ impl Walker<'_> {
 
     /// Puts the target of a link before the rest of the path, at the end of the scratch buffer.
     /// An absolute target leaves the container, unless the walk is confined.
-    fn follow(&mut self, link: Ino, next: usize, last: bool, slash: bool) -> Result<Option<Walk>> {
+    fn follow(
+        &mut self,
+        link: Ino,
+        next: usize,
+        last: bool,
+        slash: bool,
+    ) -> Result<Option<Walk<'a>>> {
         self.links += 1;
         if self.links > LINKS_MAX {
             return Err(Errno::ELOOP);
@@ -330,7 +382,7 @@ impl Walker<'_> {
     }
 
     /// The walk goes up from the root: hands over what follows.
-    fn leave_up(&mut self, next: usize) -> Result<Walk> {
+    fn leave_up(&mut self, next: usize) -> Result<Walk<'a>> {
         let len = match self.rest {
             Rest::Path(_) => {
                 let tail = &self.path[next..];
@@ -358,14 +410,4 @@ impl Walker<'_> {
             absolute: false,
         })
     }
-}
-
-/// Where a walk ended.
-fn place(parent: Ino, name: &[u8], target: Option<Ino>, trailing_slash: bool) -> Result<Walk> {
-    Ok(Walk::Here(Place {
-        parent,
-        name: Name::new(name)?,
-        target,
-        trailing_slash,
-    }))
 }

@@ -5,11 +5,11 @@
 mod common;
 
 use common::{Container, ROOT};
-use dfs::{Dfs, DirCursor, Ino};
+use dfs::{Cred, Dfs, DirCursor, How, Ino, Walk};
 use shm::fault::{self, Action};
 use std::collections::BTreeMap;
 use std::process::{Command, ExitStatus};
-use sys::Result;
+use sys::{Errno, Result};
 
 const JOB: &str = "PIL4DFS_TEST_CRASH";
 
@@ -169,6 +169,23 @@ const CASES: &[Case] = &[
         prepare: usual,
         run: |dfs, root| dfs.chmod(&ROOT, at(dfs, root, "a")?, 0o2751),
     },
+    Case {
+        name: "chmod that forbids to search",
+        prepare: usual,
+        run: |dfs, root| dfs.chmod(&ROOT, at(dfs, root, "a")?, 0o700),
+    },
+    Case {
+        name: "rename a directory with a file in it",
+        prepare: |dfs, root| {
+            usual(dfs, root)?;
+            let sub = at(dfs, at(dfs, root, "a")?, "sub")?;
+            dfs.create(&ROOT, sub, b"h", 0o644, true).map(drop)
+        },
+        run: |dfs, root| {
+            let a = at(dfs, root, "a")?;
+            dfs.rename(&ROOT, a, b"sub", a, b"other", 0)
+        },
+    },
 ];
 
 /// What there is under a path: mode, links, target or attribute.
@@ -213,6 +230,44 @@ fn extra(dfs: &Dfs, ino: Ino) -> Vec<u8> {
     buf
 }
 
+/// What a walk says of a path, which may use what the thread remembers of its directories, and what
+/// asking directory by directory says.
+fn both_ways(dfs: &Dfs, cred: &Cred<'_>, path: &str) -> [Result<Option<Ino>>; 2] {
+    let mut scratch = [0; 4096];
+    let whole = dfs.walk(
+        cred,
+        dfs.root(),
+        path.as_bytes(),
+        How::default(),
+        &mut scratch,
+    );
+    let whole = whole.map(|end| match end {
+        Walk::Here(place) => place.target,
+        Walk::Leave { .. } => panic!("{path} leaves"),
+    });
+    let (dirs, name) = path.rsplit_once('/').expect("absolute");
+    let mut dirs = dirs.split('/').filter(|dir| !dir.is_empty());
+    let parent = dirs.try_fold(dfs.root(), |dir, name| {
+        dfs.lookup(cred, dir, name.as_bytes())
+    });
+    let single = parent.and_then(|dir| match dfs.lookup(cred, dir, name.as_bytes()) {
+        // The walk leaves it to its caller whether there must be such a name.
+        Err(Errno::ENOENT) => Ok(None),
+        found => found.map(Some),
+    });
+    [whole, single]
+}
+
+/// What is remembered never differs from what is there.
+fn check_walks<'a>(dfs: &Dfs, paths: impl Iterator<Item = &'a String> + Clone, what: &str) {
+    for cred in [&ROOT, &common::user(7, &[])] {
+        for path in paths.clone().filter(|path| *path != "/") {
+            let [whole, single] = both_ways(dfs, cred, path);
+            assert_eq!(whole, single, "{what}: {path}");
+        }
+    }
+}
+
 /// The writer; no test of its own.
 #[test]
 fn writer() {
@@ -232,6 +287,15 @@ fn writer() {
     (CASES[case].run)(&dfs, dfs.root()).expect("the change");
 }
 
+/// The writer; killed also when what is asked of it fails, lest others wait for its locks.
+struct Writer(std::process::Child);
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.0.kill().and_then(|()| self.0.wait()).ok();
+    }
+}
+
 /// Runs the change of a case in a process that stops at the `nth` passing of a point. Calls
 /// `stopped` while it stands there, then kills it; `false` if it never came there.
 #[expect(
@@ -241,7 +305,7 @@ fn writer() {
 fn run_to(container: &Container, job: &str, stopped: &dyn Fn()) -> bool {
     use rustix::process::{WaitOptions, waitpid};
     let (_, handover) = common::pool();
-    let mut writer = Command::new(std::env::current_exe().expect("own path"))
+    let writer = Command::new(std::env::current_exe().expect("own path"))
         .args(["writer", "--exact", "--test-threads=1"])
         .env(JOB, format!("{job};{};{handover}", container.info.label))
         .stdout(std::process::Stdio::null())
@@ -256,9 +320,8 @@ fn run_to(container: &Container, job: &str, stopped: &dyn Fn()) -> bool {
         assert!(status.success(), "the writer failed");
         return false;
     }
+    let _writer = Writer(writer);
     stopped();
-    writer.kill().expect("kill");
-    writer.wait().expect("reaped");
     true
 }
 
@@ -273,7 +336,10 @@ fn crash(case: usize, point: &str, nth: usize) -> bool {
     let before = look(&container.dfs).expect("before");
     run(&done.dfs, done.dfs.root()).expect("done");
     let after = look(&done.dfs).expect("after");
+    let paths = || before.keys().chain(after.keys());
+    check_walks(&container.dfs, paths(), &what);
     let reached = run_to(&container, &format!("{case};{point};{nth}"), &|| {
+        check_walks(&container.dfs, paths(), &what);
         let now = look(&container.dfs).unwrap_or_else(|errno| panic!("{what}: {errno:?}"));
         for (path, seen) in before.iter().filter(|(path, _)| after.contains_key(*path)) {
             assert!(
@@ -289,7 +355,9 @@ fn crash(case: usize, point: &str, nth: usize) -> bool {
             assert!(there, "{what}: neither name is there");
         }
     });
+    check_walks(&container.dfs, paths(), &what);
     container.dfs.pool().reap().expect("reap");
+    check_walks(&container.dfs, paths(), &what);
     let left = look(&container.dfs).expect("left");
     if reached {
         assert!(left == before || left == after, "{what}: {left:?}");

@@ -32,7 +32,7 @@ fn only_what_is_mapped_is_copied() {
             .fallocate(f.ofd, 3, 12 * MIB as i64 - 5000, 10_000)
             .expect("punch");
         model[12 * MIB - 5000..][..10_000].fill(0);
-        c.dfs.fsync(f.ofd, false).expect("fsync");
+        c.dfs.fsync(f.ofd).expect("fsync");
         let wide = Map::new(&c.dfs, f.ofd, true, 0, 24 * MIB);
         assert!(
             wide.get(0, 24 * MIB).expect("mapped") == model,
@@ -78,7 +78,7 @@ fn huge_files_can_be_mapped() {
     f.pwrite(b"further", at + far).expect("write");
     let map = Map::new(&c.dfs, f.ofd, true, at, 4096);
     map.put(1, b"a");
-    c.dfs.fsync(f.ofd, false).expect("fsync");
+    c.dfs.fsync(f.ofd).expect("fsync");
     map.unmap();
     c.dfs.map_unsure(f.ino).expect("map_unsure");
     c.dfs.map_end(f.ino).expect("map_end");
@@ -98,7 +98,7 @@ fn syncs_beside_the_end_of_a_mapping_succeed() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !ended.load(std::sync::atomic::Ordering::Relaxed) {
-                c.dfs.fsync(f.ofd, false).expect("fsync");
+                c.dfs.fsync(f.ofd).expect("fsync");
             }
         });
         for turn in 0..3000u32 {
@@ -169,7 +169,7 @@ fn large_private_mappings_share_the_pages_of_the_file() {
         assert_eq!(map.get(5000, 4).expect("a page of its own"), b"mine");
         // Nothing of it goes to the pool, whatever is asked for.
         c.dfs.map_sync(f.ino, 0, u64::MAX, false).expect("sync");
-        c.dfs.fsync(f.ofd, false).expect("fsync");
+        c.dfs.fsync(f.ofd).expect("fsync");
         map.end(&c.dfs, f.ino);
         assert_eq!(cache_files(&c), 1, "the small one has it still");
         small.end(&c.dfs, f.ino);

@@ -36,20 +36,14 @@ fn names_come_and_go() {
     for i in 0..2000 {
         let name = format!("dir/name{i}");
         assert!(
-            walk(&c.dfs, &ROOT, &name, true)
-                .expect("walk")
-                .target
-                .is_some(),
+            walk(&c.dfs, &ROOT, &name, true).expect("walk").is_some(),
             "{name}"
         );
         c.dfs
             .unlink(&ROOT, dir, format!("name{i}").as_bytes())
             .expect("unlink");
         assert!(
-            walk(&c.dfs, &ROOT, &name, true)
-                .expect("walk")
-                .target
-                .is_none(),
+            walk(&c.dfs, &ROOT, &name, true).expect("walk").is_none(),
             "{name}"
         );
     }
@@ -438,18 +432,81 @@ fn forty_links_are_followed_and_no_more() {
             .symlink(&ROOT, target.as_bytes(), root, format!("l{i}").as_bytes())
             .expect("symlink");
     }
-    let file = walk(&c.dfs, &ROOT, "l0", true).expect("walk").target;
-    assert_eq!(walk(&c.dfs, &ROOT, "l40", true).expect("walk").target, file);
+    let file = walk(&c.dfs, &ROOT, "l0", true).expect("walk");
+    assert_eq!(walk(&c.dfs, &ROOT, "l40", true).expect("walk"), file);
     assert!(matches!(
         walk(&c.dfs, &ROOT, "l41", true),
         Err(Errno::ELOOP)
     ));
-    assert!(
-        walk(&c.dfs, &ROOT, "l41", false)
-            .expect("walk")
-            .target
-            .is_some()
-    );
+    assert!(walk(&c.dfs, &ROOT, "l41", false).expect("walk").is_some());
+}
+
+#[test]
+fn remembered_directories_are_exact() {
+    let c = Container::new();
+    let (dfs, root) = (&c.dfs, c.dfs.root());
+    let stranger = user(7, &[]);
+    let a = dfs.mkdir(&ROOT, root, b"a", 0o755).expect("mkdir");
+    let b = dfs.mkdir(&ROOT, a, b"b", 0o755).expect("mkdir");
+    let (f, _) = dfs.create(&ROOT, b, b"f", 0o644, true).expect("create");
+    let ask = |cred: &dfs::Cred<'_>| walk(dfs, cred, "a/b/f", true);
+    for _ in 0..2 {
+        assert_eq!(ask(&ROOT), Ok(Some(f)));
+        assert_eq!(ask(&stranger), Ok(Some(f)));
+    }
+    // A right is taken and given back above the last directory.
+    dfs.chmod(&ROOT, a, 0o700).expect("chmod");
+    assert_eq!(ask(&stranger), Err(Errno::EACCES));
+    assert_eq!(ask(&ROOT), Ok(Some(f)));
+    dfs.chown(&ROOT, a, Some(7), None).expect("chown");
+    assert_eq!(ask(&stranger), Ok(Some(f)));
+    assert_eq!(ask(&user(8, &[])), Err(Errno::EACCES));
+    dfs.chmod(&ROOT, a, 0o710).expect("chmod");
+    assert_eq!(ask(&user(8, &[0])), Ok(Some(f)));
+    assert_eq!(ask(&user(8, &[1])), Err(Errno::EACCES));
+    // A directory above moves, within its parent and out of it, and another takes its place.
+    dfs.rename(&ROOT, root, b"a", root, b"c", 0)
+        .expect("rename");
+    assert_eq!(ask(&ROOT), Err(Errno::ENOENT));
+    dfs.rename(&ROOT, root, b"c", root, b"a", 0)
+        .expect("rename");
+    assert_eq!(ask(&ROOT), Ok(Some(f)));
+    dfs.rename(&ROOT, a, b"b", root, b"b", 0).expect("rename");
+    assert_eq!(ask(&ROOT), Err(Errno::ENOENT));
+    let other = dfs.mkdir(&ROOT, a, b"b", 0o755).expect("mkdir");
+    let (g, _) = dfs.create(&ROOT, other, b"f", 0o644, true).expect("create");
+    assert_eq!(ask(&ROOT), Ok(Some(g)));
+    dfs.rename(&ROOT, a, b"b", root, b"b", 2).expect("exchange");
+    assert_eq!(ask(&ROOT), Ok(Some(f)));
+    // A removed directory that somebody has open is not the one that has its name now.
+    dfs.unlink(&ROOT, b, b"f").expect("unlink");
+    assert_eq!(ask(&ROOT), Ok(None));
+    let held = dfs.open(&ROOT, b, 0).expect("open");
+    dfs.rmdir(&ROOT, a, b"b").expect("rmdir");
+    assert_eq!(ask(&ROOT), Err(Errno::ENOENT));
+    dfs.symlink(&ROOT, b"../b", a, b"b").expect("symlink");
+    assert_eq!(ask(&ROOT), Ok(Some(g)));
+    dfs.ofd_release(held).expect("release");
+    // How far a walk may go is no part of what is remembered.
+    let beneath = How {
+        beneath: true,
+        ..How::default()
+    };
+    for how in [How::default(), beneath] {
+        let (path, mut buf) = (b"../a/../b/f", [0; 4096]);
+        let walked = dfs
+            .walk(&ROOT, a, path, how, &mut buf)
+            .map(|end| match end {
+                Walk::Here(place) => place.target,
+                Walk::Leave { .. } => None,
+            });
+        let expected = if how.beneath {
+            Err(Errno::EXDEV)
+        } else {
+            Ok(Some(g))
+        };
+        assert_eq!(walked, expected);
+    }
 }
 
 #[test]

@@ -3,12 +3,14 @@
 //! An arena is built under a temporary name, complete with everything recovered from the rank
 //! files, and then linked to its final name: whoever finds the name finds a whole arena.
 
+use crate::door::{self, RankFile};
 use crate::error::EngineError;
 use crate::layout::{MAGIC, VERSION, header};
 use crate::limits::{BLOCK, GROW_PAGES, PAGE, POOLS_MAX, RANKS_MAX, TARGETS_MAX, at};
 use crate::log::{LOG_FILE_HEADER, ring_bytes};
-use crate::media::{DATA_FILE, Media, errno};
+use crate::media::{Media, errno};
 use crate::pool::{POOLS, Pool, PoolSpec};
+use crate::prove::Own;
 use core::sync::atomic::{AtomicU64, Ordering};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
@@ -18,7 +20,12 @@ use std::path::{Path, PathBuf};
 use sys::Errno;
 
 /// Name of the log in the first rank's directory.
-pub(crate) const LOG_FILE: &str = "log";
+pub(crate) const LOG_FILE: &str = RankFile::Log.name();
+/// Where the kernel says which start of the machine this is.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Word of the log's first page that names the start of the machine in which the log was last
+/// recovered or made.
+const LOG_BOOT: u64 = 5;
 /// `DAOSLOG1`.
 const LOG_MAGIC: u64 = u64::from_le_bytes(*b"DAOSLOG1");
 
@@ -41,7 +48,12 @@ impl Pool {
         let path = arena_path(spec);
         for _ in 0..16 {
             match open_arena(&path, spec)? {
-                Some(arena) => return publish(handle(spec, arena, path)?),
+                Some(arena) => {
+                    let word = arena.word(header::LOG_RANK);
+                    let rank = word.map_or(0, |w| w.load(Ordering::Acquire));
+                    let log = open_log(spec, rank as usize)?;
+                    return publish(handle(spec, arena, path, log)?);
+                }
                 None => build(spec, &path)?,
             }
         }
@@ -53,26 +65,22 @@ impl Pool {
 
     /// Writes the rank files of a new pool into existing, empty directories.
     pub fn format(spec: &PoolSpec) -> Outcome<()> {
+        Pool::format_with(spec, ring_bytes(spec.size_bytes))
+    }
+
+    pub(crate) fn format_with(spec: &PoolSpec, ring: u64) -> Outcome<()> {
         check(spec)?;
         for dir in &spec.ranks {
-            let path = dir.join(DATA_FILE);
-            create_file(&path)?;
+            format_rank(dir).map_err(|e| at_dir("creating files in", dir)(e))?;
         }
-        let path = log_path(spec);
-        let file = create_file(&path)?;
-        let ring = ring_bytes(spec.size_bytes);
-        let mut head = [0u8; LOG_FILE_HEADER as usize];
-        let (high, low) = spec.uuid.as_u64_pair();
-        for (i, word) in [LOG_MAGIC, VERSION, high, low, ring].iter().enumerate() {
-            head[i * 8..i * 8 + 8].copy_from_slice(&word.to_le_bytes());
-        }
-        // Written, not only allocated: a first write to a mapped page is slow on disk.
-        let zeros = vec![0u8; 1 << 20];
-        write_all(&file, &head, 0).map_err(at_path("writing", &path))?;
-        let mut off = LOG_FILE_HEADER;
-        while off < LOG_FILE_HEADER + ring {
-            write_all(&file, &zeros, off).map_err(at_path("writing", &path))?;
-            off += zeros.len() as u64;
+        let dir = spec
+            .ranks
+            .first()
+            .map(PathBuf::as_path)
+            .unwrap_or(Path::new(""));
+        format_log(spec, dir, ring).map_err(at_dir("writing the log in", dir))?;
+        for dir in &spec.ranks {
+            door::flush_names(dir).map_err(at_dir("flushing", dir))?;
         }
         Ok(())
     }
@@ -87,34 +95,63 @@ impl Pool {
     }
 
     /// True once after the arena was rebuilt from disk: the caller then reclaims what was open
-    /// and unlinked when the last arena vanished.
+    /// and unlinked when the last arena vanished, and counts the blocks of files anew, for data
+    /// that had not been synced before a power failure is gone.
     pub fn take_rebuilt(&self) -> sys::Result<bool> {
         let word = self.word(header::REBUILT)?;
         Ok(word
             .compare_exchange(1, 0, Ordering::AcqRel, Ordering::Acquire)
             .is_ok())
     }
+}
 
-    /// Flushes everything completed so far to the devices: data first, then the log.
-    pub fn sync(&self) -> sys::Result<()> {
-        for rank in 0..self.rank_count() {
-            self.flush_data(rank)?;
-        }
-        if self.load(header::LOG_SYNCED)? < self.load(header::LOG_TAIL)? {
-            self.sync_log()?;
-        }
-        Ok(())
+fn at_dir(what: &str, dir: &Path) -> impl Fn(Errno) -> EngineError {
+    let text = format!("{what} {}", dir.display());
+    move |e| EngineError::system(text.clone(), e)
+}
+
+fn format_rank(dir: &Path) -> sys::Result<()> {
+    let file = door::create(dir, RankFile::Data, OFlags::EXCL)?;
+    door::flush(&file, dir, RankFile::Data)
+}
+
+/// Writes an empty log: not only allocated, a first write to a mapped page is slow on disk.
+fn format_log(spec: &PoolSpec, dir: &Path, ring: u64) -> sys::Result<()> {
+    let file = door::create(dir, RankFile::Log, OFlags::EXCL)?;
+    let (high, low) = spec.uuid.as_u64_pair();
+    let mut head = [0u8; LOG_FILE_HEADER as usize];
+    let words = [LOG_MAGIC, VERSION, high, low, ring, boot()];
+    for (bytes, word) in head.chunks_mut(8).zip(words) {
+        bytes.copy_from_slice(&word.to_ne_bytes());
     }
+    door::write(&file, dir, RankFile::Log, &head, 0)?;
+    let zeros = vec![0u8; 1 << 20];
+    let mut off = 0;
+    while off < ring {
+        let count = (ring - off).min(zeros.len() as u64);
+        let zeros = &zeros[..count as usize];
+        door::write(&file, dir, RankFile::Log, zeros, LOG_FILE_HEADER + off)?;
+        off += count;
+    }
+    door::flush(&file, dir, RankFile::Log)
+}
 
-    /// Flushes the log.
-    pub(crate) fn sync_log(&self) -> sys::Result<()> {
-        let tail = self.load(header::LOG_TAIL)?;
-        let path = log_path(&self.spec);
-        let file = rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
-        rustix::fs::fdatasync(file.map_err(errno)?).map_err(errno)?;
-        self.word(header::LOG_SYNCED)?
-            .fetch_max(tail, Ordering::AcqRel);
-        Ok(())
+/// What identifies the time since the machine was started; 0 if that cannot be known.
+fn boot() -> u64 {
+    #[cfg(feature = "testing")]
+    if let Some(boot) = crate::testing::another_boot() {
+        return boot;
+    }
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let mut text = [0u8; 36];
+    let read = rustix::fs::open(BOOT_ID, flags, Mode::empty())
+        .and_then(|file| rustix::io::read(&file, &mut text));
+    match (read, uuid::Uuid::try_parse_ascii(&text)) {
+        (Ok(36), Ok(id)) => {
+            let (high, low) = id.as_u64_pair();
+            high ^ low
+        }
+        _ => 0,
     }
 }
 
@@ -170,34 +207,6 @@ pub(crate) fn arena_path(spec: &PoolSpec) -> PathBuf {
         .join(format!("daos-{}", spec.uuid.simple()))
 }
 
-fn log_path(spec: &PoolSpec) -> PathBuf {
-    spec.ranks
-        .first()
-        .map(|dir| dir.join(LOG_FILE))
-        .unwrap_or_default()
-}
-
-fn create_file(path: &Path) -> Outcome<OwnedFd> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(at_path("creating", path))
-}
-
-pub(crate) fn write_all(
-    file: &OwnedFd,
-    mut bytes: &[u8],
-    mut off: u64,
-) -> Result<(), rustix::io::Errno> {
-    while !bytes.is_empty() {
-        let wrote = rustix::io::pwrite(file, bytes, off)?;
-        if wrote == 0 {
-            return Err(rustix::io::Errno::IO);
-        }
-        bytes = &bytes[wrote..];
-        off += wrote as u64;
-    }
-    Ok(())
-}
-
 /// Maps the arena if it exists and is one of this pool, in this layout.
 fn open_arena(path: &Path, spec: &PoolSpec) -> Outcome<Option<Segment>> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -234,7 +243,9 @@ fn open_arena(path: &Path, spec: &PoolSpec) -> Outcome<Option<Segment>> {
         return Err(not_an_arena(path));
     }
     let pages = word(header::PAGES_BACKED).min(at::PAGES_MAX);
-    if at::PAGES + pages * PAGE > stat.st_size as u64 {
+    // The size now: the arena may have grown since it was opened.
+    let size = rustix::fs::fstat(&file).map_err(at_path("opening", path))?;
+    if at::PAGES + pages * PAGE > size.st_size as u64 {
         return Err(not_an_arena(path));
     }
     arena
@@ -264,8 +275,10 @@ fn mapping(path: &Path, errno: Errno) -> EngineError {
     EngineError::system(format!("mapping {}{hint}", path.display()), errno)
 }
 
-fn handle(spec: &PoolSpec, arena: Segment, arena_path: PathBuf) -> Outcome<Pool> {
-    let path = log_path(spec);
+/// Maps the log of a rank if it is one of this pool, in this format.
+fn open_log(spec: &PoolSpec, rank: usize) -> Outcome<Segment> {
+    let dir = spec.ranks.get(rank).map(PathBuf::as_path);
+    let path = dir.unwrap_or(Path::new("")).join(LOG_FILE);
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::open(&path, flags, Mode::empty()).map_err(at_path("opening", &path))?;
     let stat = rustix::fs::fstat(&file).map_err(at_path("opening", &path))?;
@@ -282,7 +295,7 @@ fn handle(spec: &PoolSpec, arena: Segment, arena_path: PathBuf) -> Outcome<Pool>
     }
     if word(1) != VERSION {
         return Err(EngineError::Corrupt(format!(
-            "{} has format {}, this software reads {VERSION}: use a newer version",
+            "{} has format {}, this software reads {VERSION}: use the version that wrote it",
             path.display(),
             word(1)
         )));
@@ -293,8 +306,33 @@ fn handle(spec: &PoolSpec, arena: Segment, arena_path: PathBuf) -> Outcome<Pool>
             path.display()
         )));
     }
+    Ok(log)
+}
+
+/// A rank and its log.
+type RankLog = (u16, Segment);
+
+/// The logs of the first rank that has one and of the others; the first rank's error if none has.
+fn open_logs(spec: &PoolSpec) -> Outcome<(RankLog, Vec<RankLog>)> {
+    let mut logs = Vec::new();
+    let mut first = None;
+    for rank in 0..spec.ranks.len() {
+        match open_log(spec, rank) {
+            Ok(log) => logs.push((rank as u16, log)),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    let mut logs = logs.into_iter();
+    match (logs.next(), first) {
+        (Some(log), _) => Ok((log, logs.collect())),
+        (None, Some(error)) => Err(error),
+        (None, None) => Err(EngineError::Corrupt("a pool without ranks".into())),
+    }
+}
+
+fn handle(spec: &PoolSpec, arena: Segment, arena_path: PathBuf, log: Segment) -> Outcome<Pool> {
     let media = Media::new().map_err(|e| EngineError::system("reserving address space", e))?;
-    let process = private_word().map_err(|e| EngineError::system("reserving memory", e))?;
+    let own = private_words().map_err(|e| EngineError::system("reserving memory", e))?;
     Ok(Pool {
         arena,
         log,
@@ -302,12 +340,12 @@ fn handle(spec: &PoolSpec, arena: Segment, arena_path: PathBuf) -> Outcome<Pool>
         spec: spec.clone(),
         arena_path,
         index: POOLS_MAX,
-        process,
+        own: Own::new(own),
     })
 }
 
-/// A word that is zero again in a forked child.
-fn private_word() -> sys::Result<&'static AtomicU64> {
+/// Words that are zero again in a forked child.
+fn private_words() -> sys::Result<&'static [AtomicU64; Own::WORDS]> {
     // SAFETY: a fresh private mapping that is never unmapped.
     unsafe {
         let page = rustix::mm::mmap_anonymous(
@@ -318,7 +356,7 @@ fn private_word() -> sys::Result<&'static AtomicU64> {
         )
         .map_err(errno)?;
         rustix::mm::madvise(page, PAGE as usize, Advice::LinuxWipeOnFork).map_err(errno)?;
-        Ok(&*page.cast::<AtomicU64>())
+        Ok(&*page.cast())
     }
 }
 
@@ -329,9 +367,19 @@ fn build(spec: &PoolSpec, path: &Path) -> Outcome<()> {
         .map_err(at_path("building", path))?;
     let instance = u64::from_le_bytes(random) | 1;
     let building = path.with_extension(format!("building-{instance:016x}"));
-    let file = create_file(&building)?;
+    let lock = builders_lock(spec).map_err(at_dir("locking the ranks of", path))?;
+    if rustix::fs::stat(path).is_ok() {
+        // Somebody was faster.
+        return Ok(());
+    }
+    remove_unfinished(path);
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = rustix::fs::open(&building, flags, Mode::RUSR | Mode::WUSR)
+        .map_err(at_path("creating", &building))?;
     let built = build_in(spec, &file, &building, instance);
-    let named = built.and_then(|()| {
+    let named = built.and_then(|pool| {
+        // The mapping stays: other parts of this process may hold addresses into it.
+        core::mem::forget(pool);
         match rustix::fs::linkat(
             rustix::fs::CWD,
             &building,
@@ -344,10 +392,57 @@ fn build(spec: &PoolSpec, path: &Path) -> Outcome<()> {
         }
     });
     rustix::fs::unlink(&building).map_err(at_path("removing", &building))?;
+    drop(lock);
     named
 }
 
-fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outcome<()> {
+/// Removes what killed builders of the arena at `path` have left: who has the right to build is
+/// alone.
+fn remove_unfinished(path: &Path) {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return;
+    };
+    let prefix = format!("{}.building-", name.to_string_lossy());
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            // What cannot be removed only takes space.
+            std::fs::remove_file(entry.path()).unwrap_or_default();
+        }
+    }
+}
+
+/// Recovers a pool in an arena that only the caller knows.
+#[cfg(feature = "testing")]
+pub(crate) fn build_image(spec: &PoolSpec) -> Outcome<Pool> {
+    let path = spec.runtime_dir.join("image");
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+    let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
+        .map_err(at_path("creating", &path))?;
+    build_in(spec, &file, &path, 1)
+}
+
+/// The right to recover a pool from its rank files, held while the descriptor is open.
+fn builders_lock(spec: &PoolSpec) -> sys::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = spec
+        .ranks
+        .iter()
+        .map(|dir| rustix::fs::open(dir, flags, Mode::empty()));
+    let dir = opened
+        .reduce(|first, other| first.or(other))
+        .unwrap_or(Err(rustix::io::Errno::NOENT))
+        .map_err(errno)?;
+    rustix::io::retry_on_intr(|| {
+        rustix::fs::flock(&dir, rustix::fs::FlockOperation::LockExclusive)
+    })
+    .map_err(errno)?;
+    Ok(dir)
+}
+
+fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outcome<Pool> {
     let back = |off, len| {
         rustix::fs::fallocate(file, FallocateFlags::empty(), off, len).map_err(|e| {
             EngineError::system(
@@ -388,18 +483,45 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
     set(header::TARGETS_PER_RANK, u64::from(spec.targets_per_rank));
     set(header::POOL_BLOCKS, spec.size_bytes / BLOCK);
     set(header::REBUILT, 1);
-    let pool = handle(spec, arena, path.to_path_buf())?;
-    let ring = pool.log.word(32).map_or(0, |w| w.load(Ordering::Acquire));
-    pool.store(header::LOG_BYTES, ring)
-        .map_err(|e| EngineError::system("building the arena", e))?;
-    pool.rebuild().map_err(|e| match e {
-        Errno::EIO => EngineError::Corrupt(format!("pool {}: its files are damaged", spec.uuid)),
-        other => EngineError::system(format!("recovering pool {}", spec.uuid), other),
-    })?;
+    // 0 is noted where no window was ever entered.
+    set(header::WINDOW, 1);
+    let ((first, log), others) = open_logs(spec)?;
+    let mut pool = handle(spec, arena, path.to_path_buf(), log)?;
+    pool.choose_log(first, others)
+        .and_then(|()| pool.recover_files())
+        .map_err(|e| match e {
+            Errno::EIO => {
+                EngineError::Corrupt(format!("pool {}: its files are damaged", spec.uuid))
+            }
+            other => EngineError::system(format!("recovering pool {}", spec.uuid), other),
+        })?;
     // The thread's owner slot in the nameless arena must not stay on its robust list.
     pool.leave()
         .map_err(|e| EngineError::system("building the arena", e))?;
-    // The mapping stays: other parts of this process may hold addresses into it.
-    core::mem::forget(pool);
-    Ok(())
+    Ok(pool)
+}
+
+impl Pool {
+    /// Fills the arena and makes what it then holds what a further power failure leads to.
+    fn recover_files(&self) -> sys::Result<()> {
+        let home = self.log_rank()?;
+        let word = self.log.word(LOG_BOOT * 8).ok_or(Errno::EIO)?;
+        let (boot, log_boot) = (boot(), word.load(Ordering::Acquire));
+        let changed = self.rebuild(boot != 0 && boot == log_boot)?;
+        if changed || home != 0 {
+            // What the log says of data does not count any more, or another log than before goes
+            // on from here: should that one come back, it does not fit the checkpoint.
+            self.checkpoint_noted(!changed)?;
+        } else if self.load(header::LOG_TAIL)? > self.load(header::LOG_SYNCED)? {
+            // What was given back is taken to be free.
+            self.sync_everything()?;
+        }
+        if boot != log_boot {
+            let dir = self.rank_dir(home)?;
+            let file = door::open(dir, RankFile::Log)?;
+            door::write(&file, dir, RankFile::Log, &boot.to_ne_bytes(), LOG_BOOT * 8)?;
+            door::flush(&file, dir, RankFile::Log)?;
+        }
+        Ok(())
+    }
 }

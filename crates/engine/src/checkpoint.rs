@@ -5,7 +5,7 @@
 //! checkpoint's start is replayed over it, and because the checkpoint counts only once its end
 //! frame is written, after the log up to the last copy and all frames are on the devices.
 
-use crate::attach::write_all;
+use crate::door::{self, RankFile};
 use crate::layout::{
     PageState, RECORD_LOCAL, descriptor, descriptor_at, header, kind, owner, owner_at, rank,
     rank_at,
@@ -16,9 +16,9 @@ use crate::media::{errno, is_absent};
 use crate::pool::{LockId, Pool};
 use core::sync::atomic::Ordering;
 use rustix::fd::OwnedFd;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use shm::{Recover, crash_point};
-use std::path::PathBuf;
+use std::path::Path;
 use sys::{Errno, Result};
 
 /// `DAOSFRM1`.
@@ -37,10 +37,10 @@ const FRAMES_WORDS_MAX: usize = BATCH_BYTES / 8 + FRAME_HEAD + (PAGE / 8) as usi
 const REWRITE_BYTES: u64 = 32 << 20;
 
 /// Name of a rank's frame file.
-pub(crate) const META_FILE: &str = "meta";
+pub(crate) const META_FILE: &str = RankFile::Meta.name();
 /// The same while it is written anew. It counts in place of the old one as soon as its checkpoint
 /// does, renamed or not.
-pub(crate) const META_NEW: &str = "meta.new";
+pub(crate) const META_NEW: &str = RankFile::MetaNew.name();
 
 /// Rank on which the copies of a page start, and how many there are.
 fn page_place(pool: &Pool, state: PageState) -> (u16, u16) {
@@ -49,51 +49,70 @@ fn page_place(pool: &Pool, state: PageState) -> (u16, u16) {
 }
 
 /// Frames on their way to one rank.
-struct Sink {
-    file: OwnedFd,
-    path: PathBuf,
+struct Sink<'p> {
+    fd: OwnedFd,
+    dir: &'p Path,
     rank: u16,
     at: u64,
     batch: Vec<u64>,
+    /// The file is being written anew, and has its other name.
     rewritten: bool,
+    /// Its name may not be on the device yet.
+    unnamed: bool,
 }
 
-impl Sink {
+impl<'p> Sink<'p> {
     /// Opens a rank's frames behind the last whole one; `None` if the rank's directory is gone.
-    fn open(pool: &Pool, rank: u16, rewrite: bool) -> Result<Option<Sink>> {
-        let dir = pool.spec.ranks.get(usize::from(rank)).ok_or(Errno::EIO)?;
-        let path = dir.join(if rewrite { META_NEW } else { META_FILE });
+    fn open(pool: &'p Pool, rank: u16, rewrite: bool) -> Result<Option<Sink<'p>>> {
+        let dir = pool.rank_dir(rank)?;
         let unnamed = rank_at(rank) + rank::META_UNNAMED;
         if pool.load(unnamed)? != 0 {
-            match rustix::fs::rename(dir.join(META_NEW), dir.join(META_FILE)) {
-                Err(e) if !is_absent(errno(e)) => return Err(errno(e)),
+            match door::rename(dir, RankFile::MetaNew, RankFile::Meta) {
+                Err(e) if !is_absent(e) => return Err(e),
                 _ => pool.store(unnamed, 0)?,
             }
         }
-        let mut flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        if rewrite {
-            flags |= OFlags::TRUNC;
-        }
-        let file = match rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR) {
-            Err(e) if is_absent(errno(e)) => return Ok(None),
-            other => other.map_err(errno)?,
+        let file = if rewrite {
+            RankFile::MetaNew
+        } else {
+            RankFile::Meta
         };
-        let size = rustix::fs::fstat(&file).map_err(errno)?.st_size as u64;
+        let flags = if rewrite {
+            OFlags::TRUNC
+        } else {
+            OFlags::empty()
+        };
+        let fd = match door::create(dir, file, flags) {
+            Err(e) if is_absent(e) => return Ok(None),
+            other => other?,
+        };
+        let size = rustix::fs::fstat(&fd).map_err(errno)?.st_size as u64;
         let mut at = 0;
         if !rewrite {
             // Only what counts: the rest of a checkpoint that was cut short would hide what
             // follows it.
             at = pool.load(rank_at(rank) + rank::META_END)?.min(size);
-            rustix::fs::ftruncate(&file, at).map_err(errno)?;
+            if at < size {
+                door::resize(&fd, dir, file, at)?;
+            }
         }
         Ok(Some(Sink {
-            file,
-            path,
+            fd,
+            dir,
             rank,
             at,
             batch: Vec::new(),
             rewritten: rewrite,
+            unnamed: at == 0,
         }))
+    }
+
+    fn file(&self) -> RankFile {
+        if self.rewritten {
+            RankFile::MetaNew
+        } else {
+            RankFile::Meta
+        }
     }
 
     fn push(&mut self, head: [u64; FRAME_HEAD], content: &[u64]) -> Result<()> {
@@ -112,7 +131,7 @@ impl Sink {
 
     fn flush(&mut self) -> Result<()> {
         let bytes = as_bytes(&self.batch);
-        sys::file_limit::exempt(|| write_all(&self.file, bytes, self.at).map_err(errno))?;
+        door::write(&self.fd, self.dir, self.file(), bytes, self.at)?;
         self.at += bytes.len() as u64;
         self.batch.clear();
         Ok(())
@@ -120,7 +139,12 @@ impl Sink {
 
     fn settle(&mut self) -> Result<()> {
         self.flush()?;
-        rustix::fs::fdatasync(&self.file).map_err(errno)
+        door::flush(&self.fd, self.dir, self.file())?;
+        if self.unnamed {
+            door::flush_names(self.dir)?;
+            self.unnamed = false;
+        }
+        Ok(())
     }
 }
 
@@ -140,7 +164,7 @@ impl Pool {
             return Ok(());
         }
         if self.try_acquire(block, me, LockId::Checkpoint)? {
-            let done = self.checkpoint_locked();
+            let done = self.checkpoint_locked(true);
             if done.is_err() {
                 // A full disk, a stopped writer: tried again when more of the log is used.
                 self.store(header::CHECKPOINT_AFTER, tail + size / 16)?;
@@ -156,7 +180,7 @@ impl Pool {
         let done = if used < size / 2 {
             Ok(())
         } else {
-            self.checkpoint_locked()
+            self.checkpoint_locked(true)
         };
         self.release(block, me, LockId::Checkpoint);
         done
@@ -164,15 +188,20 @@ impl Pool {
 
     /// Writes a checkpoint now.
     pub fn checkpoint(&self) -> Result<()> {
+        self.checkpoint_noted(true)
+    }
+
+    /// The same; `noted` as for [`Pool::sync_and_note`].
+    pub(crate) fn checkpoint_noted(&self, noted: bool) -> Result<()> {
         let (block, me) = self.me()?;
         self.acquire(block, me, LockId::Checkpoint)?;
-        let done = self.checkpoint_locked();
+        let done = self.checkpoint_locked(noted);
         self.release(block, me, LockId::Checkpoint);
         done
     }
 
-    fn checkpoint_locked(&self) -> Result<()> {
-        let start = self.load(header::LOG_TAIL)?;
+    fn checkpoint_locked(&self, noted: bool) -> Result<()> {
+        let (start, start_sum) = self.log_end()?;
         self.wait_until_applied(start)?;
         // The number is used up whatever happens: the end frame of one checkpoint must not stand
         // for the frames of another.
@@ -189,7 +218,11 @@ impl Pool {
         let mut written = Vec::new();
         self.write_frames(sequence, frontier, &mut sinks, &mut written)?;
         crash_point!("checkpoint.written");
-        self.finish(sequence, start, &mut sinks)?;
+        let end = self.load(header::LOG_TAIL)?;
+        // All data too: of a pointer in a frame it is not known any more what it had replaced.
+        self.sync_and_note(noted)?;
+        let span = [u64::from(start_sum), start, end];
+        self.finish(sequence, span, &mut sinks)?;
         crash_point!("checkpoint.finished");
         self.store(header::CHECKPOINT_TIME, self.now_ns() as u64)?;
         self.store(header::LOG_HEAD, start)?;
@@ -212,7 +245,7 @@ impl Pool {
     }
 
     /// Opens a rank's frames; a file that has outgrown what is live is written anew.
-    fn sink(&self, rank: u16, frontier: u64) -> Result<Option<Sink>> {
+    fn sink(&self, rank: u16, frontier: u64) -> Result<Option<Sink<'_>>> {
         let sink = Sink::open(self, rank, false)?;
         let live = frontier * (PAGE + 64);
         if sink
@@ -228,7 +261,7 @@ impl Pool {
         &self,
         sequence: u64,
         frontier: u64,
-        sinks: &mut [Option<Sink>],
+        sinks: &mut [Option<Sink<'_>>],
         written: &mut Vec<(u32, u64)>,
     ) -> Result<()> {
         let rewriting = sinks.iter().flatten().any(|sink| sink.rewritten);
@@ -266,20 +299,21 @@ impl Pool {
         Ok(())
     }
 
-    fn finish(&self, sequence: u64, start: u64, sinks: &mut [Option<Sink>]) -> Result<()> {
-        let end = self.load(header::LOG_TAIL)?;
-        self.sync_log()?;
+    fn finish(&self, sequence: u64, span: [u64; 3], sinks: &mut [Option<Sink<'_>>]) -> Result<()> {
         for sink in sinks.iter_mut().flatten() {
             sink.settle()?;
             self.note_end(sink)?;
         }
         for sink in sinks.iter_mut().flatten() {
-            sink.push([FRAME_MAGIC, sequence, 0, FRAME_END, 0, start, end, 0], &[])?;
+            let [sum, start, end] = span;
+            sink.push(
+                [FRAME_MAGIC, sequence, 0, FRAME_END, sum, start, end, 0],
+                &[],
+            )?;
             sink.settle()?;
             crash_point!("checkpoint.ended");
             if sink.rewritten {
-                let named = sink.path.with_file_name(META_FILE);
-                rustix::fs::rename(&sink.path, &named).map_err(errno)?;
+                door::rename(sink.dir, RankFile::MetaNew, RankFile::Meta)?;
                 sink.rewritten = false;
             }
             self.note_end(sink)?;
@@ -288,7 +322,7 @@ impl Pool {
     }
 
     /// Notes where the next checkpoint goes on. A file being written anew has no name yet.
-    fn note_end(&self, sink: &Sink) -> Result<()> {
+    fn note_end(&self, sink: &Sink<'_>) -> Result<()> {
         if sink.rewritten {
             return Ok(());
         }

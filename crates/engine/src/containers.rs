@@ -116,6 +116,7 @@ impl Pool {
             root: (0, 0),
             ..spec.clone()
         };
+        self.protect_log(&info).map_err(damaged)?;
         let replicas = self.rank_count().min(PAGE_REPLICAS_MAX as u16) as u8;
         let add = |tx: &mut Tx<'_>| {
             let link = tx.alloc_page(kind::CONTAINER, 0, replicas, true)?;
@@ -138,6 +139,7 @@ impl Pool {
                 info.label
             )));
         }
+        self.protect_log(info).map_err(damaged)?;
         let mut tx = self.containers_tx()?;
         let (link, _) = self.locate(&info.uuid.to_string())?;
         for other in self.containers()? {
@@ -187,7 +189,9 @@ impl Pool {
             return Ok(());
         }
         self.store(link.offset() + at::NEXT, self.load(header::CONTAINERS)?)?;
-        self.store(header::CONTAINERS, link.0)
+        self.store(header::CONTAINERS, link.0)?;
+        let (info, _) = self.read_container(link).map_err(|_| Errno::EIO)?;
+        self.protect_log(&info)
     }
 
     fn read_container(&self, link: PageLink) -> Result<(ContainerInfo, PageLink), EngineError> {

@@ -67,17 +67,34 @@ pub(crate) mod header {
     pub(crate) const PROCESSES_USED: u64 = 136;
     /// Log position before which a checkpoint that failed is not tried again without need.
     pub(crate) const CHECKPOINT_AFTER: u64 = 144;
+    /// Number of the current window (`sync`), and of the last one that began a sync of everything
+    /// which has ended.
+    pub(crate) const WINDOW: u64 = 152;
+    pub(crate) const WINDOW_SYNCED: u64 = 160;
+    /// Log position before which all published data is on the devices.
+    pub(crate) const DATA_SYNCED: u64 = 168;
+    /// Rank whose log everybody writes, and number of ranks the log has to lie on.
+    pub(crate) const LOG_RANK: u64 = 176;
+    pub(crate) const LOG_PLACES: u64 = 184;
+    /// See [`super::TREE_VERSION`].
+    pub(crate) const TREE_VERSION: u64 = 384;
     /// Words written by every operation get cache lines of their own.
     pub(crate) const LOG_TAIL: u64 = 256;
+    /// Two words: checksum of the last record and the low half of an eighth of its end.
+    pub(crate) const LOG_CHAIN: u64 = 264;
     pub(crate) const LOG_HEAD: u64 = 320;
     pub(crate) const LOG_SYNCED: u64 = 328;
     pub(crate) const LOG_BYTES: u64 = 336;
 }
 
+/// Arena offset of a volatile word for the namespace layer, which changes it under the rename lock
+/// with whatever could make a path of directories lead elsewhere.
+pub const TREE_VERSION: u64 = header::TREE_VERSION;
+
 /// `DAOSPIL1` in memory order.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"DAOSPIL1");
 /// Version of the arena layout; another version is never attached.
-pub(crate) const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 2;
 
 /// Words of a rank's entry, as byte offsets.
 pub(crate) mod rank {
@@ -90,11 +107,18 @@ pub(crate) mod rank {
     pub(crate) const UNFLUSHED: u64 = 40;
     /// Processes that have cleared the mark and not finished flushing.
     pub(crate) const FLUSHING: u64 = 48;
+    /// The last window in which something was given back that waits for a sync; 0 = none.
+    pub(crate) const WAITING: u64 = 56;
     pub(crate) const ZONES: u64 = 64;
     /// Bytes of the rank's frames that are whole.
     pub(crate) const META_END: u64 = 128;
     /// The frames that count are those of the file that was being written anew.
     pub(crate) const META_UNNAMED: u64 = 136;
+    /// Log position up to which the rank's copy of the log is safe; 0 = there is none.
+    pub(crate) const LOG_COPIED: u64 = 152;
+    /// Log position at which the copy was made, and up to which something was written to it.
+    pub(crate) const LOG_MADE: u64 = 160;
+    pub(crate) const LOG_FILLED: u64 = 168;
     /// The rank's data file was not there when the arena was built.
     pub(crate) const WAS_ABSENT: u64 = 144;
 }

@@ -6,7 +6,8 @@
 //!   containers   place              what objects are and where they lie
 //!   tx           takeover           atomic changes, and those of the dead
 //!   pages        space              memory and blocks, given out and taken back
-//!   log          media              the redo stream, the bytes of rank files
+//!   log  sync  mirror  recover      the redo stream, when it is safe, where, what is left of it
+//!   media        door               the bytes of rank files, and the way to them
 //!   pool  thread  process  attach   who is here, holding what
 //!   layout  limits                  every word of the arena
 //! ```
@@ -14,17 +15,22 @@
 mod attach;
 mod checkpoint;
 mod containers;
+mod door;
 mod error;
 mod layout;
 mod limits;
 mod log;
 mod media;
+mod mirror;
 mod pages;
 pub mod place;
 mod pool;
 pub mod process;
+mod prove;
 mod rebuild;
+mod recover;
 mod space;
+mod sync;
 pub mod system;
 mod takeover;
 #[cfg(feature = "testing")]
@@ -35,12 +41,15 @@ mod usage;
 
 pub use containers::{BLOB_BYTES_MAX, ContainerInfo};
 pub use error::EngineError;
-pub use layout::{BlockPtr, PageLink, PageState, Rec, Run, kind, tag_generation, tag_kind};
+pub use layout::{
+    BlockPtr, PageLink, PageState, Rec, Run, TREE_VERSION, kind, tag_generation, tag_kind,
+};
 pub use limits::{
     BLOCK, GRANULE, PAGE, RANKS_MAX, RECORDS_MAX, REPLICAS_MAX, TARGETS_MAX, TX_LOCKS_MAX,
 };
 pub use pool::{LockId, Pool, PoolSpec};
 pub use space::{STAGED_MAX, Stage};
-pub use thread::vfork;
+pub use sync::{Contents, RankSet};
+pub use thread::{THREAD_WORDS, vfork, words as thread_words};
 pub use tx::Tx;
 pub use usage::{RankUsage, Usage};

@@ -2,19 +2,40 @@
 //!
 //! A record's position in the endless stream of bytes is its sequence number; the file is a ring
 //! over that stream. The tail lies in the arena and is stored after the record: that store is the
-//! moment an operation happens.
+//! moment an operation happens. Each record holds the checksum of the one before it, so that what
+//! an earlier lap or an earlier life left behind a cut tail is never taken for its continuation.
 
+use crate::door;
 use crate::layout::{header, owner, owner_at};
 use crate::limits::TX_WORDS_MAX;
 use crate::pool::{LockId, Pool};
 use crate::thread::ThreadBlock;
-use crate::tx::{RECORD_HEADER, RECORD_MAGIC};
+use crate::tx::RECORD_HEADER;
 use core::sync::atomic::Ordering;
 use shm::crash_point;
 use sys::{Errno, Result};
 
 /// High half of the first word of a filler at the end of the ring.
 pub(crate) const PAD_MAGIC: u64 = 0x7061_6464;
+/// What a record is, in bits 24-31 of its first word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum RecordKind {
+    /// A transaction: entries.
+    Change = 0,
+    /// Data published before a position is on the devices of some ranks.
+    Flushed = 1,
+    /// Contents of blocks.
+    Contents = 2,
+    /// Checksums of blocks.
+    Sums = 3,
+}
+
+/// Kind and length of a record, out of its first word.
+pub(crate) fn kind_and_bytes(head: u64) -> (u8, u64) {
+    ((head >> 24) as u8, head & 0xff_ffff)
+}
+
 /// Bytes of the log file before the ring.
 pub(crate) const LOG_FILE_HEADER: u64 = 4096;
 
@@ -34,11 +55,47 @@ pub(crate) fn checksum(words: &[u64]) -> u32 {
     hash.finalize()
 }
 
+/// The checksum of a log record, whose other words than the head's are in `body` already: the head
+/// is known last, under the lock.
+fn seal(mut body: crc32fast::Hasher, record: &[u64]) -> u32 {
+    body.update(as_bytes(&[record[0], record[1], record[3]]));
+    body.finalize()
+}
+
+fn body_sum(record: &[u64]) -> crc32fast::Hasher {
+    let mut hash = crc32fast::Hasher::new();
+    hash.update(as_bytes(record.get(RECORD_HEADER..).unwrap_or(&[])));
+    hash
+}
+
+/// The checksum that a log record should have.
+pub(crate) fn record_sum(record: &[u64]) -> u32 {
+    match record.len() < RECORD_HEADER {
+        true => 0,
+        false => seal(body_sum(record), record),
+    }
+}
+
+/// Slot of the process that published a record, from its third word.
+pub(crate) fn process_of(word: u64) -> u32 {
+    (word >> PROCESS_AT) as u32
+}
+
+/// A checksum together with the end of the record it belongs to.
+pub(crate) fn chain_word(sum: u32, end: u64) -> u64 {
+    u64::from(sum) | (end >> 3) << 32
+}
+
 /// Words as they lie in files: in the byte order of the machine.
 pub(crate) fn as_bytes(words: &[u64]) -> &[u8] {
     // SAFETY: any initialised words are initialised bytes; the length is that of the slice.
     unsafe { core::slice::from_raw_parts(words.as_ptr().cast(), size_of_val(words)) }
 }
+
+/// Where the process slot begins in a record's third word.
+const PROCESS_AT: u32 = 48;
+/// In its place: the process has none.
+const NO_PROCESS: u32 = 0xffff;
 
 impl Pool {
     fn ring(&self) -> Result<u64> {
@@ -69,18 +126,31 @@ impl Pool {
 
     /// Appends a record (header words free for this function) and publishes it; returns its
     /// position.
-    pub(crate) fn append(&self, block: &ThreadBlock, me: u16, record: &mut [u64]) -> Result<u64> {
+    pub(crate) fn append(
+        &self,
+        block: &ThreadBlock,
+        me: u16,
+        what: RecordKind,
+        record: &mut [u64],
+    ) -> Result<u64> {
         let bytes = record.len() as u64 * 8;
         debug_assert!((RECORD_HEADER..=TX_WORDS_MAX).contains(&record.len()));
-        record[0] = bytes | RECORD_MAGIC << 32;
         record[3] = self.now_ns() as u64;
+        let body = body_sum(record);
         self.acquire(block, me, LockId::Log)?;
-        let appended = self.append_locked(me, record, bytes);
+        let appended = self.append_locked(me, what, record, bytes, body);
         self.release(block, me, LockId::Log);
         appended
     }
 
-    fn append_locked(&self, me: u16, record: &mut [u64], bytes: u64) -> Result<u64> {
+    fn append_locked(
+        &self,
+        me: u16,
+        what: RecordKind,
+        record: &mut [u64],
+        bytes: u64,
+        body: crc32fast::Hasher,
+    ) -> Result<u64> {
         let ring = self.ring()?;
         let tail = self.load(header::LOG_TAIL)?;
         let to_end = ring - tail % ring;
@@ -95,25 +165,74 @@ impl Pool {
         if pad > 0 {
             self.log_word(ring, tail)?
                 .store(pad | PAD_MAGIC << 32, Ordering::Relaxed);
-            self.log_word(ring, tail + 8)?
-                .store(tail, Ordering::Relaxed);
+            if pad > 8 {
+                self.log_word(ring, tail + 8)?
+                    .store(tail, Ordering::Relaxed);
+            }
+            self.note_log(ring, tail, pad.min(16));
         }
+        let (before, slot) = self.chain(tail)?;
+        record[0] = bytes | (what as u64) << 24 | u64::from(before) << 32;
         record[1] = position;
-        record[2] = u64::from(checksum(record)) | u64::from(me) << 32;
+        let sum = seal(body, record);
+        let process = crate::process::slot(self).unwrap_or(NO_PROCESS);
+        record[2] = u64::from(sum) | u64::from(me) << 32 | u64::from(process) << PROCESS_AT;
         for (i, word) in record.iter().enumerate() {
             self.log_word(ring, position + i as u64 * 8)?
                 .store(*word, Ordering::Relaxed);
         }
+        self.note_log(ring, position, bytes);
         crash_point!("log.written");
-        let base = owner_at(me);
-        self.store(base + owner::RECORD_AT, position)?;
-        self.store(base + owner::RECORD_LEN, bytes)?;
+        if what == RecordKind::Change {
+            let base = owner_at(me);
+            self.store(base + owner::RECORD_AT, position)?;
+            self.store(base + owner::RECORD_LEN, bytes)?;
+        }
         crash_point!("log.noted");
+        self.store(slot, chain_word(sum, position + bytes))?;
+        crash_point!("log.chained");
         // ORDERING: everything above is visible to whoever sees the new tail.
         self.word(header::LOG_TAIL)?
             .store(position + bytes, Ordering::Release);
         crash_point!("log.published");
         Ok(position)
+    }
+
+    /// The checksum of the last record, which ends at `tail`, and the place for the next one's. Of
+    /// two places one belongs to the tail, whoever died while filling the other.
+    fn chain(&self, tail: u64) -> Result<(u32, u64)> {
+        let places = [header::LOG_CHAIN, header::LOG_CHAIN + 8];
+        for (i, place) in places.into_iter().enumerate() {
+            let word = self.load(place)?;
+            if word >> 32 == tail >> 3 & 0xffff_ffff {
+                return Ok((word as u32, places[1 - i]));
+            }
+        }
+        Err(Errno::EIO)
+    }
+
+    /// Where the log ends, and the checksum of its last record.
+    pub(crate) fn log_end(&self) -> Result<(u64, u32)> {
+        let (block, me) = self.me()?;
+        self.acquire(block, me, LockId::Log)?;
+        let tail = self.load(header::LOG_TAIL);
+        let end = tail.and_then(|tail| Ok((tail, self.chain(tail)?.0)));
+        self.release(block, me, LockId::Log);
+        end
+    }
+
+    /// Sets where the log goes on, in an arena that nobody has seen.
+    pub(crate) fn set_log_end(&self, tail: u64, sum: u32) -> Result<()> {
+        self.store(header::LOG_CHAIN, chain_word(sum, tail))?;
+        self.store(header::LOG_CHAIN + 8, chain_word(sum, tail))?;
+        self.store(header::LOG_TAIL, tail)
+    }
+
+    fn note_log(&self, ring: u64, position: u64, bytes: u64) {
+        if let Ok(dir) = self.log_rank().and_then(|rank| self.rank_dir(rank)) {
+            let off = LOG_FILE_HEADER + position % ring;
+            door::stored(dir, door::RankFile::Log, off, bytes);
+        }
     }
 
     /// Bytes of the log in use, and its size.
@@ -127,6 +246,7 @@ impl Pool {
     /// writers wait.
     #[inline]
     pub(crate) fn make_log_room(&self) -> Result<()> {
+        self.prove_when_due();
         let tail = self.load(header::LOG_TAIL)?;
         let head = self.load(header::LOG_HEAD)?;
         if tail.wrapping_sub(head) < self.load(header::LOG_BYTES)? / 2 {

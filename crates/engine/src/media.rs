@@ -6,14 +6,15 @@
 //! own (5 to 10 us). Writing back protects the pages one by one again, so a store that took long
 //! has its surroundings unmapped ([`Media::refresh`]).
 
+use crate::door::{self, RankFile};
 use crate::layout::{rank, rank_at};
 use crate::limits::{BLOCK, RANK_BLOCKS_MAX, RANKS_MAX};
 use crate::pool::Pool;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use rustix::fd::{FromRawFd, IntoRawFd, OwnedFd};
-use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use sys::set_once::SetOnce;
 use sys::{Errno, Result, clock, file_limit, uaccess};
 
@@ -37,7 +38,7 @@ const SLOW_MAX: u32 = 8;
 const COUNTED: usize = 1 << 14;
 
 /// Name of a rank's data file.
-pub(crate) const DATA_FILE: &str = "data";
+pub(crate) const DATA_FILE: &str = RankFile::Data.name();
 
 /// What a window is mapped for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -126,9 +127,14 @@ impl Media {
 }
 
 impl Pool {
+    /// Directory of a rank.
+    pub(crate) fn rank_dir(&self, rank: u16) -> Result<&Path> {
+        let dir = self.spec.ranks.get(usize::from(rank));
+        dir.map(PathBuf::as_path).ok_or(Errno::EIO)
+    }
+
     pub(crate) fn data_path(&self, rank: u16) -> Result<PathBuf> {
-        let dir = self.spec.ranks.get(usize::from(rank)).ok_or(Errno::EIO)?;
-        Ok(dir.join(DATA_FILE))
+        Ok(self.rank_dir(rank)?.join(DATA_FILE))
     }
 
     /// Opens everything the pool needs later, for a process that is about to lose the right to.
@@ -293,6 +299,9 @@ impl Pool {
         src: *const u8,
         len: usize,
     ) -> Result<()> {
+        let dir = self.rank_dir(rank)?;
+        door::storing(dir, RankFile::Data)?;
+        let pos = block * BLOCK + off as u64;
         // `pwrite` is subject to the program's limit on file sizes, a store is not. Where the file
         // cannot be opened (no descriptor is left), the mapping may still do.
         if len >= PWRITE_FROM
@@ -300,7 +309,8 @@ impl Pool {
             && let Ok(file) = self.open_data(rank)
         {
             // SAFETY: passed on.
-            unsafe { pwrite_all(&file, src, len, block * BLOCK + off as u64) }?;
+            unsafe { pwrite_all(&file, src, len, pos) }?;
+            door::stored(dir, RankFile::Data, pos, len as u64);
             return self.mark_unflushed(rank);
         }
         let copied = self.pieces(
@@ -325,11 +335,10 @@ impl Pool {
         );
         match copied {
             // SAFETY: passed on.
-            Err(Errno::ENOMEM) => unsafe {
-                self.write_unmapped(rank, block * BLOCK + off as u64, src, len)
-            },
+            Err(Errno::ENOMEM) => unsafe { self.write_unmapped(rank, pos, src, len) },
             other => other,
         }?;
+        door::stored(dir, RankFile::Data, pos, len as u64);
         self.mark_unflushed(rank)
     }
 
@@ -352,10 +361,12 @@ impl Pool {
             let zeroed = self.timed(to, count, || unsafe { uaccess::zero(to, count) });
             zeroed.map_err(|_| Errno::EIO)
         });
+        let at = block * BLOCK + off as u64;
         match zeroed {
-            Err(Errno::ENOMEM) => self.zero_unmapped(rank, block * BLOCK + off as u64, len),
+            Err(Errno::ENOMEM) => self.zero_unmapped(rank, at, len),
             other => other,
         }?;
+        door::stored(self.rank_dir(rank)?, RankFile::Data, at, len as u64);
         self.mark_unflushed(rank)
     }
 
@@ -363,16 +374,23 @@ impl Pool {
     pub(crate) fn extend_data(&self, rank: u16, from: u64, to: u64) -> Result<()> {
         let file = self.open_data(rank)?;
         let (off, len) = (from * BLOCK, (to - from) * BLOCK);
-        let grow = || rustix::fs::fallocate(&file, FallocateFlags::empty(), off, len);
-        match file_limit::exempt(|| rustix::io::retry_on_intr(grow).map_err(errno)) {
-            Err(Errno::EFBIG) => Err(Errno::ENOSPC),
+        match door::allocate(&file, self.rank_dir(rank)?, RankFile::Data, off, len) {
+            // As full as it can be: over the user's quota, over what a file can hold.
+            Err(Errno::EFBIG | Errno::EDQUOT) => Err(Errno::ENOSPC),
             other => other,
         }
     }
 
     /// Notes that a rank's data file differs from its device.
-    fn mark_unflushed(&self, rank: u16) -> Result<()> {
+    pub(crate) fn mark_unflushed(&self, rank: u16) -> Result<()> {
         self.store(rank_at(rank) + rank::UNFLUSHED, 1)
+    }
+
+    /// Whether something was written to a rank's data file since it was last flushed.
+    pub(crate) fn is_unflushed(&self, r: u16) -> Result<bool> {
+        let unflushed = self.word(rank_at(r) + rank::UNFLUSHED)?;
+        let flushing = self.word(rank_at(r) + rank::FLUSHING)?;
+        Ok(unflushed.load(Ordering::SeqCst) != 0 || flushing.load(Ordering::SeqCst) != 0)
     }
 
     /// Flushes a rank's data file to its device, unless nothing was written since the last time.
@@ -388,7 +406,7 @@ impl Pool {
         unflushed.store(0, Ordering::SeqCst);
         let flushed = self
             .open_data(r)
-            .and_then(|file| rustix::fs::fdatasync(&file).map_err(errno));
+            .and_then(|file| door::flush(&file, self.rank_dir(r)?, RankFile::Data));
         if flushed.is_err() {
             unflushed.store(1, Ordering::SeqCst);
         }

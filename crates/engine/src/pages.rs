@@ -44,6 +44,19 @@ impl Pool {
         Ok((entry, taken?))
     }
 
+    /// Makes sure that the calling thread has `count` pages reserved.
+    pub(crate) fn hoard_pages(&self, count: u64) -> Result<()> {
+        let (block, me) = self.me()?;
+        let mut reserved = 0;
+        for i in 0..owner::PAGES_LEN {
+            reserved += self.load(owner_at(me) + owner::PAGES + i * 8)? >> 32;
+        }
+        match count.saturating_sub(reserved) {
+            0 => Ok(()),
+            more => self.reserve_pages(block, me, more as u32, true).map(|_| ()),
+        }
+    }
+
     fn reserve_locked(&self, entry: u64, count: u32, exact: bool) -> Result<u32> {
         self.store(header::ALLOC_JOURNAL, entry)?;
         let (len, next) = self.free_run(count)?;

@@ -40,6 +40,8 @@ pub enum LockId {
     Checkpoint,
     /// A rank's block bitmap.
     Rank(u16),
+    /// A flush of the log in progress.
+    Sync,
     /// Pages of the arena.
     Pages,
     /// The tail of the log. Taken last.
@@ -55,6 +57,7 @@ impl LockId {
             LockId::Checkpoint => LOCK_SPECIAL + 2,
             LockId::Pages => LOCK_SPECIAL + 3,
             LockId::Log => LOCK_SPECIAL + 4,
+            LockId::Sync => LOCK_SPECIAL + 5,
             LockId::Rank(rank) => LOCK_RANKS + u64::from(rank),
         }
     }
@@ -69,6 +72,7 @@ impl LockId {
                 2 => LockId::Checkpoint,
                 3 => LockId::Pages,
                 4 => LockId::Log,
+                5 => LockId::Sync,
                 _ => return None,
             },
         };
@@ -84,8 +88,8 @@ pub struct Pool {
     pub(crate) spec: PoolSpec,
     pub(crate) arena_path: PathBuf,
     pub(crate) index: usize,
-    /// Process slot + 1 in private memory that a fork wipes.
-    pub(crate) process: &'static AtomicU64,
+    /// In private memory that a fork wipes.
+    pub(crate) own: crate::prove::Own,
 }
 
 /// The pools of this process.
@@ -101,6 +105,11 @@ impl Pool {
     /// File of the arena.
     pub fn arena_path(&self) -> &std::path::Path {
         &self.arena_path
+    }
+
+    /// Number of the pool among those this process has attached.
+    pub fn number(&self) -> u64 {
+        self.index as u64
     }
 
     /// Number that tells this arena from any other, also of the same pool after a restart.
@@ -212,6 +221,10 @@ impl Pool {
 
     /// Wall-clock time in nanoseconds since the epoch, at the kernel's tick resolution.
     pub fn now_ns(&self) -> i64 {
+        #[cfg(feature = "testing")]
+        if let Some(now) = crate::testing::another_clock() {
+            return now;
+        }
         sys::clock::realtime_coarse()
     }
 

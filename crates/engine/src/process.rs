@@ -19,6 +19,8 @@ pub const USER_WORDS: u64 = (at::PROCESS_BYTES - USER) / 8;
 const ID: u64 = 0;
 const STARTED: u64 = 8;
 const NAMESPACE: u64 = 16;
+/// Log position + 1 from which on data that the process has published may not be proven.
+pub(crate) const UNPROVEN: u64 = 24;
 const USER: u64 = 32;
 /// In the id word: the entry is being filled in.
 const FILLING: u64 = 1 << 63;
@@ -50,7 +52,7 @@ pub fn slot(pool: &Pool) -> Result<u32> {
     if let Some(child) = vfork::child() {
         return child.process(pool);
     }
-    match pool.process.load(Ordering::Relaxed) {
+    match pool.own.slot().load(Ordering::Relaxed) {
         0 => register(pool),
         known => Ok(known as u32 - 1),
     }
@@ -60,14 +62,16 @@ pub fn slot(pool: &Pool) -> Result<u32> {
 pub fn known_slot(pool: &Pool) -> Option<u32> {
     match vfork::child() {
         Some(child) => child.known_process(pool),
-        None => (pool.process.load(Ordering::Relaxed) as u32).checked_sub(1),
+        None => (pool.own.slot().load(Ordering::Relaxed) as u32).checked_sub(1),
     }
 }
 
 #[cold]
 fn register(pool: &Pool) -> Result<u32> {
     let found = slot_of(pool, 0)?;
-    pool.process.store(u64::from(found) + 1, Ordering::Relaxed);
+    pool.own
+        .slot()
+        .store(u64::from(found) + 1, Ordering::Relaxed);
     Ok(found)
 }
 
@@ -134,6 +138,7 @@ fn take(pool: &Pool, slot: u32, from: u64, who: Identity) -> Result<bool> {
     used.fetch_max(u64::from(slot) + 1, Ordering::AcqRel);
     pool.store(base + STARTED, who.started)?;
     pool.store(base + NAMESPACE, who.namespace)?;
+    pool.store(base + UNPROVEN, 0)?;
     for word in 0..USER_WORDS {
         pool.store(user_word(slot, word), 0)?;
     }
@@ -204,6 +209,8 @@ pub fn bury(pool: &Pool, slot: u32, settle: impl FnOnce() -> Result<()>) -> Resu
         return Ok(false);
     }
     crash_point!("process.burying");
+    // What is not proven may be lost in a power failure, no more.
+    pool.prove_of_dead(slot).ok();
     let settled = settle();
     // What could not be settled is left to the next who comes.
     let left = if settled.is_ok() {

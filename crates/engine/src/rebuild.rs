@@ -1,18 +1,19 @@
-//! Building an arena from what the ranks hold: the last whole checkpoint, then the log over it,
-//! then everything that is derived: free lists, bitmaps, the chain of containers.
-//!
-//! Reads only; nothing on the ranks is changed, so several processes may do it at once.
+//! Building an arena from what the ranks hold: the last whole checkpoint, then what is left of the
+//! log over it (`recover`), then everything that is derived: free lists, bitmaps, the chain of
+//! containers. Whoever does it has the right to it alone, and can be killed at any time: what it
+//! stores in files is what the log says anyway.
 
 use crate::checkpoint::{FRAME_END, FRAME_FULL, FRAME_HEAD, FRAME_MAGIC, META_FILE, META_NEW};
 use crate::layout::{
     BlockPtr, CLASSES, PageLink, PageState, Rec, descriptor, descriptor_at, header, kind,
     partial_at, partial_shift, rank, rank_at, tag_kind,
 };
-use crate::limits::{BLOCK, GRANULE, GROW_PAGES, PAGE, RANK_BLOCKS_MAX, TX_WORDS_MAX, at};
-use crate::log::{PAD_MAGIC, checksum};
+use crate::limits::{BLOCK, GRANULE, GROW_PAGES, PAGE, RANK_BLOCKS_MAX, at};
+use crate::log::{RecordKind, checksum};
 use crate::media::{errno, is_absent};
 use crate::pool::Pool;
-use crate::tx::{ENTRY_DURABLE, ENTRY_ZERO, RECORD_HEADER, RECORD_MAGIC, entry_parts};
+use crate::recover::{Found, Proofs, stride};
+use crate::tx::{ENTRY_DATA, ENTRY_DURABLE, ENTRY_MOVED, ENTRY_ZERO, RECORD_HEADER, entry_parts};
 use rustix::fs::{Mode, OFlags};
 use std::collections::HashSet;
 use std::path::Path;
@@ -20,36 +21,96 @@ use sys::{Errno, Result};
 
 /// Bytes of a frame file read at a time.
 const PIECE_BYTES: usize = 1 << 20;
+/// What the last whole checkpoint says of the log: where it goes on from, as far as which it was
+/// flushed with all data, and the checksum that the record at the start holds.
+#[derive(Default)]
+pub(crate) struct Base {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) sum: u32,
+}
+
+/// The checkpoints that the ranks hold.
+#[derive(Default)]
+pub(crate) struct Checkpoint {
+    pub(crate) base: Base,
+    /// Numbers of those that count, and the highest number of all.
+    whole: HashSet<u64>,
+    highest: u64,
+}
+
 /// Words of an inode record that do not outlive the arena.
-const INODE_VOLATILE: core::ops::Range<u64> = 24..32;
+const INODE_VOLATILE: core::ops::Range<u64> = 22..32;
+
+/// Blocks that a rank's file must have for the maps that point there.
+#[derive(Clone, Copy, Default)]
+struct Needed {
+    all: u64,
+    written: u64,
+}
+
+impl Needed {
+    fn add(&mut self, pointer: BlockPtr) -> Result<()> {
+        let end = pointer.block() + 1;
+        if end > RANK_BLOCKS_MAX {
+            return Err(Errno::EIO);
+        }
+        self.all = self.all.max(end);
+        if !pointer.is_unwritten() {
+            self.written = self.written.max(end);
+        }
+        Ok(())
+    }
+}
 
 impl Pool {
-    /// Fills an empty arena from the rank files.
-    pub(crate) fn rebuild(&self) -> Result<()> {
-        let start = self.load_checkpoint()?;
-        self.replay(start)?;
-        self.derive()
+    /// Fills an empty arena from the rank files. After a power failure (`trusted` false) data counts
+    /// only if it is known to be there. Returns whether some was not.
+    pub(crate) fn rebuild(&self, trusted: bool) -> Result<bool> {
+        let base = self.load_checkpoint()?;
+        let mut proofs = match trusted {
+            true => None,
+            false => Some(self.proofs(base.start, base.sum, base.end)?),
+        };
+        self.replay(&base, proofs.as_mut())?;
+        let mut changed = false;
+        if let Some(proofs) = &proofs {
+            changed = self.store_contents(base.start, base.sum, proofs)? | proofs.found_loss();
+        }
+        self.derive()?;
+        Ok(changed)
     }
 
-    /// Loads the newest frames of whole checkpoints; returns where the log goes on from. Ranks
-    /// whose directory is gone have none.
-    fn load_checkpoint(&self) -> Result<u64> {
-        let mut whole = HashSet::new();
-        let (mut last, mut start, mut highest) = (0, 0, 0);
+    /// Looks for the last checkpoint that counts. Ranks whose directory is gone have none.
+    pub(crate) fn find_checkpoint(&self) -> Result<Checkpoint> {
+        let mut found = Checkpoint::default();
+        let mut last = 0;
         for dir in &self.spec.ranks {
             for name in [META_FILE, META_NEW] {
                 for_each_frame(&dir.join(name), |frame| {
-                    highest = highest.max(frame[1]);
+                    found.highest = found.highest.max(frame[1]);
                     if frame[3] == FRAME_END {
-                        whole.insert(frame[1]);
+                        found.whole.insert(frame[1]);
                         if frame[1] > last {
-                            (last, start) = (frame[1], frame[5]);
+                            last = frame[1];
+                            found.base = Base {
+                                start: frame[5],
+                                end: frame[6],
+                                sum: frame[4] as u32,
+                            };
                         }
                     }
                     Ok(())
                 })?;
             }
         }
+        Ok(found)
+    }
+
+    /// Loads the newest frames of whole checkpoints; returns where the log goes on from.
+    fn load_checkpoint(&self) -> Result<Base> {
+        let found = self.find_checkpoint()?;
+        let whole = &found.whole;
         let mut newest: Vec<u64> = Vec::new();
         for (r, dir) in (0..).zip(&self.spec.ranks) {
             let mut anew = false;
@@ -67,8 +128,8 @@ impl Pool {
             self.store(rank_at(r) + rank::META_END, end)?;
             self.store(rank_at(r) + rank::META_UNNAMED, u64::from(anew))?;
         }
-        self.store(header::CHECKPOINT_SEQUENCE, highest)?;
-        Ok(start)
+        self.store(header::CHECKPOINT_SEQUENCE, found.highest)?;
+        Ok(found.base)
     }
 
     /// Loads a page's frame unless a newer one was loaded before.
@@ -111,78 +172,88 @@ impl Pool {
         Ok(())
     }
 
-    /// Applies what the log holds from `start`; a torn tail is cut.
-    fn replay(&self, start: u64) -> Result<()> {
-        let ring = self.load(header::LOG_BYTES)?;
-        let mut position = start;
-        let mut record = vec![0u64; TX_WORDS_MAX];
-        while position - start < ring {
-            let mut head = [0u64; RECORD_HEADER];
-            let to_end = ring - position % ring;
-            if to_end < head.len() as u64 * 8 {
-                self.log_words(position, &mut head[..(to_end / 8).min(2) as usize])?;
-            } else {
-                self.log_words(position, &mut head)?;
+    /// Applies what the log holds; a torn tail is cut.
+    fn replay(&self, base: &Base, mut proofs: Option<&mut Proofs>) -> Result<()> {
+        let (end, sum) = self.each_record(base.start, base.sum, |found| {
+            if found.kind != RecordKind::Change as u8 {
+                return Ok(());
             }
-            let bytes = head[0] & 0xffff_ffff;
-            if head[0] >> 32 == PAD_MAGIC && bytes == to_end && (to_end < 16 || head[1] == position)
-            {
-                position += to_end;
-                continue;
-            }
-            let words = (bytes / 8) as usize;
-            if head[0] >> 32 != RECORD_MAGIC
-                || head[1] != position
-                || !(RECORD_HEADER..=TX_WORDS_MAX).contains(&words)
-                || bytes > to_end
-            {
-                break;
-            }
-            let record = &mut record[..words];
-            self.log_words(position, record)?;
-            if u64::from(checksum(record)) != head[2] & 0xffff_ffff {
-                break;
-            }
-            self.replay_record(record)?;
-            position += bytes;
+            self.replay_record(&found, proofs.as_deref_mut())
+        })?;
+        if end < base.end {
+            // The checkpoint was finished only after the log had been flushed as far as that.
+            return Err(Errno::EIO);
         }
-        self.store(header::LOG_HEAD, start)?;
-        self.store(header::LOG_TAIL, position)?;
-        self.store(header::LOG_SYNCED, start)
+        self.store(header::LOG_HEAD, base.start)?;
+        self.store(header::LOG_SYNCED, base.end)?;
+        self.store(header::DATA_SYNCED, base.end)?;
+        self.set_log_end(end, sum)
     }
 
-    fn replay_record(&self, record: &[u64]) -> Result<()> {
+    fn replay_record(&self, found: &Found<'_>, mut proofs: Option<&mut Proofs>) -> Result<()> {
+        let record = found.words;
         let mut i = RECORD_HEADER;
         while i < record.len() {
             let (off, count, flags) = entry_parts(record[i]);
-            let zero = flags & ENTRY_ZERO != 0;
             i += 1;
-            if flags & ENTRY_DURABLE != 0 {
-                let last = off + (count as u64).saturating_sub(1) * 8;
-                let page = if last >= at::PAGES {
-                    (last - at::PAGES) / PAGE
-                } else if off >= at::DESCRIPTORS {
-                    (last - at::DESCRIPTORS) / at::DESCRIPTOR_BYTES
-                } else {
-                    0
-                };
-                self.reach(page)?;
-                // A page changed after the checkpoint has to be in the next one.
-                if page != 0 {
-                    self.store(descriptor_at(page as u32) + descriptor::DIRTY, 1)?;
+            let listed = if flags & ENTRY_ZERO != 0 { 0 } else { count };
+            let words = record.get(i..i + listed).ok_or(Errno::EIO)?;
+            i += listed;
+            if flags & ENTRY_DURABLE == 0 {
+                continue;
+            }
+            self.touch_replayed(off, count)?;
+            match proofs.as_deref_mut() {
+                _ if flags & ENTRY_ZERO != 0 => {
+                    for w in 0..count as u64 {
+                        self.store(off + w * 8, 0)?;
+                    }
                 }
-                for w in 0..count {
-                    let value = if zero {
-                        0
+                Some(proofs) if flags & (ENTRY_DATA | ENTRY_MOVED) != 0 => {
+                    let mut words = words.to_vec();
+                    if flags & ENTRY_MOVED != 0 {
+                        proofs.moved(&mut words);
                     } else {
-                        *record.get(i + w).ok_or(Errno::EIO)?
-                    };
-                    self.store(off + w as u64 * 8, value)?;
+                        self.choose(proofs, found.position, off, stride(flags), &mut words)?;
+                    }
+                    self.store_words(off, &words)?;
                 }
+                _ => self.store_words(off, words)?,
             }
-            if !zero {
-                i += count;
-            }
+        }
+        Ok(())
+    }
+
+    fn choose(
+        &self,
+        proofs: &mut Proofs,
+        position: u64,
+        off: u64,
+        stride: usize,
+        words: &mut [u64],
+    ) -> Result<()> {
+        let mut old = vec![0u64; words.len()];
+        self.words(off, &mut old)?;
+        for (old, new) in old.chunks(stride).zip(words.chunks_mut(stride)) {
+            proofs.choose(position, old, new);
+        }
+        Ok(())
+    }
+
+    /// Backs the page that a replayed entry is in: changed after the checkpoint, it has to be in
+    /// the next one.
+    fn touch_replayed(&self, off: u64, count: usize) -> Result<()> {
+        let last = off + (count as u64).saturating_sub(1) * 8;
+        let page = if last >= at::PAGES {
+            (last - at::PAGES) / PAGE
+        } else if off >= at::DESCRIPTORS {
+            (last - at::DESCRIPTORS) / at::DESCRIPTOR_BYTES
+        } else {
+            0
+        };
+        self.reach(page)?;
+        if page != 0 {
+            self.store(descriptor_at(page as u32) + descriptor::DIRTY, 1)?;
         }
         Ok(())
     }
@@ -197,29 +268,32 @@ impl Pool {
         for page in 1..frontier {
             self.derive_page(page, complete)?;
         }
-        let mut needed = vec![0u64; usize::from(self.rank_count())];
+        let mut needed = vec![Needed::default(); usize::from(self.rank_count())];
         for page in 1..frontier {
-            self.for_each_block(page, &mut |r, block| {
-                let blocks = needed.get_mut(usize::from(r)).ok_or(Errno::EIO)?;
-                *blocks = (*blocks).max(block + 1);
-                if block < RANK_BLOCKS_MAX {
-                    Ok(())
-                } else {
-                    Err(Errno::EIO)
-                }
+            self.for_each_block(page, &mut |pointer| {
+                let rank = needed.get_mut(usize::from(pointer.rank()));
+                rank.ok_or(Errno::EIO)?.add(pointer)
             })?;
         }
         for ((r, needed), present) in (0..).zip(needed).zip(present) {
             self.store(rank_at(r) + rank::WAS_ABSENT, u64::from(present.is_none()))?;
-            let there = present.unwrap_or(0);
+            let mut there = present.unwrap_or(0);
+            let blocks = (there / 64 * 64).max(needed.all.next_multiple_of(64));
+            if present.is_some() && there < blocks && needed.written <= there {
+                // The growth of the file was lost with the power; nothing is missing that was written.
+                there = self
+                    .extend_data(r, there, blocks)
+                    .map_or(there, |()| blocks);
+            }
             // Blocks that files have and the rank has not cannot be read, and must not be given
             // to another file should the rank's file grow again.
-            let blocks = there.max(needed.next_multiple_of(64));
             self.add_zones(r, 0, blocks)?;
-            self.claim_blocks(r, there, blocks - there)?;
+            self.claim_blocks(r, there, blocks.saturating_sub(there))?;
         }
         for page in 1..frontier {
-            self.for_each_block(page, &mut |r, block| self.claim_blocks(r, block, 1))?;
+            self.for_each_block(page, &mut |pointer| {
+                self.claim_blocks(pointer.rank(), pointer.block(), 1)
+            })?;
         }
         for r in 0..self.rank_count() {
             self.recount(r)?;
@@ -236,7 +310,7 @@ impl Pool {
         let mut found = Vec::new();
         for r in 0..self.rank_count() {
             found.push(match rustix::fs::stat(self.data_path(r)?).map_err(errno) {
-                Ok(stat) => Some((stat.st_size as u64 / BLOCK / 64 * 64).min(RANK_BLOCKS_MAX)),
+                Ok(stat) => Some((stat.st_size as u64 / BLOCK).min(RANK_BLOCKS_MAX)),
                 Err(gone) if is_absent(gone) => None,
                 Err(other) => return Err(other),
             });
@@ -297,11 +371,11 @@ impl Pool {
         Ok(())
     }
 
-    /// Calls `each` with the rank and number of every block that a page's maps point to.
-    fn for_each_block(
+    /// Calls `each` with every pointer to a block in a page's maps.
+    pub(crate) fn for_each_block(
         &self,
         page: u32,
-        each: &mut impl FnMut(u16, u64) -> Result<()>,
+        each: &mut impl FnMut(BlockPtr) -> Result<()>,
     ) -> Result<()> {
         let state = self.page_state(page)?;
         let content = PageLink::new(page, 0, 0).offset();
@@ -309,7 +383,7 @@ impl Pool {
             for i in 0..count {
                 let pointer = BlockPtr(self.load(from + i * 8)?);
                 if !pointer.is_hole() {
-                    each(pointer.rank(), pointer.block())?;
+                    each(pointer)?;
                 }
             }
             Ok(())

@@ -3,8 +3,15 @@
 //! A rank's bitmap changes under its lock; a journal word names the owner's list entry being
 //! moved. Setting and clearing the bits of an entry can be repeated while the lock is held, so a
 //! dead holder's move is simply undone (a grab) or completed (a free).
+//!
+//! Beside its bitmap each zone has a second one for the window (`sync`) noted on the page. A block
+//! that is used and marked there was taken in this window: given back within it, it is free at
+//! once. A block that is not used and marked there was given back after a power-safe state had
+//! known it: it stays untouched until a sync of everything that began later has ended.
 
-use crate::layout::{RUN_LEN_MAX, Run, header, kind, owner, owner_at, rank, rank_at};
+use crate::layout::{
+    RUN_LEN_MAX, Run, descriptor, descriptor_at, header, kind, owner, owner_at, rank, rank_at,
+};
 use crate::limits::{GROW_BLOCKS, PAGE, RANK_BLOCKS_MAX, ZONE_BLOCKS, at};
 use crate::pool::{LockId, Pool};
 use crate::thread::ThreadBlock;
@@ -17,6 +24,49 @@ const GRAB_BLOCKS: u64 = 64;
 
 /// Shortest freed run that draws the search for free blocks to itself.
 const RECYCLE_BLOCKS: u64 = 16;
+
+/// Longest freed run that stays with the thread that freed it, in blocks.
+const SPARE_BLOCKS_MAX: u32 = 16;
+
+/// Pages of a zone: which blocks are used, and which were taken or given back in the window noted
+/// in the second one's descriptor.
+#[derive(Clone, Copy)]
+struct Zone {
+    bits: u32,
+    window: u32,
+}
+
+impl Zone {
+    fn bits_at(self, block: u64) -> u64 {
+        at::PAGES + u64::from(self.bits) * PAGE + block % ZONE_BLOCKS / 64 * 8
+    }
+
+    fn window_at(self, block: u64) -> u64 {
+        at::PAGES + u64::from(self.window) * PAGE + block % ZONE_BLOCKS / 64 * 8
+    }
+
+    fn noted_at(self) -> u64 {
+        descriptor_at(self.window) + descriptor::FREE_SLOTS
+    }
+}
+
+/// The bits of the word of `block` that stand for blocks before `end`, and their number.
+fn bits_of(block: u64, end: u64) -> (u64, u64) {
+    let shift = block % 64;
+    let count = (64 - shift).min(end - block);
+    let mask = if count == 64 {
+        u64::MAX
+    } else {
+        ((1 << count) - 1) << shift
+    };
+    (mask, count)
+}
+
+/// Whether an entry is of an owner's list of freed runs, not of reserved ones.
+fn is_freed(entry: u64) -> bool {
+    let place = entry.wrapping_sub(at::OWNERS) % shm::OWNER_BYTES;
+    (owner::FREED_RUNS..owner::FREED_RUNS + owner::FREED_RUNS_LEN * 8).contains(&place)
+}
 
 /// Blocks grabbed by one operation. What is not consumed by a transaction stays with the thread
 /// for its next operation.
@@ -185,26 +235,97 @@ impl Pool {
             let found = self.take_run(at, r, want);
             self.release(block, me, LockId::Rank(r));
             match found {
-                Err(Errno::ENOSPC) => self.grow_rank(block, me, r, want)?,
+                Err(Errno::ENOSPC) => {}
                 other => return other,
+            }
+            if self.waits_for_sync(r)? && self.grown_blocks()? >= budget {
+                self.sync_everything()?;
+                continue;
+            }
+            match self.grow_rank(block, me, r, want) {
+                // The device is full, but not of what is in use.
+                Err(Errno::ENOSPC) if self.waits_for_sync(r)? => self.sync_everything()?,
+                other => other?,
             }
         }
         Err(Errno::ENOSPC)
     }
 
-    /// The bitmap word that covers `block`, which starts at a multiple of 64.
-    fn bitmap_at(&self, r: u16, block: u64) -> Result<u64> {
+    /// Whether a rank has space that a sync makes free.
+    fn waits_for_sync(&self, r: u16) -> Result<bool> {
+        let waiting = self.load(rank_at(r) + rank::WAITING)?;
+        Ok(waiting != 0 && waiting >= self.load(header::WINDOW_SYNCED)?)
+    }
+
+    /// Blocks that the files of all ranks have.
+    fn grown_blocks(&self) -> Result<u64> {
+        let mut grown = 0;
+        for r in 0..self.rank_count() {
+            grown += self.load(rank_at(r) + rank::BLOCKS)?;
+        }
+        Ok(grown)
+    }
+
+    /// The entry of the zone that holds `block`: pages of its bitmap and of its window.
+    fn zone(&self, r: u16, block: u64) -> Result<Zone> {
         if block >= RANK_BLOCKS_MAX {
             return Err(Errno::EIO);
         }
         let zone = block / ZONE_BLOCKS;
         let tables = rank_at(r) + rank::ZONES;
         let table = u64::from(self.load(tables + zone / (PAGE / 8) * 8)? as u32);
-        let page = u64::from(self.load(at::PAGES + table * PAGE + zone % (PAGE / 8) * 8)? as u32);
-        if table == 0 || page == 0 {
+        let pages = self.load(at::PAGES + table * PAGE + zone % (PAGE / 8) * 8)?;
+        let (bits, window) = (pages as u32, (pages >> 32) as u32);
+        if table == 0 || bits == 0 || window == 0 {
             return Err(Errno::EIO);
         }
-        Ok(at::PAGES + page * PAGE + block % ZONE_BLOCKS / 64 * 8)
+        Ok(Zone { bits, window })
+    }
+
+    /// The bitmap word that covers `block`, which starts at a multiple of 64.
+    fn bitmap_at(&self, r: u16, block: u64) -> Result<u64> {
+        Ok(self.zone(r, block)?.bits_at(block))
+    }
+
+    /// Makes a zone's window bitmap one of the current window. Lock held. What was taken in an
+    /// earlier window counts as any other; what was given back goes on waiting if need be.
+    fn enter_window(&self, zone: Zone) -> Result<()> {
+        let window = self.load(header::WINDOW)?;
+        let noted = self.load(zone.noted_at())?;
+        if noted == window {
+            return Ok(());
+        }
+        let settled = noted < self.load(header::WINDOW_SYNCED)?;
+        for block in (0..ZONE_BLOCKS).step_by(64) {
+            let marks = self.word(zone.window_at(block))?;
+            let seen = marks.load(Ordering::Relaxed);
+            if seen != 0 {
+                let used = self.load(zone.bits_at(block))?;
+                let kept = if settled { 0 } else { seen & !used };
+                marks.store(kept, Ordering::Release);
+            }
+        }
+        self.store(zone.noted_at(), window)
+    }
+
+    /// Whether all of a run was taken in the current window.
+    pub(crate) fn taken_in_window(&self, run: Run) -> Result<bool> {
+        let (mut block, end) = (run.start, run.start + u64::from(run.len));
+        let mut window = None;
+        while block < end {
+            let zone = self.zone(run.rank, block)?;
+            let noted = self.load(zone.noted_at())?;
+            if *window.get_or_insert(noted) != noted {
+                return Ok(false);
+            }
+            let (mask, count) = bits_of(block, end);
+            if self.load(zone.window_at(block))? & mask != mask {
+                return Ok(false);
+            }
+            block += count;
+        }
+        // Looked at last: had the window ended before, what was read may be of another one.
+        Ok(window == Some(self.load(header::WINDOW)?))
     }
 
     /// Finds up to `want` free blocks and moves them to the list entry `entry`. Lock held.
@@ -223,18 +344,16 @@ impl Pool {
         } else {
             len.min(fresh_from - start)
         };
+        let run = Run {
+            rank: r,
+            start,
+            len: len as u32,
+            fresh,
+        };
         self.store(base + rank::JOURNAL, entry)?;
-        self.store(
-            entry,
-            Run {
-                rank: r,
-                start,
-                len: len as u32,
-                fresh,
-            }
-            .pack(),
-        )?;
+        self.store(entry, run.pack())?;
         crash_point!("space.noted");
+        self.mark_window(run, true)?;
         self.mark(r, start, len, true)?;
         self.store(base + rank::USED, self.load(base + rank::USED)? + len)?;
         if fresh {
@@ -250,7 +369,7 @@ impl Pool {
         let mut start = None;
         let mut block = from;
         while block < to {
-            let word = self.load(self.bitmap_at(r, block)?)?;
+            let word = self.unavailable(r, block, block == from)?;
             match start {
                 None if word == u64::MAX => {}
                 None => {
@@ -277,19 +396,45 @@ impl Pool {
         Ok(start.map(|first| (first, (to - first).min(want))))
     }
 
+    /// The blocks of a bitmap word that cannot be taken. Lock held. What waits no longer is found
+    /// out once for a zone, and where a search begins.
+    fn unavailable(&self, r: u16, block: u64, begins: bool) -> Result<u64> {
+        let zone = self.zone(r, block)?;
+        if (begins || block.is_multiple_of(ZONE_BLOCKS))
+            && self.load(zone.noted_at())? < self.load(header::WINDOW_SYNCED)?
+        {
+            self.enter_window(zone)?;
+        }
+        Ok(self.load(zone.bits_at(block))? | self.load(zone.window_at(block))?)
+    }
+
+    /// Marks a run in the window bitmap, or takes the marks away. Lock held.
+    fn mark_window(&self, run: Run, set: bool) -> Result<()> {
+        let (mut block, end) = (run.start, run.start + u64::from(run.len));
+        while block < end {
+            let zone = self.zone(run.rank, block)?;
+            if set {
+                self.enter_window(zone)?;
+            }
+            let (mask, count) = bits_of(block, end);
+            let marks = self.word(zone.window_at(block))?;
+            if set {
+                marks.fetch_or(mask, Ordering::AcqRel);
+            } else {
+                marks.fetch_and(!mask, Ordering::AcqRel);
+            }
+            block += count;
+        }
+        Ok(())
+    }
+
     /// Sets or clears the bits of a run. Lock held.
     fn mark(&self, r: u16, start: u64, len: u64, set: bool) -> Result<()> {
         let mut block = start;
         let end = start + len;
         while block < end {
             let word = self.word(self.bitmap_at(r, block / 64 * 64)?)?;
-            let shift = block % 64;
-            let count = (64 - shift).min(end - block);
-            let mask = if count == 64 {
-                u64::MAX
-            } else {
-                ((1 << count) - 1) << shift
-            };
+            let (mask, count) = bits_of(block, end);
             if set {
                 word.fetch_or(mask, Ordering::AcqRel);
             } else {
@@ -343,6 +488,10 @@ impl Pool {
     fn add_some_zones(&self, r: u16, before: u64, after: u64) -> Result<bool> {
         let base = rank_at(r);
         let target = r * self.spec.targets_per_rank as u16;
+        // Under the rank's lock nobody may wait for the pages' lock: its holder may be dead, and
+        // putting that right takes the locks of ranks.
+        let zones = after.div_ceil(ZONE_BLOCKS) - before / ZONE_BLOCKS;
+        self.hoard_pages(2 * zones + 1)?;
         let mut tx = self.tx(&[LockId::Rank(r)])?;
         if tx.load(base + rank::BLOCKS)? != before {
             return Ok(false);
@@ -356,8 +505,9 @@ impl Pool {
             }
             let page_at = at::PAGES + table * PAGE + zone % (PAGE / 8) * 8;
             if tx.load(page_at)? == 0 {
-                let page = tx.alloc_page(kind::BITMAP, target, 0, true)?.page();
-                tx.set_volatile(page_at, u64::from(page))?;
+                let bits = tx.alloc_page(kind::BITMAP, target, 0, true)?.page();
+                let window = tx.alloc_page(kind::BITMAP, target, 0, true)?.page();
+                tx.set_volatile(page_at, u64::from(bits) | u64::from(window) << 32)?;
             }
         }
         tx.set_volatile(base + rank::BLOCKS, after)?;
@@ -383,12 +533,19 @@ impl Pool {
 
     fn return_locked(&self, entry: u64, run: Run) -> Result<()> {
         let base = rank_at(run.rank);
+        // What was only reserved, or taken in this window, no power-safe state knows.
+        let waits = is_freed(entry) && !self.taken_in_window(run)?;
         self.store(base + rank::JOURNAL, entry)?;
+        if waits {
+            self.store(base + rank::WAITING, self.load(header::WINDOW)?)?;
+        }
+        self.mark_window(run, waits)?;
+        crash_point!("space.waiting");
         self.mark(run.rank, run.start, u64::from(run.len), false)?;
         let used = self.load(base + rank::USED)?;
         self.store(base + rank::USED, used.saturating_sub(u64::from(run.len)))?;
         // What was used last is used next: it is still in memory, which fresh space is not.
-        if u64::from(run.len) >= RECYCLE_BLOCKS {
+        if u64::from(run.len) >= RECYCLE_BLOCKS && !waits {
             self.store(base + rank::HINT, run.start)?;
         }
         crash_point!("space.cleared");
@@ -408,6 +565,9 @@ impl Pool {
         if value != 0 {
             let run = Run::unpack(value);
             if run.rank == r {
+                // How far the move had come is not known: it waits in any case.
+                self.store(base + rank::WAITING, self.load(header::WINDOW)?)?;
+                self.mark_window(run, true)?;
                 self.mark(r, run.start, u64::from(run.len), false)?;
             }
             self.store(entry, 0)?;
@@ -437,7 +597,44 @@ impl Pool {
     /// Returns the blocks that `from` freed.
     pub(crate) fn drain_freed_runs(&self, block: &ThreadBlock, me: u16, from: u16) -> Result<()> {
         let list = owner_at(from) + owner::FREED_RUNS;
-        self.drain_run_list(block, me, list, owner::FREED_RUNS_LEN)
+        for at in (0..owner::FREED_RUNS_LEN).map(|i| list + i * 8) {
+            let value = self.load(at)?;
+            // Its owner died while it kept the blocks for itself.
+            if value != 0 && self.load(spare_at(from, Run::unpack(value).rank))? == value {
+                self.store(at, 0)?;
+            }
+            self.return_run(block, me, at)?;
+        }
+        Ok(())
+    }
+
+    /// Settles the first `count` runs that the calling thread has just freed: a small one that was
+    /// taken in this window is the first to be given out again to this thread, for it is still in
+    /// the caches; the others go back to their rank.
+    pub(crate) fn settle_freed_runs(
+        &self,
+        block: &ThreadBlock,
+        me: u16,
+        count: usize,
+    ) -> Result<()> {
+        let list = owner_at(me) + owner::FREED_RUNS;
+        for at in (0..count as u64).map(|i| list + i * 8) {
+            let value = self.load(at)?;
+            let run = Run::unpack(value);
+            let spare = spare_at(me, run.rank);
+            if run.len <= SPARE_BLOCKS_MAX
+                && self.load(spare)? == 0
+                && run.rank < self.rank_count()
+                && self.taken_in_window(run)?
+            {
+                self.store(spare, value)?;
+                crash_point!("space.kept");
+                self.store(at, 0)?;
+            } else {
+                self.return_run(block, me, at)?;
+            }
+        }
+        Ok(())
     }
 
     /// Returns the blocks that `from` had grabbed and not used.
@@ -449,6 +646,13 @@ impl Pool {
     ) -> Result<()> {
         let list = owner_at(from) + owner::RUNS;
         self.drain_run_list(block, me, list, owner::RUNS_LEN)
+    }
+
+    /// Whether a block is marked used.
+    #[cfg(feature = "testing")]
+    pub(crate) fn is_used(&self, r: u16, block: u64) -> Result<bool> {
+        let word = self.load(self.bitmap_at(r, block)?)?;
+        Ok(word & 1 << (block % 64) != 0)
     }
 
     /// Marks blocks used when the arena is built anew. Nobody else is attached.

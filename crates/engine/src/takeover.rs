@@ -2,9 +2,10 @@
 
 use crate::layout::{RECORD_LOCAL, header, owner, owner_at};
 use crate::limits::TX_WORDS_MAX;
+use crate::log::{RecordKind, kind_and_bytes};
 use crate::pool::Pool;
 use crate::thread::ThreadBlock;
-use crate::tx::{RECORD_HEADER, RECORD_MAGIC, apply};
+use crate::tx::{RECORD_HEADER, apply};
 use shm::{OwnerId, OwnerState, Recover, crash_point};
 use sys::{Errno, Result};
 
@@ -105,7 +106,7 @@ impl Pool {
             } else {
                 self.log_words(at, &mut record)?;
             }
-            if record[0] != bytes | RECORD_MAGIC << 32 {
+            if kind_and_bytes(record[0]) != (RecordKind::Change as u8, bytes) {
                 return Err(Errno::EIO);
             }
             apply(self, &record, at, |_| {})?;

@@ -13,6 +13,9 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 use shm::Robust;
 use sys::{Errno, Result};
 
+/// Words each thread has for the layer above.
+pub const THREAD_WORDS: usize = 1288;
+
 /// Written last when a block is set up; zero in a wiped block.
 const READY: u64 = 0x7468_7265_6164_0001;
 /// Being set up.
@@ -39,11 +42,19 @@ pub(crate) struct ThreadBlock {
     pub(crate) held: AtomicU64,
     pub(crate) robust: Robust,
     pub(crate) words: UnsafeCell<[u64; TX_WORDS_MAX]>,
+    upper: [AtomicU64; THREAD_WORDS],
     next: AtomicPtr<ThreadBlock>,
 }
 
 /// Every block of this process, for reuse when its thread has ended.
 static BLOCKS: AtomicPtr<ThreadBlock> = AtomicPtr::new(core::ptr::null_mut());
+
+/// The calling thread's words for the layer above: zero in a new thread and in a forked child, or
+/// what a thread that has ended left in them.
+#[inline]
+pub fn words() -> Result<&'static [AtomicU64; THREAD_WORDS]> {
+    Ok(&ThreadBlock::current()?.upper)
+}
 
 impl ThreadBlock {
     /// The calling thread's block.

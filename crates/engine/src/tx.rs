@@ -5,10 +5,11 @@
 //! published nothing has happened; afterwards anybody can apply it, any number of times.
 
 use crate::layout::{
-    self, CLASSES, PageLink, PageState, RECORD_LOCAL, Rec, Run, descriptor, descriptor_at, kind,
-    owner, owner_at, partial_at, partial_shift, tag, tag_generation,
+    self, BlockPtr, CLASSES, PageLink, PageState, RECORD_LOCAL, Rec, Run, descriptor,
+    descriptor_at, kind, owner, owner_at, partial_at, partial_shift, tag, tag_generation,
 };
 use crate::limits::{GRANULE, PAGE, PAGE_REPLICAS_MAX, TX_FREED_MAX, TX_LOCKS_MAX, TX_WORDS_MAX};
+use crate::log::RecordKind;
 use crate::pool::{LockId, Pool};
 use crate::space::Stage;
 use crate::thread::ThreadBlock;
@@ -18,15 +19,17 @@ use sys::{Errno, Result};
 
 /// Header words of a record.
 pub(crate) const RECORD_HEADER: usize = 4;
-/// High half of a record's first word.
-pub(crate) const RECORD_MAGIC: u64 = 0x7265_636f;
 /// Entry flag: belongs on disk.
 pub(crate) const ENTRY_DURABLE: u64 = 1 << 56;
 /// Entry flag: the words are zeros and are not listed.
 pub(crate) const ENTRY_ZERO: u64 = 1 << 57;
 
-/// Longest freed run that stays with the thread that freed it, in blocks.
-const SPARE_BLOCKS_MAX: u32 = 16;
+/// Entry flag: the words are pointers to blocks, published with this record. Bits 60-62: binary
+/// logarithm of the number of words that point to the copies of one block.
+pub(crate) const ENTRY_DATA: u64 = 1 << 58;
+/// Entry flag: some of the words may be pointers published before, now in another place.
+pub(crate) const ENTRY_MOVED: u64 = 1 << 59;
+pub(crate) const ENTRY_STRIDE_SHIFT: u32 = 60;
 
 /// Packs an entry's head: word offset, word count, flags.
 fn entry(off: u64, count: usize, flags: u64) -> u64 {
@@ -51,6 +54,8 @@ pub struct Tx<'p> {
     locks: [Option<LockId>; TX_LOCKS_MAX],
     held: usize,
     durable: bool,
+    /// Pointers to blocks are published.
+    data: bool,
     touched: Touched,
     freed_runs: usize,
     freed_pages: usize,
@@ -105,6 +110,7 @@ impl Pool {
             locks: [None; TX_LOCKS_MAX],
             held: 0,
             durable: false,
+            data: false,
             touched: Touched([0; 8]),
             freed_runs: 0,
             freed_pages: 0,
@@ -147,6 +153,7 @@ fn order(id: LockId) -> u64 {
         LockId::Rename => 1,
         LockId::Target(target) => 16 + u64::from(target),
         LockId::Checkpoint => 1 << 20,
+        LockId::Sync => (1 << 20) + 1,
         LockId::Rank(rank) => (2 << 20) + u64::from(rank),
         LockId::Pages => 3 << 20,
         LockId::Log => 4 << 20,
@@ -228,6 +235,29 @@ impl<'p> Tx<'p> {
     /// Sets consecutive words that belong on disk.
     pub fn put(&mut self, off: u64, values: &[u64]) -> Result<()> {
         self.push(off, values, ENTRY_DURABLE)
+    }
+
+    /// Publishes pointers to blocks whose data is stored, `stride` (a power of two) words for the
+    /// copies of each. Should the data not be there after a power failure, the words stay as they
+    /// were.
+    pub fn put_blocks(&mut self, off: u64, values: &[u64], stride: usize) -> Result<()> {
+        if !stride.is_power_of_two() || stride > 64 || !values.len().is_multiple_of(stride) {
+            return Err(Errno::EINVAL);
+        }
+        let stride = u64::from(stride.trailing_zeros()) << ENTRY_STRIDE_SHIFT;
+        self.data = true;
+        self.push(off, values, ENTRY_DURABLE | ENTRY_DATA | stride)
+    }
+
+    /// Puts what a block holds now into the log, ahead of this transaction; `copies` point to the
+    /// places where it lies.
+    pub fn log_content(&self, copies: &[BlockPtr]) -> Result<()> {
+        self.pool.log_content(self.block, self.me, copies)
+    }
+
+    /// Puts pointers to blocks that were published before into another place.
+    pub fn put_moved(&mut self, off: u64, values: &[u64]) -> Result<()> {
+        self.push(off, values, ENTRY_DURABLE | ENTRY_MOVED)
     }
 
     /// Sets a word that is not kept on disk: zero after the arena was lost.
@@ -498,24 +528,15 @@ impl<'p> Tx<'p> {
     /// Frees blocks that are no longer referenced once this transaction is published.
     /// `EOVERFLOW` when the transaction has freed all it can: commit and go on in a further one.
     pub fn free_run(&mut self, run: Run) -> Result<()> {
-        // A small one is the first to be given out again to this thread: it is still in the caches.
-        // Like the blocks that go back to the bitmap, it may be reused before this record is on the
-        // device.
-        let spare = crate::space::spare_at(self.me, run.rank);
-        if run.len <= SPARE_BLOCKS_MAX && self.load(spare)? == 0 {
-            return self.set_volatile(
-                spare,
-                Run {
-                    fresh: false,
-                    ..run
-                }
-                .pack(),
-            );
-        }
         if self.freed_runs >= TX_FREED_MAX {
             return Err(Errno::EOVERFLOW);
         }
         let at = owner_at(self.me) + owner::FREED_RUNS + self.freed_runs as u64 * 8;
+        // Whatever it was, it has been used.
+        let run = Run {
+            fresh: false,
+            ..run
+        };
         self.set_volatile(at, run.pack())?;
         self.freed_runs += 1;
         Ok(())
@@ -537,11 +558,15 @@ impl<'p> Tx<'p> {
         let bytes = len as u64 * 8;
         crash_point!("tx.built");
         let lsn = if self.durable {
-            self.pool
-                .append(self.block, self.me, &mut self.scratch()[..len])?
+            self.pool.append(
+                self.block,
+                self.me,
+                RecordKind::Change,
+                &mut self.scratch()[..len],
+            )?
         } else if bytes <= owner::LOCAL_RECORD_BYTES {
             let words = self.scratch();
-            words[0] = bytes | RECORD_MAGIC << 32;
+            words[0] = bytes;
             for (i, word) in words[..len].iter().enumerate() {
                 self.pool
                     .store(base + owner::LOCAL_RECORD + i as u64 * 8, *word)?;
@@ -550,8 +575,12 @@ impl<'p> Tx<'p> {
                 .store(base + owner::RECORD_LEN, bytes | RECORD_LOCAL)?;
             0
         } else {
-            self.pool
-                .append(self.block, self.me, &mut self.scratch()[..len])?
+            self.pool.append(
+                self.block,
+                self.me,
+                RecordKind::Change,
+                &mut self.scratch()[..len],
+            )?
         };
         crash_point!("tx.published");
         apply(self.pool, &self.scratch()[..len], lsn, |_| {
@@ -560,10 +589,14 @@ impl<'p> Tx<'p> {
         crash_point!("tx.applied");
         self.pool.store(base + owner::RECORD_LEN, 0)?;
         crash_point!("tx.closed");
+        if self.durable {
+            self.pool
+                .note_published(lsn, self.data, self.scratch()[3])?;
+        }
         let (runs, pages) = (self.freed_runs, self.freed_pages);
         self.unlock();
         if runs > 0 {
-            self.pool.drain_freed_runs(self.block, self.me, self.me)?;
+            self.pool.settle_freed_runs(self.block, self.me, runs)?;
         }
         if pages > 0 {
             self.pool.drain_freed_pages(self.block, self.me, self.me)?;

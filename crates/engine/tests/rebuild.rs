@@ -69,3 +69,17 @@ fn blocks_of_before_a_restart_do_not_pass_for_zeros() {
     temp.pool.leave().expect("leave");
     after_restart(&temp, name, "2");
 }
+
+#[test]
+fn what_a_killed_builder_left_is_removed() {
+    let name = "what_a_killed_builder_left_is_removed";
+    if in_child().is_some() {
+        return;
+    }
+    let temp = TempPool::new(1, 64);
+    let left = temp.pool.arena_path().with_extension("building-0123");
+    std::fs::write(&left, "half an arena").expect("left");
+    temp.pool.leave().expect("leave");
+    after_restart(&temp, name, "0");
+    assert!(!left.exists());
+}

@@ -5,6 +5,7 @@ mod c_programs;
 mod fsx;
 mod mpi;
 mod pjdfstest;
+mod power;
 mod preload;
 mod programs;
 mod random;
@@ -69,6 +70,7 @@ const SUITES: &[(&str, Runner)] = &[
     ("fsx", fsx::fsx),
     ("mpi", mpi::mpi),
     ("stress", c_programs::stress),
+    ("power", power::power),
 ];
 
 /// Suites that run the built library and commands.
@@ -84,6 +86,7 @@ const NEED_BUILD: &[&str] = &[
     "fsx",
     "mpi",
     "stress",
+    "power",
 ];
 
 /// Runs the chosen suites; true when nothing failed.
@@ -207,7 +210,9 @@ fn unit(context: &Context) -> Result<Suite, Failure> {
         .timeout(Duration::from_secs(if context.long { 3600 } else { 900 }))
         .log("unit");
     if context.long {
-        step = step.env("PIL4DFS_LONG_TESTS", "1");
+        step = step
+            .env("PIL4DFS_LONG_TESTS", "1")
+            .env("PIL4DFS_POWER_CUTS", "100000");
     }
     let done = step.run()?;
     let mut suite = Suite::new("unit");

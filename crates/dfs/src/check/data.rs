@@ -60,6 +60,23 @@ pub(super) fn check(
     }
 }
 
+/// Blocks, of one copy, that a file has.
+pub(super) fn count(file: &File<'_>) -> Result<u64> {
+    let (mut block, end, mut found) = (0, file.blocks_end()?, 0);
+    while block < end {
+        let spot = file.find(block)?;
+        let run = spot.run.min(end - block);
+        if let Some(at) = spot.at {
+            for index in 0..run {
+                let pointer = BlockPtr(file.pool.load(file.nth(at, index))?);
+                found += u64::from(!pointer.is_hole());
+            }
+        }
+        block += run;
+    }
+    Ok(found)
+}
+
 fn walk(
     file: &File<'_>,
     copies: bool,

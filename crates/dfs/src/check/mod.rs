@@ -9,6 +9,7 @@ pub use repair::Leaks;
 
 use crate::dir;
 use crate::inode::{Guard, at, high, is_dir, is_file, locate, low, word};
+use crate::map::file::File;
 use crate::{DT_DIR, Dfs, DirCursor, Ino};
 use core::fmt;
 use engine::{PAGE, PageLink, Pool, Rec, kind, tag_generation, tag_kind};
@@ -254,6 +255,27 @@ impl Dfs {
             self.reclaim(*ino)?;
         }
         Ok(orphans.len())
+    }
+
+    /// Counts the blocks of all files anew: some of what had been counted may be lost.
+    pub(crate) fn count_blocks(&self) -> Result<()> {
+        let mut files = Vec::new();
+        each_inode(self.pool, &mut |ino, offset| {
+            if is_file(Guard::read(self.pool, offset)?.mode) {
+                files.push(ino);
+            }
+            Ok(())
+        })?;
+        for ino in files {
+            let file = File::open(self.pool, ino)?;
+            let mut tx = file.tx()?;
+            let blocks = data::count(&file)?;
+            if blocks != file.load(word::BLOCKS)? {
+                tx.set(file.at(word::BLOCKS), blocks)?;
+            }
+            tx.commit()?;
+        }
+        Ok(())
     }
 
     /// Checks names, counts and block maps; see [`Dfs::check_with`].

@@ -10,13 +10,20 @@ pub(super) const NAME_WORDS: usize = NAME_MAX.div_ceil(8);
 /// Up to eight bytes as a word, zero-padded; the first byte is the lowest.
 #[inline]
 pub(crate) fn packed(piece: &[u8]) -> u64 {
-    match piece.first_chunk::<8>() {
-        Some(whole) => u64::from_le_bytes(*whole),
-        None => piece
-            .iter()
-            .rev()
-            .fold(0, |word, &byte| word << 8 | u64::from(byte)),
+    if let Some(whole) = piece.first_chunk::<8>() {
+        return u64::from_le_bytes(*whole);
     }
+    // The last bytes are put over the first where the two overlap: they are the same there.
+    let shift = |width: usize| (piece.len() - width) * 8;
+    if let (Some(low), Some(high)) = (piece.first_chunk::<4>(), piece.last_chunk::<4>()) {
+        let (low, high) = (u32::from_le_bytes(*low), u32::from_le_bytes(*high));
+        return u64::from(low) | u64::from(high) << shift(4);
+    }
+    if let (Some(low), Some(high)) = (piece.first_chunk::<2>(), piece.last_chunk::<2>()) {
+        let (low, high) = (u16::from_le_bytes(*low), u16::from_le_bytes(*high));
+        return u64::from(low) | u64::from(high) << shift(2);
+    }
+    piece.first().copied().map_or(0, u64::from)
 }
 
 /// Hash of a name. Part of the stored format: entries carry it.

@@ -2,6 +2,7 @@
 
 mod copy;
 pub(crate) mod cursor;
+pub(crate) mod durable;
 pub(crate) mod read;
 pub(crate) mod write;
 
@@ -107,29 +108,6 @@ impl Dfs {
         Ok(written)
     }
 
-    /// Makes what was written through any description of the file durable (`fsync(2)`,
-    /// `fdatasync(2)`).
-    pub fn fsync(&self, ofd: Ofd, data_only: bool) -> Result<()> {
-        let open = self.description(ofd)?;
-        if open.is_path() {
-            return Err(Errno::EBADF);
-        }
-        match open.file() {
-            Ok(file) => mapfile::write_back(&file, 0, u64::MAX)?,
-            // Directories and the rest have no data of their own.
-            Err(Errno::EISDIR | Errno::EINVAL) => {}
-            Err(errno) => return Err(errno),
-        }
-        // One log holds data and metadata changes: there is less to do for neither.
-        let _ = data_only;
-        self.pool.sync()
-    }
-
-    /// Makes everything completed so far durable (`sync(2)`).
-    pub fn sync(&self) -> Result<()> {
-        self.pool.sync()
-    }
-
     /// The description and its regular file, checked for reading or writing.
     #[inline]
     fn open_for(&self, ofd: Ofd, write: bool) -> Result<(Open<'static>, File<'static>)> {
@@ -190,7 +168,7 @@ fn transfer_out(
         other => other?,
     };
     if open.flags & flag::DSYNC != 0 && written > 0 {
-        dfs.sync()?;
+        durable::sync(file)?;
     }
     Ok((written, end))
 }

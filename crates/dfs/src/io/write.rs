@@ -43,6 +43,8 @@ pub(crate) struct Rules {
     /// not a new change, and never goes beyond the end. Nothing is stored once that registration of
     /// mappings ([`mapfile::registration`]) has ended.
     pub(crate) write_back: Option<u32>,
+    /// Blocks that hold data stay as they are, whatever the class: others take their place.
+    pub(crate) elsewhere: bool,
     /// Nothing is stored once the file has another size.
     pub(crate) only_at_size: Option<u64>,
 }
@@ -53,6 +55,7 @@ impl Rules {
         keep_size: false,
         drop_suid: false,
         write_back: None,
+        elsewhere: false,
         only_at_size: None,
     };
 }
@@ -155,7 +158,8 @@ impl<'p> Round<'_, 'p> {
             return Ok(None);
         }
         // Most often an overwrite of what is there: looked up once, under the lock.
-        let plain = self.file.geo.copies == 1 && start + len as u64 <= size;
+        let plain =
+            self.file.geo.copies == 1 && !self.rules.elsewhere && start + len as u64 <= size;
         if plain && !hold && !self.staged {
             let done = self.overwrite(self.file.tx()?)?;
             self.staged = done.is_none();
@@ -164,7 +168,7 @@ impl<'p> Round<'_, 'p> {
         let spot = self.file.find(start / BLOCK)?;
         let first = BlockPtr(spot.at.map_or(Ok(0), |at| self.file.pool.load(at))?);
         let crosses = start / BLOCK != (start + len as u64 - 1) / BLOCK;
-        let tried = if in_place(self.file, first) && !(self.start == Start::End && crosses) {
+        let tried = if self.in_place(first) && !(self.start == Start::End && crosses) {
             let tx = match held {
                 Some(tx) => tx,
                 None => self.file.tx()?,
@@ -208,7 +212,8 @@ impl<'p> Round<'_, 'p> {
 
     /// Whether the file may be extended to `start + len`: nothing is left over beyond its end.
     fn ready(&self, size: u64, start: u64, len: usize) -> Result<bool> {
-        if start + len as u64 <= size {
+        // Zeroing the last block is a part of trimming.
+        if start + len as u64 <= size || self.rules.elsewhere {
             return Ok(true);
         }
         let gap = start > size && !size.is_multiple_of(BLOCK) && !self.rules.keep_size;
@@ -255,11 +260,17 @@ impl<'p> Round<'_, 'p> {
         }
         tx.commit().map(|_| ())
     }
-}
 
-/// Whether a write to the block at `pointer` stores into that very block.
-fn in_place(file: &File<'_>, pointer: BlockPtr) -> bool {
-    !pointer.is_hole() && (pointer.is_unwritten() || file.geo.copies == 1)
+    /// Whether a write to the block at `pointer` stores into that very block.
+    fn in_place(&self, pointer: BlockPtr) -> bool {
+        let plain = self.file.geo.copies == 1 && !self.rules.elsewhere;
+        !pointer.is_hole() && (pointer.is_unwritten() || plain)
+    }
+
+    /// Notes what the round has stored and published.
+    fn note(&self, start: u64, len: usize) -> Result<()> {
+        super::durable::note_write(self.file, start, len as u64)
+    }
 }
 
 /// Counts a change of data, under the file's lock; the number before it.
@@ -299,26 +310,41 @@ pub(crate) fn clean_tail(file: &File<'_>, size: u64) -> Result<bool> {
     if off == 0 {
         return Ok(true);
     }
-    zero_block(file, size, (BLOCK - off) as usize, Some(size))
+    let rules = Rules {
+        keep_size: true,
+        only_at_size: Some(size),
+        ..Rules::PLAIN
+    };
+    zero_block(file, size, (BLOCK - off) as usize, rules)
+}
+
+/// The same in a block that takes the place of the one that is there.
+pub(crate) fn replace_tail(file: &File<'_>, size: u64) -> Result<bool> {
+    let rules = Rules {
+        keep_size: true,
+        elsewhere: true,
+        only_at_size: Some(size),
+        ..Rules::PLAIN
+    };
+    zero_block(file, size, (BLOCK - size % BLOCK) as usize, rules)
 }
 
 /// Zeroes bytes of one block if it holds data; the size stays.
 pub(crate) fn zero_within(file: &File<'_>, pos: u64, len: usize) -> Result<()> {
-    zero_block(file, pos, len, None).map(|_| ())
+    let rules = Rules {
+        keep_size: true,
+        ..Rules::PLAIN
+    };
+    zero_block(file, pos, len, rules).map(|_| ())
 }
 
-fn zero_block(file: &File<'_>, pos: u64, len: usize, only_at_size: Option<u64>) -> Result<bool> {
+fn zero_block(file: &File<'_>, pos: u64, len: usize, rules: Rules) -> Result<bool> {
     let spot = file.find(pos / BLOCK)?;
     let pointer = BlockPtr(spot.at.map_or(Ok(0), |at| file.pool.load(at))?);
     if pointer.is_hole() || pointer.is_unwritten() {
         // What is stored there later is zero around it.
         return Ok(spot.chain.holds(file.pool));
     }
-    let rules = Rules {
-        keep_size: true,
-        only_at_size,
-        ..Rules::PLAIN
-    };
     let (zeroed, _) = write_at(file, Source::Zero, Start::At(pos), len, rules)?;
     Ok(zeroed == len)
 }

@@ -128,7 +128,7 @@ impl<'t, 'p> Change<'t, 'p> {
         let leaf = self.new_page(kind::MAP_LEAF)?;
         let mut words = [0u64; SMALL_WORDS];
         self.file.pool.words(rec.offset() + 8, &mut words)?;
-        self.tx.put(leaf.offset(), &words)?;
+        self.tx.put_moved(leaf.offset(), &words)?;
         self.set_root(leaf.with_tag(1).0)?;
         self.tx.free(rec)
     }
@@ -153,7 +153,8 @@ impl<'t, 'p> Change<'t, 'p> {
 
     /// Sets the words of consecutive blocks, from `index` blocks into the leaf.
     pub(crate) fn put(&mut self, leaf: &Leaf, index: u64, words: &[u64]) -> Result<()> {
-        self.tx.put(self.file.nth(leaf.at, index), words)
+        let at = self.file.nth(leaf.at, index);
+        self.tx.put_blocks(at, words, self.file.geo.stride())
     }
 }
 

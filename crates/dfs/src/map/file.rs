@@ -106,6 +106,14 @@ impl<'p> File<'p> {
         find(self.pool, self.at(word::DATA), self.geo, block)
     }
 
+    /// Block behind the last that the map can describe.
+    pub(crate) fn blocks_end(&self) -> Result<u64> {
+        Ok(match super::Root::decode(self.load(word::DATA)?)? {
+            super::Root::Empty => 0,
+            root => self.geo.capacity(root.height()),
+        })
+    }
+
     /// Offset of the pointer words `index` blocks after the one found.
     pub(crate) fn nth(&self, first: u64, index: u64) -> u64 {
         first + index * self.geo.stride() as u64 * 8

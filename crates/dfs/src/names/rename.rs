@@ -9,7 +9,7 @@ use crate::inode::{
     self, Guard, S_IFCHR, at, entry_type, high, is_dir, link_word, locate, low, word,
 };
 use crate::perm::{self, EXECUTE, WRITE};
-use crate::{Cred, Dfs, Ino};
+use crate::{Cred, Dfs, Ino, prefix};
 use engine::{LockId, PageLink, Tx};
 use sys::{Errno, Result};
 
@@ -35,8 +35,8 @@ struct Plan<'a> {
     target: Option<Ino>,
     exchange: bool,
     whiteout: bool,
-    /// A directory gets another parent: the pool's rename lock is held.
-    reparent: bool,
+    /// A directory is moved: the pool's rename lock is held.
+    moves_dir: bool,
 }
 
 /// Both ends under their locks.
@@ -121,9 +121,9 @@ impl Dfs {
                 target: target.map(|found| found.child()),
                 exchange,
                 whiteout: flags & RENAME_WHITEOUT != 0,
-                reparent: false,
+                moves_dir: false,
             };
-            plan.reparent = match self.reparents(&plan) {
+            plan.moves_dir = match self.moves_dir(&plan) {
                 Err(Errno::ESTALE) => continue,
                 other => other?,
             };
@@ -140,11 +140,8 @@ impl Dfs {
         Err(Errno::EAGAIN)
     }
 
-    /// Does a directory get another parent?
-    fn reparents(&self, plan: &Plan<'_>) -> Result<bool> {
-        if plan.from_dir == plan.to_dir {
-            return Ok(false);
-        }
+    /// Does a directory get another name or parent?
+    fn moves_dir(&self, plan: &Plan<'_>) -> Result<bool> {
         let mut moved = is_dir(Guard::of(self.pool, plan.source)?.mode);
         if let (true, Some(target)) = (plan.exchange, plan.target) {
             moved |= is_dir(Guard::of(self.pool, target)?.mode);
@@ -166,7 +163,7 @@ impl Dfs {
         if let Some(target) = plan.target {
             locks[3] = inode::lock(self.pool, target)?;
         }
-        if plan.reparent {
+        if plan.moves_dir {
             locks[4] = LockId::Rename;
         }
         if queue {
@@ -182,6 +179,9 @@ impl Dfs {
         }
         check_rights(cred, plan, &ends, &tx)?;
         let now = self.pool.now_ns();
+        if plan.moves_dir {
+            prefix::change_begins(&mut tx)?;
+        }
         let done = match &ends.target {
             Some(target) if plan.exchange => {
                 self.exchange(&mut tx, plan, &ends, target, now)?;
@@ -197,6 +197,9 @@ impl Dfs {
         };
         if matches!(after.retired, Retired::NeedsQueue) {
             return Ok(Tried::Queue);
+        }
+        if plan.moves_dir {
+            prefix::change_ends(&mut tx)?;
         }
         tx.commit()?;
         if let Some(link) = after.emptied {
@@ -223,7 +226,7 @@ impl Dfs {
         let target = target.map(|found| self.end(found)).transpose()?;
         let moved = is_dir(source.guard.mode)
             || plan.exchange && target.as_ref().is_some_and(|end| is_dir(end.guard.mode));
-        if moved && plan.from_dir != plan.to_dir && !plan.reparent {
+        if moved && !plan.moves_dir {
             return Ok(None);
         }
         Ok(Some(Ends {

@@ -7,7 +7,7 @@ pub(crate) mod ops;
 pub(crate) mod ours;
 
 use daos_types::{GROUPS_MAX, ObjectClass, Redundancy};
-use dfs::{Cred, Dfs, How, Ino, Place, Walk};
+use dfs::{Cred, Dfs, How, Ino, Walk};
 use engine::testing::TempPool;
 use engine::{ContainerInfo, Pool};
 use std::sync::Mutex;
@@ -72,12 +72,18 @@ impl Container {
     /// The same in a pool of the caller's, not mounted.
     pub(crate) fn in_pool(pool: &'static Pool, label: &str) -> ContainerInfo {
         let class = ObjectClass::new(Redundancy::Replicas(3), GROUPS_MAX).expect("class");
+        Container::of_class(pool, label, class.id())
+    }
+
+    /// The same with files of another class.
+    pub(crate) fn of_class(pool: &'static Pool, label: &str, file_class: u32) -> ContainerInfo {
+        let class = ObjectClass::new(Redundancy::Replicas(3), GROUPS_MAX).expect("class");
         let spec = ContainerInfo {
             uuid: uuid::Uuid::new_v4(),
             label: label.into(),
             index: 0,
             root: (0, 0),
-            file_class: class.id(),
+            file_class,
             dir_class: class.id(),
             chunk_size: 1 << 20,
             blob: Vec::new(),
@@ -102,15 +108,15 @@ impl Drop for Container {
     }
 }
 
-/// Walks from the root; panics when the walk leaves the container.
-pub(crate) fn walk(dfs: &Dfs, cred: &Cred<'_>, path: &str, follow: bool) -> Result<Place> {
+/// What a path from the root names; panics when the walk leaves the container.
+pub(crate) fn walk(dfs: &Dfs, cred: &Cred<'_>, path: &str, follow: bool) -> Result<Option<Ino>> {
     let mut buf = [0; 4096];
     let how = How {
         follow,
         ..How::default()
     };
     match dfs.walk(cred, dfs.root(), path.as_bytes(), how, &mut buf)? {
-        Walk::Here(place) => Ok(place),
+        Walk::Here(place) => Ok(place.target),
         Walk::Leave { len, .. } => panic!("left by {:?}", String::from_utf8_lossy(&buf[..len])),
     }
 }

@@ -2,7 +2,7 @@
 //! before it asks a file system is decided here.
 
 use super::ops::{Answer, Op, UMASK, User};
-use dfs::{Cred, Dfs, DirCursor, How, Ino, Place, SetTime, Walk};
+use dfs::{Cred, Dfs, DirCursor, How, Ino, SetTime, Walk};
 use sys::{Errno, Result};
 
 const S_IFMT: u32 = 0o170000;
@@ -31,12 +31,20 @@ struct Caller<'a> {
     cred: Cred<'a>,
 }
 
-fn is_dots(place: &Place) -> bool {
-    matches!(place.name.as_bytes(), b"." | b"..")
+/// Where a walk ended.
+struct Spot {
+    parent: Ino,
+    name: Vec<u8>,
+    target: Option<Ino>,
+    trailing_slash: bool,
+}
+
+fn is_dots(place: &Spot) -> bool {
+    matches!(place.name.as_slice(), b"." | b"..")
 }
 
 impl Caller<'_> {
-    fn walk(&self, path: &str, follow: bool) -> Result<Place> {
+    fn walk(&self, path: &str, follow: bool) -> Result<Spot> {
         let how = How {
             follow,
             in_root: true,
@@ -47,7 +55,12 @@ impl Caller<'_> {
             .dfs
             .walk(&self.cred, self.top, path.as_bytes(), how, &mut scratch)?
         {
-            Walk::Here(place) => Ok(place),
+            Walk::Here(place) => Ok(Spot {
+                parent: place.parent,
+                name: place.name.to_vec(),
+                target: place.target,
+                trailing_slash: place.trailing_slash,
+            }),
             Walk::Leave { .. } => panic!("left a confined walk of {path}"),
         }
     }
@@ -67,7 +80,7 @@ impl Caller<'_> {
     }
 
     /// Where a new name goes.
-    fn new_name(&self, path: &str, of_dir: bool) -> Result<Place> {
+    fn new_name(&self, path: &str, of_dir: bool) -> Result<Spot> {
         let place = self.walk(path, false)?;
         if is_dots(&place) || place.target.is_some() {
             return Err(Errno::EEXIST);
@@ -88,7 +101,7 @@ impl Caller<'_> {
             } => self.create(path, *mode, *exclusive)?,
             Op::Mkdir { path, mode } => {
                 let place = self.new_name(path, true)?;
-                dfs.mkdir(cred, place.parent, place.name.as_bytes(), *mode)?;
+                dfs.mkdir(cred, place.parent, place.name.as_slice(), *mode)?;
             }
             Op::Mknod { path, mode, rdev } => {
                 match mode & S_IFMT {
@@ -97,24 +110,24 @@ impl Caller<'_> {
                     _ => {}
                 }
                 let place = self.new_name(path, false)?;
-                dfs.mknod(cred, place.parent, place.name.as_bytes(), *mode, *rdev)?;
+                dfs.mknod(cred, place.parent, place.name.as_slice(), *mode, *rdev)?;
             }
             Op::Symlink { target, path } => {
                 if target.is_empty() {
                     return Err(Errno::ENOENT);
                 }
                 let place = self.new_name(path, false)?;
-                dfs.symlink(cred, target.as_bytes(), place.parent, place.name.as_bytes())?;
+                dfs.symlink(cred, target.as_bytes(), place.parent, place.name.as_slice())?;
             }
             Op::Link { from, to } => {
                 let ino = self.find(from, false)?;
                 let place = self.new_name(to, false)?;
-                dfs.link(cred, ino, place.parent, place.name.as_bytes())?;
+                dfs.link(cred, ino, place.parent, place.name.as_slice())?;
             }
             Op::Unlink { path } => self.unlink(path)?,
             Op::Rmdir { path } => {
                 let place = self.walk(path, false)?;
-                dfs.rmdir(cred, place.parent, place.name.as_bytes())?;
+                dfs.rmdir(cred, place.parent, place.name.as_slice())?;
             }
             Op::Rename { from, to, flags } => self.rename(from, to, *flags)?,
             _ => return self.attributes(op),
@@ -134,7 +147,7 @@ impl Caller<'_> {
         if place.trailing_slash {
             return Err(Errno::EISDIR);
         }
-        let name = place.name.as_bytes();
+        let name = place.name.as_slice();
         let (ino, new) = self
             .dfs
             .create(&self.cred, place.parent, name, mode, exclusive)?;
@@ -164,7 +177,7 @@ impl Caller<'_> {
             });
         }
         self.dfs
-            .unlink(&self.cred, place.parent, place.name.as_bytes())
+            .unlink(&self.cred, place.parent, place.name.as_slice())
     }
 
     fn rename(&self, from: &str, to: &str, flags: u32) -> Result<()> {
@@ -198,20 +211,20 @@ impl Caller<'_> {
         if slashes && !self.is_dir(source)? {
             return Err(Errno::ENOTDIR);
         }
-        let (from, to) = (old.name.as_bytes(), new.name.as_bytes());
+        let (from, to) = (old.name.as_slice(), new.name.as_slice());
         self.dfs
             .rename(&self.cred, old.parent, from, new.parent, to, flags)
     }
 
     /// The place of a path whose last component is looked up later.
-    fn parent_of(&self, path: &str) -> Result<Place> {
+    fn parent_of(&self, path: &str) -> Result<Spot> {
         self.walk(path, false)
     }
 
-    fn target(&self, place: &Place) -> Result<Option<Ino>> {
+    fn target(&self, place: &Spot) -> Result<Option<Ino>> {
         match self
             .dfs
-            .lookup(&self.cred, place.parent, place.name.as_bytes())
+            .lookup(&self.cred, place.parent, place.name.as_slice())
         {
             Err(Errno::ENOENT) => Ok(None),
             other => other.map(Some),

@@ -58,7 +58,7 @@ impl Container {
         Container::in_pool(&Rc::new(TempPool::new(4, size_mib)), "test", class)
     }
 
-    fn in_pool(pool: &Rc<TempPool>, label: &str, class: ObjectClass) -> Container {
+    pub(crate) fn in_pool(pool: &Rc<TempPool>, label: &str, class: ObjectClass) -> Container {
         let spec = ContainerInfo {
             uuid: uuid::Uuid::new_v4(),
             label: label.into(),

@@ -137,22 +137,13 @@ impl PoolDescriptor {
         if let Some(pool) = attached(self.uuid.0) {
             return Ok(pool);
         }
-        let pool = match file.standing(&lock, &mut |authority| alive(authority))? {
-            Standing::Warm(authority) => {
-                let dir = authority.arena.parent().unwrap_or(Path::new(SHARED_MEMORY));
-                let spec = self.spec(dir.to_owned());
-                if arena_path(&spec) != authority.arena {
-                    // Never a second arena beside the one in use.
-                    return Err(SystemError::Engine(EngineError::Busy(format!(
-                        "pool {} runs in {}, made by another version of this software: end the \
-                         programs that use the pool and remove the file",
-                        self.label,
-                        authority.arena.display()
-                    ))));
-                }
-                Pool::attach(&spec)?
-            }
-            Standing::Cold => {
+        let warm = match file.standing(&lock, &mut |authority| alive(authority))? {
+            Standing::Warm(authority) => self.join_arena(&file, &authority)?,
+            Standing::Cold => None,
+        };
+        let pool = match warm {
+            Some(pool) => pool,
+            None => {
                 let spec = self.spec(self.runtime_dir());
                 // An arena without authority is one that was cut while being brought up, or one
                 // of before the pool ran elsewhere: the rank files are newer.
@@ -166,6 +157,33 @@ impl PoolDescriptor {
         drop(lock);
         keep_open(file);
         Ok(pool)
+    }
+
+    /// Joins the shared memory of the authority on file; `None` if it is of no use and gone: the
+    /// rank that had the log is lost, and nobody who has it mapped is left.
+    fn join_arena(
+        &self,
+        file: &AttachFile,
+        authority: &Authority,
+    ) -> Result<Option<&'static Pool>, SystemError> {
+        let dir = authority.arena.parent().unwrap_or(Path::new(SHARED_MEMORY));
+        let spec = self.spec(dir.to_owned());
+        if arena_path(&spec) != authority.arena {
+            // Never a second arena beside the one in use.
+            return Err(SystemError::Engine(EngineError::Busy(format!(
+                "pool {} runs in {}, made by another version of this software: end the \
+                 programs that use the pool and remove the file",
+                self.label,
+                authority.arena.display()
+            ))));
+        }
+        match Pool::attach(&spec) {
+            Err(error) if error.errno() == Errno::ENOENT && file.holder()?.is_none() => {
+                remove_arena_files(&authority.arena)?;
+                Ok(None)
+            }
+            other => Ok(Some(other?)),
+        }
     }
 
     /// Whether any process has opened a container through [`SystemRoot::open_container`].

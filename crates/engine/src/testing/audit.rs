@@ -4,7 +4,7 @@ use crate::layout::{
     CLASSES, PageState, descriptor, descriptor_at, header, kind, owner, owner_at, partial_at,
     partial_shift, rank, rank_at, tag_kind,
 };
-use crate::limits::{LOCKS_MAX, OWNERS_MAX, PAGE, PAGE_REPLICAS_MAX, at};
+use crate::limits::{LOCKS_MAX, PAGE, PAGE_REPLICAS_MAX, at};
 use crate::pool::Pool;
 use shm::OwnerState;
 use std::collections::HashSet;
@@ -26,7 +26,8 @@ pub struct Audit {
 /// When a structure contradicts another, or anything is still held.
 pub fn audit(pool: &Pool) -> Audit {
     let load = |off| pool.load(off).expect("arena word");
-    for owner in 0..OWNERS_MAX as u16 {
+    // Those behind were never used.
+    for owner in pool.owners().expect("owners") {
         let slot = pool.slot(owner).expect("slot");
         assert_eq!(
             slot.state(),
@@ -87,6 +88,31 @@ pub fn audit(pool: &Pool) -> Audit {
         found.blocks += used;
     }
     found
+}
+
+/// Checks that no block is in two places of maps, that all are marked used, and no others are.
+///
+/// # Panics
+/// When one of these does not hold.
+pub fn audit_blocks(pool: &Pool) {
+    let frontier = pool.load(header::FRONTIER).expect("frontier") as u32;
+    let mut seen = HashSet::new();
+    for page in 1..frontier {
+        pool.for_each_block(page, &mut |pointer| {
+            let (rank, block) = (pointer.rank(), pointer.block());
+            assert!(
+                seen.insert((rank, block)),
+                "block {block} of rank {rank} is in two places"
+            );
+            assert!(
+                pool.is_used(rank, block)?,
+                "block {block} of rank {rank} is not marked used"
+            );
+            Ok(())
+        })
+        .expect("map");
+    }
+    assert_eq!(pool.used_blocks(), Ok(seen.len() as u64), "used blocks");
 }
 
 fn audit_slots(pool: &Pool, page: u32, state: PageState) -> u64 {

@@ -30,7 +30,7 @@ pub(crate) fn record(pool: &Pool, target: u16, value: u64) -> Rec {
     let pointer = BlockPtr::new(run.rank, run.start, 1).0;
     let mut words = [0; 31];
     (words[0], words[30]) = (pointer, 0);
-    tx.put(rec.offset() + 8, &words).expect("put");
+    tx.put_blocks(rec.offset() + 8, &words, 1).expect("put");
     tx.commit().expect("commit");
     rec
 }

@@ -1,7 +1,8 @@
 //! Storing into blocks that are there already, under the file's lock.
 
-use super::{Round, Start, Try, in_place};
+use super::{Round, Start, Try};
 use crate::io::cursor::Source;
+use crate::map::file::COPIES_MAX;
 use crate::map::{BLOCK, Spot};
 use engine::{BlockPtr, Run, Tx};
 use sys::{Errno, Result};
@@ -48,6 +49,7 @@ impl<'p> Round<'_, 'p> {
         self.mirror(start, extent.bytes, size)?;
         let end = start + extent.bytes as u64;
         self.finish(tx, size, end, 0)?;
+        self.note(start, extent.bytes)?;
         Ok(Some((extent.bytes, end)))
     }
 
@@ -60,7 +62,7 @@ impl<'p> Round<'_, 'p> {
     ) -> Result<Option<InPlace>> {
         let Some(at) = spot.at else { return Ok(None) };
         let mut blocks = 0;
-        while blocks < wanted && in_place(self.file, self.pointer(at, blocks, 0)?) {
+        while blocks < wanted && self.in_place(self.pointer(at, blocks, 0)?) {
             blocks += 1;
         }
         let bytes = len.min((blocks * BLOCK as usize).saturating_sub(head));
@@ -132,16 +134,21 @@ impl<'p> Round<'_, 'p> {
     /// Lists the pointers of blocks that hold data from now on.
     fn mark_written(&self, tx: &mut Tx<'p>, extent: &InPlace) -> Result<()> {
         for index in 0..extent.blocks {
-            if !self.pointer(extent.at, index, 0)?.is_unwritten() {
+            let pointer = self.pointer(extent.at, index, 0)?;
+            if !pointer.is_unwritten() {
+                self.file.pool.note_overwritten(pointer);
                 continue;
             }
             if tx.room() < 64 {
                 return Err(Errno::EOVERFLOW);
             }
-            for copy in 0..self.file.geo.copies {
-                let at = self.file.nth(extent.at, index as u64) + copy as u64 * 8;
-                tx.set(at, self.pointer(extent.at, index, copy)?.written().0)?;
+            let at = self.file.nth(extent.at, index as u64);
+            let mut words = [0u64; COPIES_MAX as usize];
+            for (copy, word) in words.iter_mut().enumerate().take(self.file.geo.copies) {
+                *word = self.pointer(extent.at, index, copy)?.written().0;
             }
+            let stride = self.file.geo.stride();
+            tx.put_blocks(at, words.get(..stride).ok_or(Errno::EIO)?, stride)?;
         }
         Ok(())
     }

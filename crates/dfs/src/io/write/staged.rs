@@ -1,7 +1,7 @@
 //! Filling new blocks with no lock held and publishing them in one transaction.
 
 use super::inplace::InPlace;
-use super::{Round, Start, Try, in_place};
+use super::{Round, Start, Try};
 use crate::inode::word;
 use crate::io::read::read_block;
 use crate::map::change::{Change, Freed, Leaf};
@@ -191,7 +191,7 @@ impl<'p> Round<'_, 'p> {
                 let old = file.pointers(file.nth(at, index))?;
                 let old = old.get(..file.geo.copies).ok_or(Errno::EIO)?;
                 let first_copy = old.first().copied().unwrap_or_default();
-                let fits = match in_place(file, first_copy) {
+                let fits = match self.in_place(first_copy) {
                     true => self.start == Start::End && extent.kept.add(block + index),
                     false => freed.add(old),
                 };
@@ -306,6 +306,7 @@ impl<'p> Round<'_, 'p> {
         self.mirror(start, extent.len, size)?;
         let end = start + extent.len as u64;
         self.finish(tx, size, end, new_blocks)?;
+        self.note(start, extent.len)?;
         Ok(Some((extent.len, end)))
     }
 
@@ -351,7 +352,7 @@ impl<'p> Round<'_, 'p> {
                 let old = old.get(..file.geo.copies).ok_or(Errno::EIO)?;
                 let first = old.first().copied().unwrap_or_default();
                 if extent.kept.contains(block + index) {
-                    if !in_place(file, first) {
+                    if !self.in_place(first) {
                         return Ok(None);
                     }
                     if first.is_unwritten() {
@@ -365,7 +366,7 @@ impl<'p> Round<'_, 'p> {
                     }
                     continue;
                 }
-                if in_place(file, first) || !freed.add(old) {
+                if self.in_place(first) || !freed.add(old) {
                     return Ok(None);
                 }
                 new_blocks += u64::from(first.is_hole());

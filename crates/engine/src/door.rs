@@ -1,0 +1,189 @@
+//! The one door through which the files of ranks are changed: what is written, flushed, resized,
+//! named. Test builds note every step here, so that a power failure can be played at any of them,
+//! and can make a step fail.
+
+use crate::media::errno;
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use std::path::Path;
+use sys::file_limit::exempt;
+use sys::{Errno, Result};
+
+#[cfg(feature = "testing")]
+pub(crate) mod tape;
+
+/// A file of a rank.
+#[cfg_attr(
+    not(feature = "testing"),
+    allow(unreachable_pub, reason = "tests name it")
+)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub enum RankFile {
+    /// Blocks.
+    Data,
+    /// Frames of metadata pages.
+    Meta,
+    /// The same while they are written anew.
+    MetaNew,
+    /// The redo log or a copy of it.
+    Log,
+}
+
+impl RankFile {
+    /// Its name in the rank's directory.
+    #[cfg_attr(
+        not(feature = "testing"),
+        allow(unreachable_pub, reason = "tests call it")
+    )]
+    pub const fn name(self) -> &'static str {
+        match self {
+            RankFile::Data => "data",
+            RankFile::Meta => "meta",
+            RankFile::MetaNew => "meta.new",
+            RankFile::Log => "log",
+        }
+    }
+}
+
+/// What can be made to fail.
+#[cfg_attr(
+    not(feature = "testing"),
+    allow(unreachable_pub, reason = "tests name it")
+)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// Bytes written.
+    Write,
+    /// Space given.
+    Allocate,
+    /// Bytes brought to the device.
+    Flush,
+}
+
+#[cfg(feature = "testing")]
+fn may(dir: &Path, file: RankFile, step: Step) -> Result<()> {
+    tape::may(dir, file, step)
+}
+
+#[cfg(not(feature = "testing"))]
+#[inline(always)]
+fn may(_dir: &Path, _file: RankFile, _step: Step) -> Result<()> {
+    Ok(())
+}
+
+macro_rules! note {
+    ($event:expr) => {
+        #[cfg(feature = "testing")]
+        $event
+    };
+}
+
+/// Before bytes are stored into a file by other means than [`write`].
+#[inline(always)]
+pub(crate) fn storing(dir: &Path, file: RankFile) -> Result<()> {
+    may(dir, file, Step::Write)
+}
+
+/// After bytes were stored into a file by other means than [`write`].
+#[inline(always)]
+pub(crate) fn stored(dir: &Path, file: RankFile, off: u64, len: u64) {
+    note!(tape::stored(dir, file, off, len));
+    #[cfg(not(feature = "testing"))]
+    let _: (&Path, RankFile, u64, u64) = (dir, file, off, len);
+}
+
+/// Opens a file of a rank, made if it does not exist.
+pub(crate) fn create(dir: &Path, file: RankFile, flags: OFlags) -> Result<OwnedFd> {
+    let flags = flags | OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let path = dir.join(file.name());
+    let opened = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(errno)?;
+    note!(tape::created(dir, file, flags.contains(OFlags::TRUNC)));
+    Ok(opened)
+}
+
+/// Opens a file of a rank that exists.
+pub(crate) fn open(dir: &Path, file: RankFile) -> Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    rustix::fs::open(dir.join(file.name()), flags, Mode::empty()).map_err(errno)
+}
+
+/// Writes all of `bytes`.
+pub(crate) fn write(
+    fd: &OwnedFd,
+    dir: &Path,
+    file: RankFile,
+    bytes: &[u8],
+    off: u64,
+) -> Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        may(dir, file, Step::Write)?;
+        let at = off + done as u64;
+        let pwrite = || rustix::io::pwrite(fd, &bytes[done..], at);
+        let wrote = exempt(|| rustix::io::retry_on_intr(pwrite).map_err(errno))?;
+        if wrote == 0 {
+            return Err(Errno::EIO);
+        }
+        stored(dir, file, off + done as u64, wrote as u64);
+        done += wrote;
+    }
+    Ok(())
+}
+
+/// Cuts a file, or extends it without giving space.
+pub(crate) fn resize(fd: &OwnedFd, dir: &Path, file: RankFile, size: u64) -> Result<()> {
+    may(dir, file, Step::Write)?;
+    exempt(|| rustix::fs::ftruncate(fd, size).map_err(errno))?;
+    note!(tape::resized(dir, file, size));
+    Ok(())
+}
+
+/// Gives space to `len` bytes from `off`, and extends the file to hold them.
+pub(crate) fn allocate(fd: &OwnedFd, dir: &Path, file: RankFile, off: u64, len: u64) -> Result<()> {
+    may(dir, file, Step::Allocate)?;
+    let grow = || rustix::fs::fallocate(fd, FallocateFlags::empty(), off, len);
+    exempt(|| rustix::io::retry_on_intr(grow).map_err(errno))?;
+    note!(tape::allocated(dir, file, off + len));
+    Ok(())
+}
+
+/// Brings what was written to the device, and the size of the file.
+pub(crate) fn flush(fd: &OwnedFd, dir: &Path, file: RankFile) -> Result<()> {
+    may(dir, file, Step::Flush)?;
+    note!(tape::flushing(dir, file));
+    rustix::io::retry_on_intr(|| rustix::fs::fdatasync(fd)).map_err(errno)?;
+    note!(tape::flushed(dir, file));
+    Ok(())
+}
+
+/// Brings what was written to the device's own memory: safe once something else on the same device
+/// is flushed, for bytes that lay in the file before.
+pub(crate) fn write_out(fd: &OwnedFd, dir: &Path, file: RankFile) -> Result<()> {
+    /// Wait for what is under way, write, wait for that.
+    const ALL: usize = 7;
+    may(dir, file, Step::Flush)?;
+    // SAFETY: the descriptor is open, and the call touches no memory.
+    unsafe { sys::syscall!(SYS_SYNC_FILE_RANGE, fd.as_raw_fd(), 0usize, 0usize, ALL) }.map(|_| ())
+}
+
+const SYS_SYNC_FILE_RANGE: usize = if cfg!(target_arch = "x86_64") {
+    277
+} else {
+    84
+};
+
+/// Brings the names in a rank's directory to the device.
+pub(crate) fn flush_names(dir: &Path) -> Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(dir, flags, Mode::empty()).map_err(errno)?;
+    rustix::fs::fsync(&opened).map_err(errno)?;
+    note!(tape::names_flushed(dir));
+    Ok(())
+}
+
+/// Gives a file another name, in place of the file that had it.
+pub(crate) fn rename(dir: &Path, from: RankFile, to: RankFile) -> Result<()> {
+    rustix::fs::rename(dir.join(from.name()), dir.join(to.name())).map_err(errno)?;
+    note!(tape::renamed(dir, from, to));
+    Ok(())
+}

@@ -1,0 +1,206 @@
+//! Copies of the log on further ranks, as many as may be lost: a sync brings them up to date.
+//!
+//! A copy holds what was synced; only the log itself is written by everybody all the time. Opening
+//! a pool goes by the log, of whatever rank, that goes on furthest.
+
+use crate::containers::ContainerInfo;
+use crate::door::{self, RankFile};
+use crate::layout::{header, rank, rank_at};
+use crate::log::LOG_FILE_HEADER;
+use crate::media::is_absent;
+use crate::pool::Pool;
+use core::sync::atomic::Ordering;
+use daos_types::ObjectClass;
+use rustix::fd::OwnedFd;
+use rustix::fs::OFlags;
+use shm::Segment;
+use sys::{Errno, Result};
+
+/// Most places of the log.
+const PLACES_MAX: u64 = 8;
+/// Bytes made ready in a copy ahead of what is written.
+const AHEAD: u64 = 4 << 20;
+/// Bytes copied at a time.
+const PIECE: u64 = 1 << 20;
+
+/// Whether what is written out to `copy` is safe once `log` is flushed: both lie on one device, and
+/// their file system overwrites where the data lies.
+fn share_flush(log: &OwnedFd, copy: &OwnedFd) -> bool {
+    const EXT4: u64 = 0xef53;
+    const XFS: u64 = 0x5846_5342;
+    let device = |file: &OwnedFd| rustix::fs::fstat(file).map(|stat| stat.st_dev);
+    let in_place = |file: &OwnedFd| {
+        rustix::fs::fstatfs(file).is_ok_and(|stat| matches!(stat.f_type as u64, EXT4 | XFS))
+    };
+    matches!((device(log), device(copy)), (Ok(one), Ok(other)) if one == other)
+        && in_place(log)
+        && in_place(copy)
+}
+
+impl Pool {
+    /// The rank whose log everybody writes.
+    pub(crate) fn log_rank(&self) -> Result<u16> {
+        let rank = self.load(header::LOG_RANK)?;
+        if rank < u64::from(self.rank_count()) {
+            Ok(rank as u16)
+        } else {
+            Err(Errno::EIO)
+        }
+    }
+
+    /// Makes the log lie on as many ranks as a container's classes demand.
+    pub(crate) fn protect_log(&self, info: &ContainerInfo) -> Result<()> {
+        let tolerance = [info.file_class, info.dir_class]
+            .into_iter()
+            .filter_map(ObjectClass::from_id)
+            .map(ObjectClass::fault_tolerance)
+            .max();
+        let places = u64::from(tolerance.unwrap_or(0) + 1).min(PLACES_MAX);
+        self.word(header::LOG_PLACES)?
+            .fetch_max(places, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Brings the log up to `tail` to the devices, in all its places. `Sync` is locked.
+    pub(crate) fn flush_log_places(&self, tail: u64) -> Result<()> {
+        let home = self.log_rank()?;
+        let ranks = self.rank_count();
+        let copies = self.load(header::LOG_PLACES)?.max(1) - 1;
+        let mut stored = Vec::new();
+        for other in (1..ranks).map(|step| (home + step) % ranks) {
+            if stored.len() as u64 >= copies {
+                break;
+            }
+            // A rank that cannot take a copy is passed over.
+            if let Ok((file, plain)) = self.store_copy(other, tail) {
+                stored.push((other, file, plain));
+            }
+        }
+        let dir = self.rank_dir(home)?;
+        let log = match door::open(dir, RankFile::Log) {
+            Err(gone) if is_absent(gone) => None,
+            other => Some(other?),
+        };
+        let mut safe = 0;
+        for (other, file, plain) in stored {
+            let copied = self.word(rank_at(other) + rank::LOG_COPIED)?;
+            let dir = self.rank_dir(other)?;
+            let flushed = match &log {
+                Some(log) if plain && share_flush(log, &file) => {
+                    door::write_out(&file, dir, RankFile::Log)
+                }
+                _ => door::flush(&file, dir, RankFile::Log),
+            };
+            match flushed {
+                Ok(()) => {
+                    safe += 1;
+                    copied.store(tail, Ordering::Release);
+                }
+                // Made anew next time.
+                Err(_) => copied.store(0, Ordering::Release),
+            }
+        }
+        // Last: this also brings to rest what was only written out.
+        match log {
+            Some(log) => door::flush(&log, dir, RankFile::Log),
+            None if safe == 0 => Err(Errno::EIO),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes what a rank's copy lacks up to `tail`; also says whether all of it lies where something
+    /// was written and flushed before.
+    fn store_copy(&self, other: u16, tail: u64) -> Result<(OwnedFd, bool)> {
+        let dir = self.rank_dir(other)?;
+        let ring = self.load(header::LOG_BYTES)?;
+        let head = self.load(header::LOG_HEAD)?;
+        let copied = self.load(rank_at(other) + rank::LOG_COPIED)?;
+        let file = door::create(dir, RankFile::Log, OFlags::empty())?;
+        let mut from = copied.max(head);
+        if copied < head.max(1) {
+            from = head;
+            door::resize(&file, dir, RankFile::Log, LOG_FILE_HEADER + ring)?;
+            self.copy(&file, other, 0, LOG_FILE_HEADER)?;
+            door::flush_names(dir)?;
+            self.store(rank_at(other) + rank::LOG_MADE, from)?;
+            self.store(rank_at(other) + rank::LOG_FILLED, from)?;
+        }
+        while from < tail {
+            let off = from % ring;
+            let len = (tail - from).min(ring - off).min(PIECE);
+            self.copy(&file, other, LOG_FILE_HEADER + off, len)?;
+            from += len;
+        }
+        let before = self.load(rank_at(other) + rank::LOG_FILLED)?;
+        let made = self.load(rank_at(other) + rank::LOG_MADE)?;
+        let plain = tail <= before || before >= made + ring;
+        if !plain {
+            let filled = self.fill_ahead(&file, other, tail)?;
+            self.store(rank_at(other) + rank::LOG_FILLED, filled)?;
+        }
+        Ok((file, plain))
+    }
+
+    /// Writes zeros where a copy goes on, so that what is written there later changes nothing but
+    /// bytes; returns where that ends.
+    fn fill_ahead(&self, file: &OwnedFd, other: u16, tail: u64) -> Result<u64> {
+        let ring = self.load(header::LOG_BYTES)?;
+        let room = (self.load(header::LOG_HEAD)? + ring).saturating_sub(tail);
+        let end = tail + room.min(AHEAD);
+        let zeros = vec![0u8; PIECE as usize];
+        let mut from = tail;
+        while from < end {
+            let off = from % ring;
+            let len = (end - from).min(ring - off).min(PIECE);
+            let zeros = &zeros[..len as usize];
+            let dir = self.rank_dir(other)?;
+            door::write(file, dir, RankFile::Log, zeros, LOG_FILE_HEADER + off)?;
+            from += len;
+        }
+        Ok(end)
+    }
+
+    /// Copies bytes of the log file to another rank.
+    fn copy(&self, file: &OwnedFd, other: u16, off: u64, len: u64) -> Result<()> {
+        let from = self.log.bytes(off, len).ok_or(Errno::EIO)?;
+        // SAFETY: mapped for good; of the ring only published records are copied, which nobody
+        // changes while they are not covered by a checkpoint.
+        let bytes = unsafe { core::slice::from_raw_parts(from, len as usize) };
+        door::write(file, self.rank_dir(other)?, RankFile::Log, bytes, off)
+    }
+
+    /// Goes by the log that goes on furthest, in an arena that nobody has seen: that of rank
+    /// `first`, which is mapped, or one of the others.
+    pub(crate) fn choose_log(&mut self, first: u16, others: Vec<(u16, Segment)>) -> Result<()> {
+        self.store(header::LOG_BYTES, self.log_word_at(4))?;
+        self.store(header::LOG_RANK, u64::from(first))?;
+        if others.is_empty() {
+            return Ok(());
+        }
+        let base = self.find_checkpoint()?.base;
+        let reach = |pool: &Pool| {
+            let end = pool.each_record(base.start, base.sum, |_| Ok(()));
+            end.map(|(end, _)| end)
+        };
+        let mut best = reach(self)?;
+        for (rank, log) in others {
+            let before = core::mem::replace(&mut self.log, log);
+            self.store(header::LOG_BYTES, self.log_word_at(4))?;
+            let end = reach(self)?;
+            if end > best {
+                best = end;
+                self.store(header::LOG_RANK, u64::from(rank))?;
+            } else {
+                self.log = before;
+                self.store(header::LOG_BYTES, self.log_word_at(4))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A word of the log file's first page.
+    fn log_word_at(&self, index: u64) -> u64 {
+        let word = self.log.word(index * 8);
+        word.map_or(0, |word| word.load(Ordering::Acquire))
+    }
+}

@@ -1,0 +1,267 @@
+//! Checksums of published data in the log: what is left without a sync.
+//!
+//! The kernel writes data and log back by itself, within about half a minute; but after a power
+//! failure a pointer counts only if its data is known to be there. So a process puts the checksums
+//! of blocks that it has stored, and that no sync has covered, into the log, and flushes nothing: some
+//! seconds after it stored them, piece by piece, when it next changes something, and the rest when it ends. For one that was killed, whoever
+//! finds it dead does so.
+
+use crate::layout::{BlockPtr, header, process_at};
+use crate::limits::{REPLICAS_MAX, TX_WORDS_MAX};
+use crate::log::{PAD_MAGIC, RecordKind, as_bytes, kind_and_bytes, process_of};
+use crate::pool::Pool;
+use crate::process;
+use crate::recover::each_block_published;
+use crate::sync::BLOCK_WORDS;
+use crate::tx::RECORD_HEADER;
+use core::sync::atomic::{AtomicU64, Ordering};
+use sys::{Errno, Result};
+
+/// Words of the record for one copy of a block: pointer, checksum.
+pub(crate) const SUM_WORDS: usize = 2;
+/// Blocks whose checksums are taken at most when a process ends (4 GiB).
+const BLOCKS_MAX: usize = 1 << 20;
+/// The same on behalf of a process that was killed.
+const BLOCKS_OF_DEAD: usize = 1 << 14;
+/// The same in passing: a fraction of a millisecond's work.
+const BLOCKS_AT_ONCE: usize = 256;
+/// Nanoseconds between a store and the first look at it, and between two looks after that.
+const AFTER: u64 = 10_000_000_000;
+const BETWEEN: u64 = 20_000_000;
+
+/// Words of a process's own that a forked child does not inherit: process slot + 1; when something
+/// is due (0 = nothing is); whether it is; number of pointers noted; the last ones.
+pub(crate) struct Own(&'static [AtomicU64; Own::WORDS]);
+
+impl Own {
+    pub(crate) const WORDS: usize = 512;
+    const SLOT: usize = 0;
+    const DUE_AT: usize = 1;
+    const DUE: usize = 2;
+    const NOTED: usize = 3;
+    const POINTERS: usize = 8;
+
+    /// `words` are zero.
+    pub(crate) fn new(words: &'static [AtomicU64; Own::WORDS]) -> Own {
+        Own(words)
+    }
+
+    /// The process slot + 1.
+    #[inline]
+    pub(crate) fn slot(&self) -> &AtomicU64 {
+        &self.0[Own::SLOT]
+    }
+
+    #[inline]
+    fn is_due(&self) -> bool {
+        self.0[Own::DUE].load(Ordering::Relaxed) != 0
+    }
+
+    /// Looks at the time.
+    #[inline]
+    fn tick(&self, now: u64) {
+        let at = self.0[Own::DUE_AT].load(Ordering::Relaxed);
+        if at != 0 && now > at {
+            self.0[Own::DUE].store(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Something was stored.
+    #[inline]
+    fn begin(&self, now: u64) {
+        if self.0[Own::DUE_AT].load(Ordering::Relaxed) == 0 {
+            self.0[Own::DUE_AT].store(now + AFTER, Ordering::Relaxed);
+        }
+    }
+
+    fn set_due(&self, at: u64) {
+        self.0[Own::DUE_AT].store(at, Ordering::Relaxed);
+        self.0[Own::DUE].store(0, Ordering::Relaxed);
+    }
+
+    fn pointers(&self) -> &[AtomicU64] {
+        &self.0[Own::POINTERS..]
+    }
+}
+
+impl Pool {
+    /// Before a transaction takes its locks: what was stored some time ago is proven.
+    #[inline]
+    pub(crate) fn prove_when_due(&self) {
+        if self.own.is_due() {
+            self.prove_some();
+        }
+    }
+
+    /// After a change was published at `position`, with pointers to `data` or without.
+    #[inline]
+    pub(crate) fn note_published(&self, position: u64, data: bool, now: u64) -> Result<()> {
+        if data {
+            let word = self.word(process_at(process::slot(self)?) + process::UNPROVEN)?;
+            if word.load(Ordering::Relaxed) == 0 {
+                let first = position + 1;
+                // Another thread's is as early.
+                word.compare_exchange(0, first, Ordering::AcqRel, Ordering::Relaxed)
+                    .unwrap_or(first);
+            }
+            self.own.begin(now);
+        }
+        self.own.tick(now);
+        Ok(())
+    }
+
+    /// Notes that a block was stored where it lies. Only the last some hundred are remembered.
+    #[inline]
+    pub fn note_overwritten(&self, at: BlockPtr) {
+        let pointers = self.own.pointers();
+        let count = self.own.0[Own::NOTED].load(Ordering::Relaxed);
+        let place = |count: u64| &pointers[count as usize % pointers.len()];
+        if count == 0 || place(count - 1).load(Ordering::Relaxed) != at.0 {
+            place(count).store(at.0, Ordering::Relaxed);
+            self.own.0[Own::NOTED].store(count + 1, Ordering::Relaxed);
+        }
+    }
+
+    #[cold]
+    fn prove_some(&self) {
+        let now = self.now_ns() as u64;
+        self.own.set_due(now + BETWEEN);
+        let proven = self
+            .prove_overwritten()
+            .and_then(|()| self.prove_of(process::slot(self)?, BLOCKS_AT_ONCE));
+        if proven == Ok(true) {
+            self.own.set_due(0);
+        }
+    }
+
+    /// Puts the checksums of what this process has stored, and nobody has synced, into the log.
+    pub fn prove(&self) -> Result<()> {
+        self.prove_overwritten()?;
+        match process::known_slot(self) {
+            Some(slot) => self.prove_of(slot, BLOCKS_MAX).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    /// The same of a process that is dead, within reason.
+    pub(crate) fn prove_of_dead(&self, slot: u32) -> Result<()> {
+        self.prove_of(slot, BLOCKS_OF_DEAD).map(|_| ())
+    }
+
+    /// Puts the checksums of the blocks that were stored where they lie into the log: if they were
+    /// published after the last sync, those that stand there are wrong now.
+    pub fn prove_overwritten(&self) -> Result<()> {
+        let count = self.own.0[Own::NOTED].swap(0, Ordering::Relaxed);
+        let mut words = Vec::new();
+        for pointer in self.own.pointers().iter().take(count as usize) {
+            self.add_sum(&[pointer.load(Ordering::Relaxed)], &mut words)?;
+        }
+        self.append_sums(&words)
+    }
+
+    /// Puts the checksums of up to `blocks` blocks, and a few more, that the process in `slot` has
+    /// published into the log; true if those were all.
+    fn prove_of(&self, slot: u32, blocks: usize) -> Result<bool> {
+        let unproven = self.word(process_at(slot) + process::UNPROVEN)?;
+        let Some(first) = unproven.swap(0, Ordering::AcqRel).checked_sub(1) else {
+            return Ok(true);
+        };
+        let tail = self.load(header::LOG_TAIL)?;
+        let from = first
+            .max(self.load(header::DATA_SYNCED)?)
+            .max(self.load(header::LOG_HEAD)?);
+        let mut words = Vec::new();
+        let mut left = blocks;
+        let reached = self.each_recent_change(from, tail, &mut |record| {
+            if process_of(record[2]) != slot {
+                return Ok(true);
+            }
+            if left == 0 {
+                return Ok(false);
+            }
+            each_block_published(record, &mut |copies| {
+                left = left.saturating_sub(1);
+                self.add_sum(copies, &mut words)
+            })?;
+            Ok(true)
+        });
+        let proven = reached.and_then(|at| self.append_sums(&words).map(|()| at));
+        match proven {
+            Ok(None) => Ok(true),
+            Ok(Some(at)) => {
+                unproven.store(at + 1, Ordering::Release);
+                Ok(false)
+            }
+            Err(error) => {
+                unproven.store(first + 1, Ordering::Release);
+                Err(error)
+            }
+        }
+    }
+
+    fn append_sums(&self, words: &[u64]) -> Result<()> {
+        for part in words.chunks((TX_WORDS_MAX - RECORD_HEADER) / SUM_WORDS * SUM_WORDS) {
+            self.make_log_room()?;
+            let (block, me) = self.me()?;
+            let mut record = vec![0; RECORD_HEADER];
+            record.extend_from_slice(part);
+            self.append(block, me, RecordKind::Sums, &mut record)?;
+        }
+        Ok(())
+    }
+
+    /// Lists the copies of a block with the checksum of what it holds now.
+    fn add_sum(&self, copies: &[u64], words: &mut Vec<u64>) -> Result<()> {
+        let mut places = [BlockPtr::HOLE; REPLICAS_MAX];
+        let places = places.get_mut(..copies.len()).ok_or(Errno::EIO)?;
+        for (place, copy) in places.iter_mut().zip(copies) {
+            *place = BlockPtr(*copy);
+        }
+        // What cannot be read is not proven.
+        let places = places.iter().filter(|place| !place.is_hole());
+        let mut content = [0u64; BLOCK_WORDS];
+        for place in places.clone() {
+            if self.read_any_copy(&[*place], &mut content).is_ok() {
+                let sum = u64::from(crc32fast::hash(as_bytes(&content)));
+                places.for_each(|place| words.extend([place.0, sum]));
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `each` for the changes published from `from` to `tail`, as far as the ring still has
+    /// them, until it says false: then where that change lies.
+    fn each_recent_change(
+        &self,
+        from: u64,
+        tail: u64,
+        each: &mut dyn FnMut(&[u64]) -> Result<bool>,
+    ) -> Result<Option<u64>> {
+        let ring = self.load(header::LOG_BYTES)?;
+        let mut record = vec![0u64; TX_WORDS_MAX];
+        let mut position = from;
+        while position < tail {
+            let to_end = ring - position % ring;
+            self.log_words(position, &mut record[..1])?;
+            let (kind, bytes) = kind_and_bytes(record[0]);
+            let len = (bytes / 8) as usize;
+            let whole = (RECORD_HEADER..=TX_WORDS_MAX).contains(&len) && bytes <= to_end;
+            if whole {
+                self.log_words(position, &mut record[..len])?;
+            }
+            if whole && record[1] == position {
+                if kind == RecordKind::Change as u8 && !each(&record[..len])? {
+                    return Ok(Some(position));
+                }
+                position += bytes;
+            } else if record[0] == to_end | PAD_MAGIC << 32 {
+                position += to_end;
+            } else {
+                // The ring has come by: a checkpoint has covered it.
+                return Ok(None);
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,421 @@
+//! What a power failure has left of the log.
+//!
+//! The log counts up to the first record that is not whole or does not hold the checksum of the one
+//! before. Names and attributes are what the records say, without exception. A block pointer counts
+//! only if its data is there: a later record says that its rank was flushed, or holds the block's
+//! content, or the checksum of what the block holds. Otherwise the words stay as they were, and what they point to is untouched, for it was
+//! kept from reuse. The exception is a block that was taken and given back within one window
+//! (`sync`): then what it had replaced counts.
+//!
+//! When the machine has not been off, nothing that was written is lost, and everything counts.
+
+use crate::door::{self, RankFile};
+use crate::layout::{BlockPtr, header};
+use crate::limits::{BLOCK, TX_WORDS_MAX};
+use crate::log::{PAD_MAGIC, RecordKind, kind_and_bytes, record_sum};
+use crate::pool::Pool;
+use crate::prove::SUM_WORDS;
+use crate::sync::{BLOCK_WORDS, CONTENTS_HEADER, FLUSHED_WORDS, RankSet};
+use crate::tx::{ENTRY_DATA, ENTRY_STRIDE_SHIFT, ENTRY_ZERO, RECORD_HEADER, entry_parts};
+use std::collections::HashMap;
+use sys::{Errno, Result};
+
+/// Where a block lies: rank, number.
+type Place = (u16, u64);
+
+fn place(pointer: BlockPtr) -> Place {
+    (pointer.rank(), pointer.block())
+}
+
+/// A whole record of the log.
+pub(crate) struct Found<'a> {
+    pub(crate) kind: u8,
+    pub(crate) position: u64,
+    pub(crate) words: &'a [u64],
+}
+
+/// What the log proves about data.
+#[derive(Default)]
+pub(crate) struct Proofs {
+    /// Position before which published data is on the device, by rank.
+    flushed: Vec<u64>,
+    /// Where the newest content of a block lies in the log.
+    contents: HashMap<Place, u64>,
+    /// The last record with the right checksum of what a pointer leads to.
+    sums: HashMap<u64, u64>,
+    /// The last record that published a block.
+    published: HashMap<Place, u64>,
+    /// Positions at which windows began, rising.
+    begins: Vec<u64>,
+    /// What a pointer has replaced, and when: more than once if the block was taken again, also for
+    /// another file, for a pointer says nothing of the file.
+    before: HashMap<u64, Vec<(u64, u64)>>,
+    /// What counts instead of a pointer whose data is lost, published last.
+    instead: HashMap<u64, u64>,
+}
+
+impl Pool {
+    /// Calls `each` for the records from `start` on, the first of which holds `sum`; returns where
+    /// the log ends and the checksum of its last record.
+    pub(crate) fn each_record(
+        &self,
+        start: u64,
+        mut sum: u32,
+        mut each: impl FnMut(Found<'_>) -> Result<()>,
+    ) -> Result<(u64, u32)> {
+        let ring = self.load(header::LOG_BYTES)?;
+        let mut position = start;
+        let mut record = vec![0u64; TX_WORDS_MAX];
+        while position - start < ring {
+            let to_end = ring - position % ring;
+            if let Some(len) = self.read_record(position, to_end, sum, &mut record)? {
+                let words = &record[..len];
+                let (kind, bytes) = kind_and_bytes(words[0]);
+                each(Found {
+                    kind,
+                    position,
+                    words,
+                })?;
+                sum = words[2] as u32;
+                position += bytes;
+                continue;
+            }
+            let mut pad = [0u64; 2];
+            let head = if to_end > 8 { 2 } else { 1 };
+            self.log_words(position, &mut pad[..head])?;
+            if pad[0] != to_end | PAD_MAGIC << 32 || head == 2 && pad[1] != position {
+                break;
+            }
+            position += to_end;
+        }
+        Ok((position, sum))
+    }
+
+    /// Reads the record at `position` if it is whole and follows on `sum`; its length in words.
+    fn read_record(
+        &self,
+        position: u64,
+        to_end: u64,
+        sum: u32,
+        record: &mut [u64],
+    ) -> Result<Option<usize>> {
+        if to_end < RECORD_HEADER as u64 * 8 {
+            return Ok(None);
+        }
+        self.log_words(position, &mut record[..RECORD_HEADER])?;
+        let (_, bytes) = kind_and_bytes(record[0]);
+        let len = (bytes / 8) as usize;
+        if record[0] >> 32 != u64::from(sum)
+            || record[1] != position
+            || !(RECORD_HEADER..=TX_WORDS_MAX).contains(&len)
+            || !bytes.is_multiple_of(8)
+            || bytes > to_end
+        {
+            return Ok(None);
+        }
+        let record = &mut record[..len];
+        self.log_words(position, record)?;
+        Ok((record_sum(record) == record[2] as u32).then_some(len))
+    }
+
+    /// Collects what the log from `start` on proves; data published before `flushed` is there.
+    pub(crate) fn proofs(&self, start: u64, sum: u32, flushed: u64) -> Result<Proofs> {
+        let ranks = self.rank_count();
+        let mut proofs = Proofs {
+            flushed: vec![flushed; usize::from(ranks)],
+            ..Proofs::default()
+        };
+        self.each_record(start, sum, |found| {
+            if [RecordKind::Flushed as u8, RecordKind::Contents as u8].contains(&found.kind) {
+                let begin = found.words.get(RECORD_HEADER).ok_or(Errno::EIO)?;
+                proofs.begins.push(*begin);
+            }
+            if found.kind == RecordKind::Flushed as u8 {
+                proofs.add_flushed(&found)?;
+            }
+            Ok(())
+        })?;
+        proofs.begins.sort_unstable();
+        let from = proofs.certain();
+        self.each_record(start, sum, |found| {
+            if found.position < from {
+                return Ok(());
+            }
+            if found.kind == RecordKind::Change as u8 {
+                each_block_published(found.words, &mut |copies| {
+                    for pointer in copies.iter().map(|word| BlockPtr(*word)) {
+                        if holds_data(pointer) {
+                            proofs.published.insert(place(pointer), found.position);
+                        }
+                    }
+                    Ok(())
+                })
+            } else if found.kind == RecordKind::Contents as u8 {
+                each_content(&found, |copies, _| {
+                    for copy in copies {
+                        proofs
+                            .contents
+                            .insert(place(BlockPtr(*copy)), found.position);
+                    }
+                    Ok(())
+                })
+            } else if found.kind == RecordKind::Sums as u8 {
+                self.check_sums(&found, &mut proofs)
+            } else {
+                Ok(())
+            }
+        })?;
+        Ok(proofs)
+    }
+
+    /// Notes the pointers of a record of checksums that lead to what they should.
+    fn check_sums(&self, found: &Found<'_>, proofs: &mut Proofs) -> Result<()> {
+        let words = found.words.get(RECORD_HEADER..).ok_or(Errno::EIO)?;
+        for pair in words.chunks_exact(SUM_WORDS) {
+            if self.sum_on_disk(BlockPtr(pair[0])) == Some(pair[1]) {
+                proofs.sums.insert(pair[0], found.position);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checksum of a block as its file has it; `None` if it cannot be read. Not through a mapping:
+    /// the file may be shorter than it was.
+    fn sum_on_disk(&self, at: BlockPtr) -> Option<u64> {
+        let dir = self.rank_dir(at.rank()).ok()?;
+        let file = door::open(dir, RankFile::Data).ok()?;
+        let mut content = [0u8; BLOCK as usize];
+        let read = rustix::io::pread(&file, &mut content, at.block() * BLOCK).ok()?;
+        (read == content.len()).then(|| u64::from(crc32fast::hash(&content)))
+    }
+
+    /// Brings the contents that only the log holds to where they belong.
+    pub(crate) fn store_contents(&self, start: u64, sum: u32, proofs: &Proofs) -> Result<bool> {
+        let mut stored = vec![false; usize::from(self.rank_count())];
+        self.each_record(start, sum, |found| {
+            if found.kind != RecordKind::Contents as u8 {
+                return Ok(());
+            }
+            each_content(&found, |copies, content| {
+                for copy in copies.iter().map(|word| BlockPtr(*word)) {
+                    if proofs.wants_content(copy, found.position)
+                        && self.store_content(copy, content)?
+                    {
+                        *stored.get_mut(usize::from(copy.rank())).ok_or(Errno::EIO)? = true;
+                    }
+                }
+                Ok(())
+            })
+        })?;
+        for (rank, _) in (0..).zip(&stored).filter(|(_, stored)| **stored) {
+            self.flush_data(rank)?;
+        }
+        Ok(stored.contains(&true))
+    }
+
+    /// Stores a block; false if its rank is gone.
+    fn store_content(&self, at: BlockPtr, content: &[u64]) -> Result<bool> {
+        let dir = self.rank_dir(at.rank())?;
+        let file = match door::open(dir, RankFile::Data) {
+            Err(gone) if crate::media::is_absent(gone) => return Ok(false),
+            other => other?,
+        };
+        let bytes: Vec<u8> = content.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        door::write(&file, dir, RankFile::Data, &bytes, at.block() * BLOCK)?;
+        self.mark_unflushed(at.rank())?;
+        Ok(true)
+    }
+}
+
+/// Calls `each` with the pointers to the copies of every block that a change publishes.
+pub(crate) fn each_block_published(
+    record: &[u64],
+    each: &mut dyn FnMut(&[u64]) -> Result<()>,
+) -> Result<()> {
+    let mut at = RECORD_HEADER;
+    while at < record.len() {
+        let (_, count, flags) = entry_parts(record[at]);
+        at += 1;
+        if flags & ENTRY_ZERO != 0 {
+            continue;
+        }
+        let words = record.get(at..at + count).ok_or(Errno::EIO)?;
+        if flags & ENTRY_DATA != 0 {
+            for copies in words.chunks(stride(flags)) {
+                if copies
+                    .first()
+                    .is_some_and(|word| holds_data(BlockPtr(*word)))
+                {
+                    each(copies)?;
+                }
+            }
+        }
+        at += count;
+    }
+    Ok(())
+}
+
+/// Calls `each` with the places and the content of every block in a record of contents.
+fn each_content(
+    found: &Found<'_>,
+    mut each: impl FnMut(&[u64], &[u64]) -> Result<()>,
+) -> Result<()> {
+    let mut left = found.words.get(CONTENTS_HEADER..).ok_or(Errno::EIO)?;
+    while let Some((count, rest)) = left.split_first() {
+        let count = usize::try_from(*count).map_err(|_| Errno::EIO)?;
+        let (copies, rest) = rest.split_at_checked(count).ok_or(Errno::EIO)?;
+        let (content, rest) = rest.split_at_checked(BLOCK_WORDS).ok_or(Errno::EIO)?;
+        each(copies, content)?;
+        left = rest;
+    }
+    Ok(())
+}
+
+/// Whether two sets of words point to the same blocks.
+fn same_blocks(one: &[u64], other: &[u64]) -> bool {
+    one.iter().zip(other).all(|(one, other)| {
+        let (one, other) = (BlockPtr(*one), BlockPtr(*other));
+        one.is_hole() == other.is_hole() && place(one) == place(other)
+    })
+}
+
+/// Whether a word points to a block that was written.
+fn holds_data(pointer: BlockPtr) -> bool {
+    !pointer.is_hole() && !pointer.is_unwritten()
+}
+
+impl Proofs {
+    fn add_flushed(&mut self, found: &Found<'_>) -> Result<()> {
+        let words = found.words.get(RECORD_HEADER..).ok_or(Errno::EIO)?;
+        if words.len() != FLUSHED_WORDS || words[0] > found.position {
+            return Err(Errno::EIO);
+        }
+        let ranks = RankSet::from_words(&words[1..]);
+        for (rank, flushed) in (0..).zip(&mut self.flushed) {
+            if ranks.has(rank) {
+                *flushed = words[0].max(*flushed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the data of a pointer published at `position` is there.
+    fn has_data(&self, pointer: BlockPtr, position: u64) -> bool {
+        let flushed = self.flushed.get(usize::from(pointer.rank()));
+        let content = self.contents.get(&place(pointer));
+        flushed.is_some_and(|flushed| position < *flushed)
+            || content.is_some_and(|content| position < *content)
+            || self.sums.get(&pointer.0).is_some_and(|sum| position < *sum)
+    }
+
+    /// Whether the content at `position` of the log is what the block should hold.
+    fn wants_content(&self, at: BlockPtr, position: u64) -> bool {
+        let flushed = self.flushed.get(usize::from(at.rank()));
+        let published = self.published.get(&place(at));
+        flushed.is_some_and(|flushed| *flushed <= position)
+            && published.is_none_or(|published| *published < position)
+    }
+
+    /// Position before which all data is there.
+    fn certain(&self) -> u64 {
+        self.flushed.iter().copied().min().unwrap_or(0)
+    }
+
+    /// The words that a record at `position` leaves, which wants to put `new` where `old` is: the
+    /// pointers to the copies of one block.
+    pub(crate) fn choose(&mut self, position: u64, old: &[u64], new: &mut [u64]) {
+        if position < self.certain() {
+            return;
+        }
+        let there = |word: &u64| {
+            let pointer = BlockPtr(*word);
+            !holds_data(pointer) || self.has_data(pointer, position)
+        };
+        if new.iter().all(there) {
+            for (old, new) in old.iter().zip(new.iter()) {
+                if !BlockPtr(*new).is_hole() && old != new {
+                    self.before.entry(*new).or_default().push((*old, position));
+                    self.instead.remove(new);
+                }
+            }
+            return;
+        }
+        // All copies or none: they must stay the same.
+        let instead = self.kept(position, old, new);
+        for (new, instead) in new.iter_mut().zip(instead) {
+            if new != &instead {
+                self.instead.insert(*new, instead);
+                *new = instead;
+            }
+        }
+    }
+
+    /// The words `old`, replaced at `position` by `new`, or those before them, whose blocks were
+    /// kept from reuse: a window began between their being taken and being given back, or they were
+    /// not given back.
+    fn kept(&self, mut position: u64, old: &[u64], new: &[u64]) -> Vec<u64> {
+        let mut words = old.to_vec();
+        if same_blocks(old, new) {
+            return words;
+        }
+        loop {
+            // The blocks may have been marked written or unwritten since they were taken.
+            let (mut first, mut taken) = (words.clone(), position);
+            let earlier = loop {
+                match self.step_back(&first, taken) {
+                    None => return words,
+                    Some((before, at)) => {
+                        taken = at;
+                        if !same_blocks(&before, &first) {
+                            break before;
+                        }
+                        first = before;
+                    }
+                }
+            };
+            let begin = self.begins.partition_point(|begin| *begin <= taken);
+            if self
+                .begins
+                .get(begin)
+                .is_some_and(|begin| *begin <= position)
+            {
+                return words;
+            }
+            (words, position) = (earlier, taken);
+        }
+    }
+
+    /// What `words` replaced before `position`, and where; `None` if that is not known: they were
+    /// there before everything that is in doubt.
+    fn step_back(&self, words: &[u64], position: u64) -> Option<(Vec<u64>, u64)> {
+        let last = |word: &u64| {
+            let times = self.before.get(word)?.iter().rev();
+            times.copied().find(|(_, at)| *at < position)
+        };
+        let (_, at) = words.iter().find_map(last)?;
+        let before = |word: &u64| last(word).map_or(0, |(before, _)| before);
+        Some((words.iter().map(before).collect(), at))
+    }
+
+    /// What counts of pointers that move to another place.
+    pub(crate) fn moved(&self, words: &mut [u64]) {
+        for word in words {
+            for _ in 0..self.instead.len() {
+                match self.instead.get(word) {
+                    Some(instead) => *word = *instead,
+                    None => break,
+                }
+            }
+        }
+    }
+
+    /// Whether some data was lost.
+    pub(crate) fn found_loss(&self) -> bool {
+        !self.instead.is_empty()
+    }
+}
+
+/// Words that point to the copies of one block, from the flags of an entry.
+pub(crate) fn stride(flags: u64) -> usize {
+    1 << (flags >> ENTRY_STRIDE_SHIFT & 7)
+}
