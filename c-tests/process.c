@@ -133,6 +133,35 @@ CASE(children_of_idle_programs_keep_their_files) {
     MEM(got, "inherited", 9);
 }
 
+/* A daemon's way: the parent has ended before the child makes its first call. */
+CASE(parent_ends_before_its_child_begins) {
+    put("f", "abc");
+    volatile unsigned *go = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(go != MAP_FAILED);
+    int told[2];
+    OK(pipe(told));
+    pid_t pid = OK(fork());
+    if (pid == 0) {
+        int fd = OK(open("f", O_RDWR | O_APPEND)), cut = OK(open("g", O_CREAT | O_RDWR, 0644));
+        OK(unlink("g"));
+        if (OK(fork()) == 0) {
+            while (*go == 0) {
+            }
+            EQ(write(fd, "def", 3), 3);
+            EQ(write(cut, "x", 1), 1);
+            holds("f", "abcdef");
+            OK(write(told[1], "", 1));
+            _exit(0);
+        }
+        _exit(0);
+    }
+    OK(close(told[1]));
+    EQ(wait_for(pid), 0);
+    *go = 1;
+    char c;
+    EQ(read(told[0], &c, 1), 1);
+}
+
 CASE(exec_with_redirections) {
     put("in", "hello\n");
     EQ(run("cat < in > out; echo more >> out; cat in out > both 2> err; test ! -s err"), 0);

@@ -15,7 +15,6 @@ pub(crate) mod nr {
     pub(crate) const GETPEERNAME: usize = 52;
     pub(crate) const ACCEPT4: usize = 288;
     pub(crate) const BIND: usize = 49;
-    pub(crate) const SET_ROBUST_LIST: usize = 273;
     pub(crate) const GETGID: usize = 104;
     pub(crate) const SETUID: usize = 105;
     pub(crate) const SETGID: usize = 106;

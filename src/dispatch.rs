@@ -71,7 +71,6 @@ pub(crate) type Handler = fn(&mut Call) -> Served;
 
 /// Serves a call or says that the kernel does it.
 pub(crate) fn dispatch(call: &mut Call) -> Outcome {
-    crate::handover::settle_in(call.nr);
     match handler(call.nr) {
         None => Outcome::Pass,
         Some(handler) if paths::kernel_refused() => refused(handler, call),
@@ -128,13 +127,13 @@ pub(crate) fn after(call: &Call, result: isize, token: usize) -> isize {
         LOOK => return crate::route::look_again(call, result),
         CHDIR if result >= 0 => crate::cwd::kernel_changed(),
         CHDIR => return crate::route::look_again(call, result),
-        RECVMSG if result >= 0 => crate::handover::received(call.args[1]),
+        RECVMSG if result >= 0 => crate::handover::received(call.args[1], call.args[2]),
         RECVMMSG => crate::handover::received_many(call, result),
-        PIDFD if result >= 0 => crate::handover::adopt(result as i32),
+        PIDFD if result >= 0 => crate::handover::adopt(result as i32, crate::files::Came::Copied),
         CREDENTIALS => crate::cred::changed(),
         UMASK => crate::cred::umask_changed(call, result),
         LIMITS => crate::limits::learn(),
-        LENT => crate::calls::special::returned(token & !WHICH),
+        LENT => socket::sent(call, result, token & !WHICH),
         EVENTS => aio::arrived(call, result),
         ADDRESS => return socket::answered(result, token & !WHICH),
         EXEC => return crate::exec::failed(call, result, token & !WHICH),
@@ -155,7 +154,6 @@ pub(crate) const CLASSES: ClassTable = {
         nr::CHDIR,
         nr::FCHDIR,
         nr::CLOSE_RANGE,
-        nr::SET_ROBUST_LIST,
         nr::SETUID,
         nr::SETGID,
         nr::SETREUID,
@@ -319,7 +317,6 @@ table! {
     EXECVE => process::execve,
     EXECVEAT => process::execveat,
     EXIT_GROUP => process::exit_group,
-    SET_ROBUST_LIST => process::set_robust_list,
     UNSHARE => process::unshare,
     CHROOT => process::chroot,
     SETNS => process::setns,

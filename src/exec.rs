@@ -11,10 +11,11 @@ use crate::handover;
 use crate::kernel::{self, addr, addr_mut, call, text};
 use crate::libraries::{self, Source};
 use crate::route::{self, Arg, Resolved, Spot};
+use crate::running::{self, Running};
 use crate::user::NameRoom;
-use crate::{calls, cred, user};
+use crate::{calls, user};
 use core::sync::atomic::Ordering;
-use dfs::{Dfs, Ino, IoVec};
+use dfs::{Dfs, Ino};
 use intercept::Call;
 use std::boxed::Box;
 use std::ffi::CString;
@@ -54,6 +55,10 @@ struct Launch {
     argv: Vec<usize>,
     envp: Vec<usize>,
     memfd: i32,
+    /// The description under which the file in the mount runs.
+    program: Option<Running>,
+    /// File from which the calling image runs, if it has let go of it.
+    left: Option<Ino>,
     /// Directory with copies of the program's libraries.
     libraries: Option<Vec<u8>>,
     /// The kernel was given a path of its own: after `ENOENT` there is more to look at.
@@ -149,6 +154,8 @@ fn launch(c: &mut Call, arg: Arg, argv: usize, envp: usize, flags: u32) -> Serve
         argv: Vec::new(),
         envp: Vec::new(),
         memfd: -1,
+        program: None,
+        left: None,
         libraries: None,
         kernel_path: false,
     });
@@ -387,11 +394,14 @@ impl Launch {
         let (mut program, mut path) = (program, given);
         for _ in 0..SCRIPTS_MAX {
             let mut head = [0u8; HEAD];
-            let len = read_head(program.fs, program.ino, &mut head)?;
+            let held = Running::open(program.fs, program.ino)?;
+            let len = held.read(addr_mut(&mut head), HEAD)?;
             let head = head.get(..len).unwrap_or(&[]);
             if head.starts_with(b"\x7fELF") {
-                return self.run_program(&program, environment, c);
+                return self.run_program(&program, held, environment, c);
             }
+            // A script may be written while it runs.
+            drop(held);
             let (interpreter, argument) = script(head).ok_or(Errno::ENOEXEC)?;
             let interpreter = self.through(interpreter, argument, &path);
             let probe = Call {
@@ -447,10 +457,12 @@ impl Launch {
     fn run_program(
         &mut self,
         program: &Program,
+        held: Running,
         environment: &[usize],
         c: &mut Call,
     ) -> Result<()> {
-        self.memfd = copy_to_memory(program.fs, program.ino)?;
+        self.memfd = copy_to_memory(&held)?;
+        self.program = Some(held);
         let search = search_path(environment).unwrap_or_default();
         if let Ok(source) = Source::of(program.fs, program.ino) {
             self.libraries = libraries::prepare(&source, &program.whole, &search);
@@ -471,8 +483,22 @@ impl Launch {
         Ok(())
     }
 
+    /// After the kernel has refused.
+    fn undo(&self) {
+        if self.memfd >= 0 {
+            kernel::close(self.memfd);
+        }
+        if let Some(place) = &self.libraries {
+            libraries::remove(place);
+        }
+        if let Some(ino) = self.left {
+            running::take_back(ino);
+        }
+    }
+
     /// Hands descriptors over and lets the kernel make the call.
-    fn go(self: Box<Self>) -> core::result::Result<usize, Stop> {
+    fn go(mut self: Box<Self>) -> core::result::Result<usize, Stop> {
+        self.left = running::let_go();
         handover::before_exec();
         let raw = Box::into_raw(self);
         if intercept::in_vfork_child()
@@ -510,27 +536,24 @@ pub(crate) fn failed(c: &Call, result: isize, launch: usize) -> isize {
     let Some(launch) = reclaim(launch) else {
         return result;
     };
-    if launch.memfd >= 0 {
-        kernel::close(launch.memfd);
-    }
-    if let Some(place) = &launch.libraries {
-        libraries::remove(place);
-    }
-    if launch.kernel_path && result == Errno::ENOENT.as_ret() {
+    let kernel_path = launch.kernel_path;
+    launch.undo();
+    if kernel_path && result == Errno::ENOENT.as_ret() {
         return second_look(c, result);
     }
     result
 }
 
-/// In the parent of a vfork child that has gone on to another image.
-pub(crate) fn vfork_is_over() {
-    if let Some(word) = intercept::words().get(WORD)
-        && let Some(launch) = reclaim(word.swap(0, Ordering::Relaxed) as usize)
-        && launch.memfd >= 0
-    {
-        // The descriptor was the child's; only the memory is ours.
-        drop(launch);
+/// In the parent of a vfork child that has ended or gone on to another image: whether it has gone on.
+pub(crate) fn vfork_is_over() -> bool {
+    let word = intercept::words().get(WORD);
+    let launch = word.and_then(|word| reclaim(word.swap(0, Ordering::Relaxed) as usize));
+    let gone_on = launch.is_some();
+    // The descriptor was the child's, and its process holds the program; only the memory is ours.
+    if let Some(program) = launch.and_then(|mut launch| launch.program.take()) {
+        program.leave();
     }
+    gone_on
 }
 
 /// The kernel found nothing: perhaps a symbolic link leads into the mount, or the file is a script
@@ -561,10 +584,8 @@ fn finish(c: &mut Call, served: Served, otherwise: isize) -> isize {
     match served {
         Err(Stop::PassThenWith(After::Exec, launch)) => {
             let result = kernel::raw(route::number(c), c.args);
-            if let Some(launch) = reclaim(launch)
-                && launch.memfd >= 0
-            {
-                kernel::close(launch.memfd);
+            if let Some(launch) = reclaim(launch) {
+                launch.undo();
             }
             result
         }
@@ -590,6 +611,8 @@ fn script_of_kernel(c: &Call, arg: Arg) -> Option<isize> {
         argv: list(c.args[1]).ok()?,
         envp: Vec::new(),
         memfd: -1,
+        program: None,
+        left: None,
         libraries: None,
         kernel_path: false,
     });
@@ -633,44 +656,12 @@ fn script(head: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     (!interpreter.is_empty()).then_some((interpreter, Some(argument).filter(|a| !a.is_empty())))
 }
 
-/// Checks that a file may be executed and reads its first bytes.
-fn read_head(fs: &Dfs, ino: Ino, head: &mut [u8; HEAD]) -> Result<usize> {
-    const EXECUTE: u32 = 1;
-    if fs.stat(ino)?.mode & S_IFMT != S_IFREG {
-        return Err(Errno::EACCES);
-    }
-    fs.access(&cred::current(), ino, EXECUTE)?;
-    read_at(fs, ino, addr_mut(head), HEAD)
-}
-
-fn read_at(fs: &Dfs, ino: Ino, to: usize, len: usize) -> Result<usize> {
-    let ofd = fs.open(&cred::unchecked(), ino, 0)?;
-    let mut done = 0;
-    let outcome = loop {
-        let piece = [IoVec {
-            base: (to + done) as *mut u8,
-            len: len - done,
-        }];
-        // SAFETY: writes to `len` bytes at `to`, a buffer or mapping of ours.
-        match unsafe { fs.pread(ofd, &piece, done as i64) } {
-            Ok(0) => break Ok(done),
-            Ok(more) => done += more,
-            Err(errno) => break Err(errno),
-        }
-        if done == len {
-            break Ok(done);
-        }
-    };
-    fs.ofd_release(ofd)?;
-    outcome
-}
-
-fn copy_to_memory(fs: &Dfs, ino: Ino) -> Result<i32> {
+fn copy_to_memory(program: &Running) -> Result<i32> {
     const MFD_CLOEXEC: usize = 1;
     const MFD_EXEC: usize = 0x10;
     const READ_WRITE: usize = 3;
     const SHARED: usize = 1;
-    let size = usize::try_from(fs.stat(ino)?.size).map_err(|_| Errno::EFBIG)?;
+    let size = usize::try_from(program.size()?).map_err(|_| Errno::EFBIG)?;
     let name = text!(32, "daos-exe");
     let name = addr(name.c_str().to_bytes_with_nul());
     let fd = call!(nr::MEMFD_CREATE, name, MFD_CLOEXEC | MFD_EXEC)
@@ -678,7 +669,7 @@ fn copy_to_memory(fs: &Dfs, ino: Ino) -> Result<i32> {
     let filled = call!(nr::FTRUNCATE, fd, size)
         .and_then(|_| call!(nr::MMAP, 0, size, READ_WRITE, SHARED, fd, 0))
         .and_then(|at| {
-            let read = read_at(fs, ino, at, size);
+            let read = program.read(at, size);
             kernel::unmap(at, size);
             read
         });

@@ -249,14 +249,30 @@ pub(crate) fn install(fs: &'static Dfs, ofd: Ofd, cloexec: bool) -> Result<usize
     Ok(fd as usize)
 }
 
-/// Notes a descriptor that arrived with its description: inherited or received. `hold` is false
-/// before the container is attached, when the holds are taken over all at once.
-pub(crate) fn adopt(fd: i32, ofd: Ofd, fs: Option<&Dfs>) -> Result<()> {
+/// How a descriptor came that this image has not opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Came {
+    /// From the image before; the holds are taken over all at once when the container is attached.
+    Inherited,
+    /// In a message, which is gone.
+    Received,
+    /// Another process, or a message, still has it.
+    Copied,
+}
+
+/// Notes a descriptor that came with its description.
+pub(crate) fn adopt(fd: i32, ofd: Ofd, came: Came) -> Result<()> {
     let count = count(ofd).ok_or(Errno::ENFILE)?;
-    if count.fetch_add(1, Ordering::AcqRel) == 0
-        && let Some(fs) = fs
-        && let Err(errno) = fs.ofd_hold(ofd)
-    {
+    let is_first = count.fetch_add(1, Ordering::AcqRel) == 0;
+    let held = match came {
+        Came::Copied if !is_first => Ok(()),
+        Came::Received | Came::Copied => match mounts::fs() {
+            Ok(fs) => fs.ofd_hold(ofd, came == Came::Received),
+            Err(_) => Err(Errno::EBADF),
+        },
+        Came::Inherited => Ok(()),
+    };
+    if let Err(errno) = held {
         count.fetch_sub(1, Ordering::AcqRel);
         return Err(errno);
     }
@@ -407,9 +423,13 @@ fn survives_exec(fd: i32) -> bool {
 }
 
 /// Descriptions whose descriptors an exec keeps.
-pub(crate) fn kept_by_exec() -> Vec<Ofd> {
+pub(crate) fn kept_by_exec(fs: &Dfs) -> Vec<Ofd> {
     let mut kept = Vec::new();
     if in_vfork_child() {
+        // One that has nothing from its parent, and has itself opened nothing, has nothing.
+        if !any() && !fs.is_known() {
+            return kept;
+        }
         for fd in crate::handover::open_descriptors() {
             if let Some(ofd) = placeholder::identify(fd)
                 && survives_exec(fd)
@@ -425,6 +445,13 @@ pub(crate) fn kept_by_exec() -> Vec<Ofd> {
         }
     });
     kept
+}
+
+/// Whether there are descriptors of ours.
+fn any() -> bool {
+    let mut found = false;
+    fdtab::for_each(0, usize::MAX, |_, word| found |= word != OWN);
+    found
 }
 
 /// Numbers of all descriptors of ours.

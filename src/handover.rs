@@ -4,8 +4,9 @@
 //! kernel, the working directory carries its inode in its name. Here the two sides meet.
 
 use crate::abi::{self, CmsgHdr, MsgHdr, nr};
+use crate::files::Came;
 use crate::kernel::{self, addr_mut, call};
-use crate::{files, mounts, placeholder, user};
+use crate::{files, mounts, placeholder, running, user};
 use core::sync::atomic::{AtomicBool, Ordering};
 use dfs::{Dfs, ForkToken, Ofd};
 use intercept::{Call, CloneKind};
@@ -53,7 +54,7 @@ pub(crate) fn open_descriptors() -> Vec<i32> {
 pub(crate) fn find_inherited() {
     for fd in open_descriptors() {
         if let Some(ofd) = placeholder::identify(fd)
-            && files::adopt(fd, ofd, None).is_ok()
+            && files::adopt(fd, ofd, Came::Inherited).is_ok()
         {
             INHERITED.store(true, Ordering::Relaxed);
             files::uses_locks();
@@ -61,23 +62,25 @@ pub(crate) fn find_inherited() {
     }
 }
 
-/// The container has just been attached: what was inherited becomes this process's own.
-pub(crate) fn after_attach(fs: &Dfs) {
+/// The container with this number is being attached: what was inherited becomes this process's own.
+pub(crate) fn attaching(fs: &Dfs, id: u64) {
     if INHERITED.swap(false, Ordering::Relaxed) {
         for (fd, _) in files::all() {
             // Looked at again, now that the container's number is known.
-            if placeholder::identify(fd).is_none() {
+            if placeholder::identify_in(fd, id).is_none() {
                 files::disown(fd);
             }
         }
     }
+    running::attaching(fs);
     // Also without any: a few dead processes' affairs are settled at each attach.
     told(fs.attach_process(&descriptions()));
 }
 
-/// Descriptions of all our descriptors, each once.
+/// Descriptions of all our descriptors and of the program that runs, each once.
 fn descriptions() -> Vec<Ofd> {
     let mut found: Vec<Ofd> = files::all().into_iter().map(|(_, ofd)| ofd).collect();
+    found.extend(running::held());
     found.sort_unstable_by_key(|ofd| ofd.0);
     found.dedup();
     found
@@ -88,46 +91,42 @@ fn told(outcome: sys::Result<()>) {
     debug_assert!(outcome != Err(Errno::EFAULT));
 }
 
-/// Token of the fork under way. All forks of a process have the same token, so one that another
-/// thread has just put there serves as well.
+/// Token of the fork under way, if there is anything to inherit. Forks of a process come one by
+/// one (`files::before_fork`).
 struct ForkCell(core::cell::UnsafeCell<Option<ForkToken>>);
 
-// SAFETY: written only with one and the same value while other threads may look.
+// SAFETY: used only between `files::before_fork` and `files::after_fork`, which is one thread.
 unsafe impl Sync for ForkCell {}
 
 static FORK: ForkCell = ForkCell(core::cell::UnsafeCell::new(None));
 
 impl ForkCell {
     fn put(&self, token: Option<ForkToken>) {
-        if token.is_some() && self.get() != token {
-            // SAFETY: see the type; two threads at once store the same words.
-            unsafe { self.0.get().write_volatile(token) };
-        }
+        // SAFETY: see the type.
+        unsafe { *self.0.get() = token };
     }
 
-    fn get(&self) -> Option<ForkToken> {
+    fn take(&self) -> Option<ForkToken> {
         // SAFETY: see the type.
-        unsafe { self.0.get().read_volatile() }
+        unsafe { (*self.0.get()).take() }
     }
 }
 
 /// Before fork, vfork and clone, in the parent.
 pub(crate) fn before_clone(kind: CloneKind) {
-    take_over();
     match kind {
         CloneKind::Thread => {}
         CloneKind::Fork => {
             // What the former image has left to this one becomes its child's too. A failure has been
             // said and leaves a process without a mount.
+            running::join();
             let fs = match INHERITED.load(Ordering::Relaxed) {
                 true => mounts::fs().ok(),
                 false => mounts::attached(),
             };
             files::before_fork();
             crate::calls::map::before_fork();
-            if let Some(fs) = fs {
-                FORK.put(fs.fork_prepare().ok());
-            }
+            FORK.put(fs.and_then(prepare_fork));
         }
         CloneKind::Vfork => {
             // The child may use the mount but must not attach: its descriptors are not ours. A
@@ -140,59 +139,56 @@ pub(crate) fn before_clone(kind: CloneKind) {
     }
 }
 
+fn prepare_fork(fs: &Dfs) -> Option<ForkToken> {
+    if intercept::in_vfork_child() {
+        // What a vfork child has is its parent's, and has to be held to be inherited.
+        told(fs.exec_prepare(&descriptions()));
+    }
+    fs.fork_prepare().unwrap_or(None)
+}
+
 /// After the call, in the parent; `result` is the child's id or `-errno`.
 pub(crate) fn after_clone(kind: CloneKind, result: isize) {
     match kind {
         CloneKind::Thread => {}
         CloneKind::Vfork => {
-            crate::exec::vfork_is_over();
+            if !crate::exec::vfork_is_over()
+                && let Some(fs) = mounts::attached()
+            {
+                told(fs.vfork_child_ended());
+            }
             crate::cwd::filter();
         }
         CloneKind::Fork => {
-            crate::calls::map::after_fork();
-            files::after_fork();
-            if let Some(fs) = mounts::attached()
-                && let Some(token) = FORK.get().filter(|_| result < 0)
+            if let Some(token) = FORK.take().filter(|_| result < 0)
+                && let Some(fs) = mounts::attached()
             {
                 told(fs.fork_failed(token));
             }
+            crate::calls::map::after_fork();
+            files::after_fork();
         }
     }
 }
 
-/// In the child of a fork, before it runs on.
+/// In the child of a fork, before it runs on: takes over what it inherited, before its parent can
+/// end or close it. libc sets up the child's robust-futex list only after the fork returns, and the
+/// engine's owner slot must not be on the list it replaces: so the child gives that back at once.
 pub(crate) fn child_after_fork() {
     crate::calls::aio::after_fork();
     crate::calls::map::after_fork();
+    let token = FORK.take();
     files::after_fork();
-    ADOPT.store(mounts::attached().is_some(), Ordering::Relaxed);
-}
-
-/// A forked child still has to take over what it inherited. Not at once: libc sets up the child's
-/// robust-futex list only after the fork returns, and the engine's owner slot goes into that list.
-static ADOPT: AtomicBool = AtomicBool::new(false);
-
-/// Before any call is served: a forked child takes over what it inherited.
-#[inline]
-pub(crate) fn settle_in(number: usize) {
-    if ADOPT.load(Ordering::Relaxed) && number != nr::SET_ROBUST_LIST {
-        take_over();
-    }
-}
-
-/// After `set_robust_list(2)`, libc's first call in a forked child: nothing stands against taking
-/// over any more, and the parent may end at any time.
-pub(crate) fn robust_list_is_set() {
-    take_over();
-}
-
-#[cold]
-fn take_over() {
-    if ADOPT.swap(false, Ordering::Relaxed)
-        && let Some(fs) = mounts::attached()
-        && let Some(token) = FORK.get()
-    {
-        told(fs.ofd_adopt_after_fork(token, &descriptions()));
+    let Some(fs) = mounts::attached() else { return };
+    match token {
+        Some(token) => {
+            told(fs.ofd_adopt_after_fork(token, &descriptions()));
+            told(fs.pool().leave());
+        }
+        // What another thread was just opening is nobody's here.
+        None => files::all()
+            .into_iter()
+            .for_each(|(fd, _)| files::disown(fd)),
     }
 }
 
@@ -237,22 +233,27 @@ pub(crate) fn before_exec() {
             files::publish_all(true);
             told(fs.pool().prove_overwritten());
         }
-        told(fs.exec_prepare(&files::kept_by_exec()));
-        told(fs.pool().leave());
+        told(fs.exec_prepare(&files::kept_by_exec(fs)));
+        told(if is_alone() {
+            fs.exec_leave()
+        } else {
+            fs.pool().leave()
+        });
     }
 }
 
 /// A descriptor has arrived from another process.
-pub(crate) fn adopt(fd: i32) {
-    if intercept::in_vfork_child() || placeholder::identify(fd).is_none() {
+pub(crate) fn adopt(fd: i32, came: Came) {
+    if placeholder::identify(fd).is_none() {
         return;
     }
     let Ok(fs) = mounts::fs() else { return };
     // A description that is gone leaves a descriptor on which every call fails.
-    if let Some(ofd) = placeholder::identify(fd)
-        && let Err(errno) = files::adopt(fd, ofd, Some(fs))
-    {
-        debug_assert!(errno != Errno::EFAULT);
+    if let Some(ofd) = placeholder::identify(fd) {
+        told(match intercept::in_vfork_child() {
+            true => fs.ofd_hold(ofd, came == Came::Received),
+            false => files::adopt(fd, ofd, came),
+        });
     }
 }
 
@@ -278,8 +279,23 @@ fn rights(header: &MsgHdr) -> Vec<i32> {
     found
 }
 
-/// Before a message is sent: descriptors of ours in it get their identity.
-pub(crate) fn sending(message: usize) {
+/// Before a message is sent: descriptors of ours in it get their identity. True if there are any.
+pub(crate) fn sending(message: usize) -> bool {
+    let mut any = false;
+    for_each_sent(message, |fd, held| {
+        any = true;
+        files::publish_one(fd);
+        told(held.fs.ofd_sent(held.ofd, fd));
+    });
+    any
+}
+
+/// The message was not sent.
+pub(crate) fn not_sent(message: usize) {
+    for_each_sent(message, |_, held| told(held.fs.ofd_unsent(held.ofd)));
+}
+
+fn for_each_sent(message: usize, mut each: impl FnMut(i32, &files::Held)) {
     let Ok(header) = user::get::<MsgHdr>(message) else {
         return;
     };
@@ -288,16 +304,27 @@ pub(crate) fn sending(message: usize) {
     }
     for fd in rights(&header) {
         if let Ok(Some(held)) = files::get(fd) {
-            files::publish_one(fd);
-            told(held.fs.ofd_sent(held.ofd));
+            each(fd, &held);
         }
     }
 }
 
-/// After `recvmsg(2)` of the message with its header at `message`.
-pub(crate) fn received(message: usize) {
+/// How what came in a message came, given the flags of the call.
+fn came(flags: usize) -> Came {
+    const MSG_PEEK: usize = 2;
+    if flags & MSG_PEEK != 0 {
+        Came::Copied
+    } else {
+        Came::Received
+    }
+}
+
+/// After `recvmsg(2)` with these flags of the message with its header at `message`.
+pub(crate) fn received(message: usize, flags: usize) {
     if let Ok(header) = user::get::<MsgHdr>(message) {
-        rights(&header).into_iter().for_each(adopt);
+        rights(&header)
+            .into_iter()
+            .for_each(|fd| adopt(fd, came(flags)));
     }
 }
 
@@ -308,7 +335,9 @@ pub(crate) const MMSGHDR_BYTES: usize = size_of::<MsgHdr>() + 8;
 pub(crate) fn received_many(c: &Call, result: isize) {
     for index in 0..usize::try_from(result).unwrap_or(0) {
         if let Ok(header) = user::get::<MsgHdr>(c.args[1] + index * MMSGHDR_BYTES) {
-            rights(&header).into_iter().for_each(adopt);
+            rights(&header)
+                .into_iter()
+                .for_each(|fd| adopt(fd, came(c.args[3])));
         }
     }
 }

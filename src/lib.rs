@@ -37,6 +37,7 @@ mod mounts;
 mod placeholder;
 mod report;
 mod route;
+mod running;
 mod say;
 mod shadow;
 mod user;

@@ -7,8 +7,8 @@ use std::vec::Vec;
 use sys::Errno;
 
 /// Whether the kernel meets a symbolic link on this path, as far as it gets: one call that spares
-/// the walk for nearly every path that simply does not exist.
-pub(crate) fn has_link(path: &[u8]) -> bool {
+/// the walk for nearly every path that simply does not exist. `dirfd` is where a relative one starts.
+pub(crate) fn has_link(dirfd: i32, path: &[u8]) -> bool {
     const RESOLVE_NO_SYMLINKS: u64 = 4;
     let mut terminated = path.to_vec();
     terminated.push(0);
@@ -18,7 +18,7 @@ pub(crate) fn has_link(path: &[u8]) -> bool {
         RESOLVE_NO_SYMLINKS,
     ];
     let (path, how) = (addr(terminated.as_slice()), addr(&how));
-    match kernel::call!(nr::OPENAT2, kernel::abi_cwd(), path, how, 24) {
+    match kernel::call!(nr::OPENAT2, dirfd, path, how, 24) {
         Ok(fd) => {
             // The last component exists: a dangling link, or it has come into being.
             kernel::close(fd as i32);

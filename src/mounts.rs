@@ -154,14 +154,14 @@ pub(crate) fn device() -> u64 {
 #[cold]
 fn attach() -> Result<&'static Dfs, Stop> {
     let mount = MOUNT.get().ok_or(Stop::Pass)?;
-    let mut first = false;
     let made = ATTACHED.init(|| {
-        first = true;
         match Backend::open(mount.root, mount.wanted.pool, mount.wanted.container) {
             Ok(backend) => {
                 let fs = Box::leak(Box::new(backend)).fs();
                 fs.ask_privilege(|| crate::cred::current().privileged);
                 let id = fs.statfs().map_or(1, |s| s.fsid | 1);
+                // Before anybody else can open anything.
+                crate::handover::attaching(fs, id);
                 Some(Attached { fs, id })
             }
             Err(error) => {
@@ -175,12 +175,7 @@ fn attach() -> Result<&'static Dfs, Stop> {
         }
     });
     match made {
-        Some(attached) => {
-            if first {
-                crate::handover::after_attach(attached.fs);
-            }
-            Ok(attached.fs)
-        }
+        Some(attached) => Ok(attached.fs),
         None => Err(Stop::Pass),
     }
 }

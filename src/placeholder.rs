@@ -93,6 +93,11 @@ fn name_it(own: i32, fd: i32, ofd: Ofd) -> Result<()> {
 /// The description behind a descriptor of unknown origin, if it is a published placeholder of any
 /// container. Three cheap looks; most descriptors fail the first.
 pub(crate) fn identify(fd: i32) -> Option<Ofd> {
+    identify_in(fd, mounts::id())
+}
+
+/// The same for the container with this number; 0 = any.
+pub(crate) fn identify_in(fd: i32, container: u64) -> Option<Ofd> {
     let mut stat = abi::Stat::default();
     call!(nr::FSTAT, fd, addr_mut(&mut stat)).ok()?;
     if stat.nlink != 0 || stat.size != 0 || stat.mode & abi::S_IFMT != abi::S_IFREG {
@@ -104,10 +109,12 @@ pub(crate) fn identify(fd: i32) -> Option<Ofd> {
         let rest = link.strip_prefix(NAME)?;
         let id = rest.split(|&b| !b.is_ascii_hexdigit()).next()?;
         let id = u64::from_str_radix(core::str::from_utf8(id).ok()?, 16).ok()?;
-        if mounts::id() != 0 && id != mounts::id() {
-            return None;
+        if container != 0 {
+            if id != container {
+                return None;
+            }
+            remember(stat.ino);
         }
-        remember(stat.ino);
     }
     let position = call!(nr::LSEEK, fd, 0, SEEK_CUR).ok()?;
     u32::try_from(position.checked_sub(1)?).ok().map(Ofd)

@@ -531,6 +531,11 @@ fn locate<'a>(
     if !concerns && !looks {
         return Ok(Where::Kernel);
     }
+    // Where the path does not go up and no link is met, the directory it starts from is all there is.
+    let plain = look == Look::Refused && !concerns && !above::in_use();
+    if plain && !path.split(|&b| b == b'/').any(|p| p == b"..") && !has_link(dirfd, path) {
+        return Ok(Where::Kernel);
+    }
     let mut dir = [0u8; PATH_MAX];
     let link = if dirfd == abi::AT_FDCWD {
         kernel::readlink(c"/proc/self/cwd", &mut dir)
@@ -607,7 +612,9 @@ fn locate_absolute<'a>(
     };
     let found = match arrived {
         Some(there) => below(mount, &there).map(<[u8]>::to_vec),
-        None if hit == Hit::Through || has_link(path) => follow_kernel_links(mount, path, follow),
+        None if hit == Hit::Through || has_link(abi::AT_FDCWD, path) => {
+            follow_kernel_links(mount, path, follow)
+        }
         None => None,
     };
     match (found, hit) {

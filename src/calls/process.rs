@@ -2,7 +2,7 @@
 
 use crate::abi::nr;
 use crate::dispatch::{After, Served, Stop};
-use crate::{calls, cwd, exec, handover, kernel, limits, report};
+use crate::{calls, cwd, exec, handover, limits, report};
 use intercept::Call;
 
 pub(crate) fn execve(c: &mut Call) -> Served {
@@ -24,13 +24,6 @@ pub(crate) fn exit_group(_c: &mut Call) -> Served {
         handover::at_exit();
     }
     Err(Stop::Pass)
-}
-
-/// `set_robust_list(2)`: see [`handover::robust_list_is_set`].
-pub(crate) fn set_robust_list(c: &mut Call) -> Served {
-    let result = kernel::raw(c.nr, c.args);
-    handover::robust_list_is_set();
-    Err(Stop::Kernel(result))
 }
 
 /// `setrlimit(2)`, `prlimit64(2)`: looked at again afterwards.

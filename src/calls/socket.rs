@@ -128,11 +128,41 @@ pub(crate) fn sendto(c: &mut Call) -> Served {
 
 /// `sendmsg(2)`: descriptors of ours get their identity first.
 pub(crate) fn sendmsg(c: &mut Call) -> Served {
-    handover::sending(c.args[1]);
+    let any = handover::sending(c.args[1]);
     let header = user::get::<MsgHdr>(c.args[1]).map_err(|_| Stop::Pass)?;
-    let (at, lent) = readdressed(c.args[1], &header)?;
-    c.args[1] = at;
-    Err(Stop::PassThenWith(After::Lent, lent))
+    match readdressed(c.args[1], &header) {
+        Ok((at, lent)) => {
+            c.args[1] = at;
+            Err(Stop::PassThenWith(After::Lent, lent))
+        }
+        Err(Stop::Pass) if any => Err(Stop::PassThenWith(After::Lent, 0)),
+        Err(stop) => {
+            handover::not_sent(c.args[1]);
+            Err(stop)
+        }
+    }
+}
+
+/// After a call of this module that had an argument lent, or sent descriptors of ours.
+pub(crate) fn sent(c: &Call, result: isize, lent: usize) {
+    if c.nr == nr::SENDMSG && result < 0 {
+        handover::not_sent(c.args[1]);
+    }
+    if c.nr == nr::SENDMMSG {
+        let done = usize::try_from(result).unwrap_or(0);
+        (done..messages(c)).for_each(|index| handover::not_sent(message(c, index)));
+    }
+    super::special::returned(lent);
+}
+
+/// Number of messages of a `sendmmsg(2)` that are looked at.
+fn messages(c: &Call) -> usize {
+    const MESSAGES_MAX: usize = 1024;
+    (c.args[2] as u32 as usize).min(MESSAGES_MAX)
+}
+
+fn message(c: &Call, index: usize) -> usize {
+    c.args[1] + index * MMSGHDR_BYTES
 }
 
 /// A copy of the message header at `message` with the kernel's address in it; where it is, and what
@@ -155,23 +185,29 @@ fn readdressed(message: usize, header: &MsgHdr) -> core::result::Result<(usize, 
 
 /// `sendmmsg(2)`: those with a name in the mount go one by one.
 pub(crate) fn sendmmsg(c: &mut Call) -> Served {
-    const MESSAGES_MAX: usize = 1024;
-    let count = (c.args[2] as u32 as usize).min(MESSAGES_MAX);
-    let at = |index: usize| c.args[1] + index * MMSGHDR_BYTES;
-    let mut named = false;
-    for index in 0..count {
-        handover::sending(at(index));
-        named |= user::get::<MsgHdr>(at(index))
+    let count = messages(c);
+    let (mut named, mut any) = (false, false);
+    for at in (0..count).map(|index| message(c, index)) {
+        any |= handover::sending(at);
+        named |= user::get::<MsgHdr>(at)
             .is_ok_and(|header| socket_path(header.name, header.namelen as usize).is_some());
     }
     if !named {
-        return Err(Stop::Pass);
+        return Err(match any {
+            true => Stop::PassThenWith(After::Lent, 0),
+            false => Stop::Pass,
+        });
     }
     for index in 0..count {
-        match send_one(c, at(index)) {
-            Ok(sent) => user::put(at(index) + size_of::<MsgHdr>(), &(sent as u32))?,
-            Err(errno) if index == 0 => return Err(errno.into()),
-            Err(_) => return Ok(index),
+        let at = message(c, index);
+        let stored = match send_one(c, at) {
+            Ok(sent) => user::put(at + size_of::<MsgHdr>(), &(sent as u32)).map(|()| true),
+            Err(errno) if index == 0 => Err(errno),
+            Err(_) => Ok(false),
+        };
+        if stored != Ok(true) {
+            (index..count).for_each(|index| handover::not_sent(message(c, index)));
+            return stored.map(|_| index).map_err(Stop::from);
         }
     }
     Ok(count)
@@ -202,6 +238,8 @@ struct Answer {
     room: usize,
     /// The program's message header, 0 if the call has none.
     message: usize,
+    /// Flags of a `recvmsg(2)`.
+    flags: usize,
 }
 
 impl Answer {
@@ -215,6 +253,7 @@ impl Answer {
             length_at,
             room: usize::try_from(room).map_err(|_| Errno::EINVAL)?,
             message: 0,
+            flags: 0,
         }))
     }
 
@@ -300,6 +339,7 @@ pub(crate) fn recvmsg(c: &mut Call) -> Served {
         return plain;
     };
     answer.message = message;
+    answer.flags = c.args[2];
     answer.header = MsgHdr {
         name: addr_mut(&mut answer.address),
         namelen: SOCKADDR_MAX as u32,
@@ -332,7 +372,7 @@ pub(crate) fn answered(result: isize, answer: usize) -> isize {
             };
             user::put(answer.message, &header)
         });
-        handover::received(answer.message);
+        handover::received(answer.message, answer.flags);
         if let Err(errno) = told {
             return errno.as_ret();
         }

@@ -6,10 +6,14 @@ run)
     git init -q repository && cd repository || exit 1
     git config core.fsync all
     git config gc.auto 0
+    # Commits are flushed; what init and config write is not.
+    sync -f . || exit 1
     n=1
     while [ $n -le 8 ]; do
         echo "content $n" > file$((n % 3))
         git add . && git commit -q -m "number $n" || exit 1
+        # The branch was flushed before it got its name; git leaves it at that.
+        sync .git/refs/heads || exit 1
         mark $n
         n=$((n + 1))
     done

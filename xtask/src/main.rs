@@ -1,4 +1,4 @@
-//! Development tasks: `cargo xtask demo | test | bench | install | tidy`.
+//! Development tasks: `cargo xtask demo | test | bench | install | image | tidy`.
 //!
 //! Nothing here runs inside a host program, so plain std is used throughout. Every child process has a timeout and a
 //! process group of its own; what a task creates it removes, by path or by process id.
@@ -6,6 +6,7 @@
 mod bench;
 mod demo;
 mod gaps;
+mod image;
 mod install;
 mod mount;
 mod packages;
@@ -48,6 +49,8 @@ enum Task {
         #[arg(long, default_value = "/usr")]
         prefix: PathBuf,
     },
+    /// Add a pool of the format of now to those that tests open, after the format has changed
+    Image,
     /// Check file sizes, characters, words and the direction of dependencies
     Tidy,
 }
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Task::Test(options) => suites::test(&options),
         Task::Bench(options) => bench::bench(&options),
         Task::Install { prefix } => install::install(&prefix),
+        Task::Image => image::image(),
         Task::Tidy => tidy::tidy(),
     };
     match outcome {

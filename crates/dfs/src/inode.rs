@@ -81,6 +81,8 @@ pub(crate) mod word {
     /// Directory: chunk that may have room, a hint: 0 = none, all ones = the first, else a
     /// page link.
     pub(crate) const ROOM: u64 = 30;
+    /// File: `descriptions that may write:32 | programs that run from it:32`; one half is zero.
+    pub(crate) const BUSY: u64 = 30;
     /// Directory: slots of the hash table that are not empty.
     pub(crate) const TABLE_USED: u64 = 31;
     /// File: granules that are in the file of its mappings, a bit each.

@@ -356,10 +356,12 @@ fn touch_now(file: &File<'_>, drop_suid: bool) -> Result<()> {
 }
 
 impl Dfs {
-    /// Sets the length of a file by name (`truncate(2)`): needs write permission.
+    /// Sets the length of a file by name (`truncate(2)`): needs write permission; `ETXTBSY` while
+    /// a program runs from it.
     pub fn truncate(&self, cred: &Cred<'_>, ino: Ino, len: u64) -> Result<()> {
         let file = File::open(self.pool, ino)?;
         perm::check(cred, &Guard::of(self.pool, ino)?, perm::WRITE)?;
+        self.check_not_run(ino)?;
         set_size(&file, len, !cred.privileged)
     }
 

@@ -4,12 +4,15 @@ mod support;
 
 use daos_types::ObjectClass;
 use dfs::Ofd;
+use rustix::process::WaitOptions;
 use std::process::Child;
 use support::{
     Container, File, O_APPEND, O_RDONLY, O_RDWR, O_WRONLY, ROOT, go, heard, role, say, wait_for_go,
 };
 use sys::Errno;
 
+const SYS_FORK: usize = 57;
+const SYS_EXIT_GROUP: usize = 231;
 const RECORDS: usize = 3000;
 const RECORD: usize = 24;
 
@@ -44,7 +47,7 @@ fn writers_that_share_an_offset_never_overlap() {
     if let Some((role, dfs)) = role() {
         let (who, ofd) = role.split_once(' ').expect("role");
         let ofd = Ofd(ofd.parse().expect("ofd"));
-        dfs.ofd_hold(ofd).expect("hold");
+        dfs.ofd_hold(ofd, false).expect("hold");
         say("ready");
         wait_for_go();
         let f = File {
@@ -162,13 +165,11 @@ fn an_unlinked_file_lives_until_its_last_close() {
 
 #[test]
 fn a_forked_child_holds_what_its_parent_closes_at_once() {
-    const SYS_FORK: usize = 57;
-    const SYS_EXIT_GROUP: usize = 231;
     let c = Container::new(ObjectClass::S1, 64);
     for _ in 0..50 {
         let f = c.file("f", O_RDWR);
         let (ofd, ino) = (f.ofd, f.ino);
-        let token = c.dfs.fork_prepare().expect("prepare");
+        let token = c.dfs.fork_prepare().expect("prepare").expect("held");
         // SAFETY: the child calls nothing but the code under test, which needs no libc.
         let pid = unsafe { sys::syscall!(SYS_FORK) }.expect("fork");
         if pid == 0 {
@@ -182,10 +183,9 @@ fn a_forked_child_holds_what_its_parent_closes_at_once() {
         }
         drop(f);
         let pid = rustix::process::Pid::from_raw(pid as i32).expect("pid");
-        let (_, status) =
-            rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())
-                .expect("wait")
-                .expect("ended");
+        let (_, status) = rustix::process::waitpid(Some(pid), WaitOptions::empty())
+            .expect("wait")
+            .expect("ended");
         assert_eq!(status.exit_status(), Some(0));
         assert_eq!(c.file("f", O_RDONLY).content(), b"child");
         c.dfs.unlink(&ROOT, c.dfs.root(), b"f").expect("unlink");
@@ -206,7 +206,7 @@ fn a_new_image_keeps_what_it_finds() {
     core::mem::forget(gone);
     // Neither a new image nor the end of the process takes anything away that a child may come for.
     let f = c.file("f", O_RDWR);
-    let token = c.dfs.fork_prepare().expect("prepare");
+    let token = c.dfs.fork_prepare().expect("prepare").expect("held");
     c.dfs.leave().expect("leave");
     assert_eq!(c.dfs.reap(usize::MAX), Ok(0));
     assert_eq!(f.write(b"child"), Ok(5));
@@ -217,29 +217,40 @@ fn a_new_image_keeps_what_it_finds() {
     core::mem::forget((f, kept));
 }
 
+/// A child lets what its parent has closed go, and is stopped before it does: when it goes on, somebody
+/// else has done it, and the number is that of a file the parent has opened since.
 #[test]
-fn sent_descriptions_wait_for_their_receiver() {
+fn what_is_let_go_late_is_not_somebody_elses() {
     let c = Container::new(ObjectClass::S1, 64);
-    let f = c.file("f", O_RDWR);
-    f.write(b"abc").expect("write");
-    let ofd = f.ofd;
-    c.dfs.ofd_sent(ofd).expect("sent");
+    let kept = c.file("kept", O_RDWR);
+    let f = c.file("closed", O_RDWR);
+    let closed = f.ofd;
+    let token = c.dfs.fork_prepare().expect("prepare").expect("held");
     drop(f);
-    assert_eq!(c.dfs.ofd_info(ofd).map(|info| info.offset), Ok(3));
-    c.dfs.ofd_hold(ofd).expect("received");
-    c.dfs.ofd_release(ofd).expect("release");
-    assert_eq!(c.dfs.ofd_info(ofd), Err(Errno::EBADF));
-    // What comes back while a fork is under way is held once, as before.
-    let f = c.file("f", O_RDWR);
-    let ofd = f.ofd;
-    c.dfs.ofd_sent(ofd).expect("sent");
-    let token = c.dfs.fork_prepare().expect("prepare");
-    drop(f);
-    c.dfs.ofd_hold(ofd).expect("received");
-    c.dfs.fork_failed(token).expect("failed");
-    assert_eq!(c.dfs.ofd_is_held(ofd), Ok(true));
-    c.dfs.ofd_release(ofd).expect("release");
-    assert_eq!(c.dfs.ofd_info(ofd), Err(Errno::EBADF));
+    // SAFETY: the child calls nothing but the code under test, which needs no libc.
+    let pid = unsafe { sys::syscall!(SYS_FORK) }.expect("fork");
+    if pid == 0 {
+        shm::fault::arm("holds.deferred", shm::fault::Action::Stop, 1);
+        let code = usize::from(c.dfs.ofd_adopt_after_fork(token, &[]).is_err());
+        // SAFETY: ends the child without running anything of the parent's.
+        unsafe { sys::syscall!(SYS_EXIT_GROUP, code) }.expect("exit");
+    }
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("pid");
+    let wait = |options| {
+        let ended = rustix::process::waitpid(Some(pid), options).expect("wait");
+        ended.expect("changed").1
+    };
+    assert!(wait(WaitOptions::UNTRACED).stopped());
+    let token = c.dfs.fork_prepare().expect("prepare").expect("held");
+    c.dfs.fork_failed(token).expect("let go");
+    assert_eq!(c.dfs.ofd_info(closed), Err(Errno::EBADF));
+    let opened = c.file("opened", O_RDWR);
+    assert_eq!(opened.ofd, closed, "this test needs the number again");
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).expect("continue");
+    assert_eq!(wait(WaitOptions::empty()).exit_status(), Some(0));
+    assert_eq!(c.dfs.ofd_is_held(opened.ofd), Ok(true));
+    assert_eq!(opened.write(b"x"), Ok(1));
+    drop(kept);
 }
 
 /// Whoever settles a dead process's affairs may die of it; until then nobody else does.

@@ -138,7 +138,7 @@ fn what_a_forked_child_stores_after_its_parent_has_synced_is_looked_for() {
     let f = c.file("f", O_RDWR);
     f.write(&[1; 6000]).expect("write");
     let map = Map::new(&c.dfs, f.ofd, true, 0, 8192);
-    let token = c.dfs.fork_prepare().expect("prepare");
+    let token = c.dfs.fork_prepare().expect("prepare").expect("mapped");
     // As at the end of the parent, which the child does not wait for.
     c.dfs.maps_synced().expect("maps_synced");
     // SAFETY: the child calls nothing but the code under test, which needs no libc.

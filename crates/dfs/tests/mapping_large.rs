@@ -218,3 +218,24 @@ fn stores_nobody_has_brought_home_are_looked_for() {
     assert_eq!(f.content()[6000..6006], *b"second");
     assert_eq!(f.content()[7000..7005], *b"third");
 }
+
+#[test]
+fn what_is_to_be_synced_does_not_look_like_what_is_mapped() {
+    uaccess::install().expect("install");
+    for c in containers(256) {
+        let f = c.file("f", O_RDWR);
+        f.write(&vec![7; 8 << 20]).expect("write");
+        c.dfs.fsync(f.ofd).expect("fsync");
+        let end = Map::new(&c.dfs, f.ofd, true, 4 << 20, 64 << 10);
+        for pos in [100, 6 << 20, 3 << 20] {
+            f.pwrite(b"new", pos).expect("write");
+        }
+        let start = Map::new(&c.dfs, f.ofd, true, 0, 64 << 10);
+        assert_eq!(start.get(98, 7).expect("mapped"), b"\x07\x07new\x07\x07");
+        c.dfs.fsync(f.ofd).expect("fsync");
+        assert_eq!(start.get(5000, 1).expect("mapped"), [7]);
+        start.end(&c.dfs, f.ino);
+        end.end(&c.dfs, f.ino);
+        assert_eq!(f.content()[98..105], *b"\x07\x07new\x07\x07");
+    }
+}

@@ -7,6 +7,7 @@ use common::{Container, ROOT};
 use core::ffi::{c_int, c_void};
 use dfs::{Dfs, vfork};
 use shm::fault::{self, Action};
+use std::sync::Mutex;
 use sys::Errno;
 
 const CLONE_VM: c_int = 0x100;
@@ -22,9 +23,13 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
+/// Fault points are the process's.
+static ONE: Mutex<()> = Mutex::new(());
+
 struct Job<'a> {
     dfs: &'a Dfs,
     point: &'static str,
+    nth: u64,
 }
 
 /// What the child does; 0 if it was not killed.
@@ -32,9 +37,9 @@ extern "C" fn body(argument: *mut c_void) -> c_int {
     // SAFETY: `in_child` passes a job and waits.
     let job = unsafe { &*argument.cast::<Job<'_>>() };
     vfork::begin();
-    fault::arm(job.point, Action::Kill, 1);
+    fault::arm(job.point, Action::Kill, job.nth);
     let root = job.dfs.root();
-    let made = job.dfs.create(&ROOT, root, b"child", 0o644, true);
+    let made = job.dfs.create(&ROOT, root, b"child", 0o644, false);
     let opened = made.and_then(|(ino, _)| job.dfs.open(&ROOT, ino, 2));
     let gone = opened.and_then(|_| job.dfs.unlink(&ROOT, root, b"child"));
     if gone.is_ok() && job.dfs.depart().is_ok() {
@@ -74,6 +79,7 @@ fn in_child(job: &mut Job<'_>) -> bool {
 
 #[test]
 fn its_parent_goes_on() {
+    let _one = ONE.lock();
     let container = Container::new();
     let dfs = &container.dfs;
     let root = dfs.root();
@@ -94,7 +100,7 @@ fn its_parent_goes_on() {
         "tx.closed",
     ];
     for point in points {
-        let killed = in_child(&mut Job { dfs, point });
+        let killed = in_child(&mut Job { dfs, point, nth: 1 });
         assert_eq!(killed, point != "none", "{point}");
         // The same directory, and so the same lock.
         dfs.create(&ROOT, root, b"parent", 0o644, true)
@@ -111,4 +117,39 @@ fn its_parent_goes_on() {
     dfs.pool().reap().expect("reap");
     let checked = dfs.check().expect("check");
     assert_eq!(checked.problems, []);
+}
+
+/// Its parent lets go of what it held, at once.
+#[test]
+fn what_it_held_goes_with_it() {
+    let _one = ONE.lock();
+    let container = Container::new();
+    let dfs = &container.dfs;
+    let (ino, _) = dfs
+        .create(&ROOT, dfs.root(), b"child", 0o644, true)
+        .expect("create");
+    // The second record of the child: opened, and the name is gone.
+    let mut job = Job {
+        dfs,
+        point: "tx.closed",
+        nth: 2,
+    };
+    assert!(in_child(&mut job));
+    assert_eq!(
+        dfs.unlink(&ROOT, dfs.root(), b"child"),
+        Err(Errno::ENOENT),
+        "killed after it removed the name"
+    );
+    assert!(dfs.stat(ino).is_ok(), "the dead child has it open");
+    dfs.vfork_child_ended().expect("settled");
+    assert_eq!(dfs.stat(ino).map(drop), Err(Errno::ESTALE));
+    // Nothing is left to do, and a child that held nothing changes nothing.
+    dfs.vfork_child_ended().expect("nothing");
+    let mut job = Job {
+        dfs,
+        point: "none",
+        nth: 1,
+    };
+    assert!(!in_child(&mut job));
+    dfs.vfork_child_ended().expect("nothing");
 }

@@ -137,6 +137,13 @@ impl<'p> Sink<'p> {
         Ok(())
     }
 
+    /// Has the kernel begin to bring everything to the device.
+    fn begin_to_settle(&mut self) -> Result<()> {
+        self.flush()?;
+        door::begin_flush(&self.fd);
+        Ok(())
+    }
+
     fn settle(&mut self) -> Result<()> {
         self.flush()?;
         door::flush(&self.fd, self.dir, self.file())?;
@@ -218,6 +225,10 @@ impl Pool {
         let mut written = Vec::new();
         self.write_frames(sequence, frontier, &mut sinks, &mut written)?;
         crash_point!("checkpoint.written");
+        // All of them at once: the first that is waited for takes the file system's own log with it.
+        for sink in sinks.iter_mut().flatten() {
+            sink.begin_to_settle()?;
+        }
         let end = self.load(header::LOG_TAIL)?;
         // All data too: of a pointer in a frame it is not known any more what it had replaced.
         self.sync_and_note(noted)?;

@@ -162,15 +162,26 @@ pub(crate) fn write_out(fd: &OwnedFd, dir: &Path, file: RankFile) -> Result<()> 
     /// Wait for what is under way, write, wait for that.
     const ALL: usize = 7;
     may(dir, file, Step::Flush)?;
-    // SAFETY: the descriptor is open, and the call touches no memory.
-    unsafe { sys::syscall!(SYS_SYNC_FILE_RANGE, fd.as_raw_fd(), 0usize, 0usize, ALL) }.map(|_| ())
+    sync_file_range(fd, ALL)
 }
 
-const SYS_SYNC_FILE_RANGE: usize = if cfg!(target_arch = "x86_64") {
-    277
-} else {
-    84
-};
+/// Begins to bring what was written to a file to its device, without waiting.
+/// Nothing depends on it: whoever needs it there flushes.
+pub(crate) fn begin_flush(fd: &OwnedFd) {
+    const WRITE: usize = 2;
+    sync_file_range(fd, WRITE).unwrap_or_default();
+}
+
+/// `sync_file_range(2)` of a whole file.
+fn sync_file_range(fd: &OwnedFd, how: usize) -> Result<()> {
+    const NUMBER: usize = if cfg!(target_arch = "x86_64") {
+        277
+    } else {
+        84
+    };
+    // SAFETY: the descriptor is open, and the call touches no memory.
+    unsafe { sys::syscall!(NUMBER, fd.as_raw_fd(), 0usize, 0usize, how) }.map(|_| ())
+}
 
 /// Brings the names in a rank's directory to the device.
 pub(crate) fn flush_names(dir: &Path) -> Result<()> {

@@ -48,6 +48,7 @@ pub use limits::{
     BLOCK, GRANULE, PAGE, RANKS_MAX, RECORDS_MAX, REPLICAS_MAX, TARGETS_MAX, TX_LOCKS_MAX,
 };
 pub use pool::{LockId, Pool, PoolSpec};
+pub use shm::crash_point;
 pub use space::{STAGED_MAX, Stage};
 pub use sync::{Contents, RankSet};
 pub use thread::{THREAD_WORDS, vfork, words as thread_words};

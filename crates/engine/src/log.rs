@@ -13,7 +13,7 @@ use crate::thread::ThreadBlock;
 use crate::tx::RECORD_HEADER;
 use core::sync::atomic::Ordering;
 use shm::crash_point;
-use sys::{Errno, Result};
+use sys::{Errno, Result, uaccess};
 
 /// High half of the first word of a filler at the end of the ring.
 pub(crate) const PAD_MAGIC: u64 = 0x7061_6464;
@@ -107,21 +107,28 @@ impl Pool {
         }
     }
 
-    fn log_word(&self, ring: u64, position: u64) -> Result<&core::sync::atomic::AtomicU64> {
-        self.log
-            .word(LOG_FILE_HEADER + position % ring)
-            .ok_or(Errno::EIO)
+    /// Address of `words` words of the stream from `position`, which do not cross the ring's end.
+    fn log_at(&self, position: u64, words: usize) -> Result<usize> {
+        let (at, bytes) = (position % self.ring()?, words as u64 * 8);
+        if at + bytes > self.ring()? {
+            return Err(Errno::EIO);
+        }
+        let address = self.log.bytes(LOG_FILE_HEADER + at, bytes);
+        address.map(|at| at as usize).ok_or(Errno::EIO)
     }
 
-    /// Copies words of the stream from `position`.
+    /// Copies words of the stream from `position`. `EIO` if the file is shorter than it was.
     pub(crate) fn log_words(&self, position: u64, out: &mut [u64]) -> Result<()> {
-        let ring = self.ring()?;
-        for (i, word) in out.iter_mut().enumerate() {
-            *word = self
-                .log_word(ring, position + i as u64 * 8)?
-                .load(Ordering::Acquire);
-        }
-        Ok(())
+        let (to, from) = (out.as_mut_ptr() as usize, self.log_at(position, out.len())?);
+        // SAFETY: the destination is exclusively borrowed; faults are caught.
+        unsafe { uaccess::copy(to, from, size_of_val(out)) }.map_err(|_| Errno::EIO)
+    }
+
+    /// Stores words of the stream from `position` on. `EIO` if the file is shorter than it was.
+    fn put_log_words(&self, position: u64, words: &[u64]) -> Result<()> {
+        let (to, from) = (self.log_at(position, words.len())?, words.as_ptr() as usize);
+        // SAFETY: the log is locked, no reference covers the mapping; faults are caught.
+        unsafe { uaccess::copy(to, from, size_of_val(words)) }.map_err(|_| Errno::EIO)
     }
 
     /// Appends a record (header words free for this function) and publishes it; returns its
@@ -163,12 +170,8 @@ impl Pool {
             return Err(Errno::ENOSPC);
         }
         if pad > 0 {
-            self.log_word(ring, tail)?
-                .store(pad | PAD_MAGIC << 32, Ordering::Relaxed);
-            if pad > 8 {
-                self.log_word(ring, tail + 8)?
-                    .store(tail, Ordering::Relaxed);
-            }
+            let filler = [pad | PAD_MAGIC << 32, tail];
+            self.put_log_words(tail, &filler[..(pad / 8).min(2) as usize])?;
             self.note_log(ring, tail, pad.min(16));
         }
         let (before, slot) = self.chain(tail)?;
@@ -177,10 +180,7 @@ impl Pool {
         let sum = seal(body, record);
         let process = crate::process::slot(self).unwrap_or(NO_PROCESS);
         record[2] = u64::from(sum) | u64::from(me) << 32 | u64::from(process) << PROCESS_AT;
-        for (i, word) in record.iter().enumerate() {
-            self.log_word(ring, position + i as u64 * 8)?
-                .store(*word, Ordering::Relaxed);
-        }
+        self.put_log_words(position, record)?;
         self.note_log(ring, position, bytes);
         crash_point!("log.written");
         if what == RecordKind::Change {

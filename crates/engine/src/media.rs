@@ -165,7 +165,7 @@ impl Pool {
         rustix::fs::open(&self.arena_path, flags, Mode::empty()).map_err(errno)
     }
 
-    fn open_data(&self, rank: u16) -> Result<OwnedFd> {
+    pub(crate) fn open_data(&self, rank: u16) -> Result<OwnedFd> {
         if let Some(Some(file)) = self
             .media
             .kept

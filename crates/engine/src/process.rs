@@ -155,8 +155,17 @@ pub(crate) fn slot_of(pool: &Pool, pid: u32) -> Result<u32> {
     }
 }
 
-/// Frees the slot of a process whose affairs are settled.
+/// Whether the process in `slot` has published data that may have to be proven for it.
+pub fn is_unproven(pool: &Pool, slot: u32) -> Result<bool> {
+    Ok(pool.load(process_at(slot) + UNPROVEN)? != 0)
+}
+
+/// Frees the calling process's slot, when its affairs are settled. It gets another when it needs one.
 pub fn vacate(pool: &Pool, slot: u32) -> Result<()> {
+    match vfork::child() {
+        Some(child) => child.forget_process(),
+        None => pool.own.slot().store(0, Ordering::Relaxed),
+    }
     pool.store(process_at(slot) + ID, 0)
 }
 

@@ -4,6 +4,7 @@
 //! stores in files is what the log says anyway.
 
 use crate::checkpoint::{FRAME_END, FRAME_FULL, FRAME_HEAD, FRAME_MAGIC, META_FILE, META_NEW};
+use crate::door::{self, RankFile};
 use crate::layout::{
     BlockPtr, CLASSES, PageLink, PageState, Rec, descriptor, descriptor_at, header, kind,
     partial_at, partial_shift, rank, rank_at, tag_kind,
@@ -310,7 +311,15 @@ impl Pool {
         let mut found = Vec::new();
         for r in 0..self.rank_count() {
             found.push(match rustix::fs::stat(self.data_path(r)?).map_err(errno) {
-                Ok(stat) => Some((stat.st_size as u64 / BLOCK).min(RANK_BLOCKS_MAX)),
+                Ok(stat) => {
+                    let size = stat.st_size as u64;
+                    if !size.is_multiple_of(BLOCK) {
+                        // Somebody has cut it. The rest of its last page would be read as zeros.
+                        let (file, dir) = (self.open_data(r)?, self.rank_dir(r)?);
+                        door::resize(&file, dir, RankFile::Data, size / BLOCK * BLOCK)?;
+                    }
+                    Some((size / BLOCK).min(RANK_BLOCKS_MAX))
+                }
                 Err(gone) if is_absent(gone) => None,
                 Err(other) => return Err(other),
             });

@@ -34,7 +34,8 @@ pub(crate) struct ThreadBlock {
     pub(crate) lent: AtomicBool,
     /// Number of the thread it is lent to.
     lent_to: AtomicU64,
-    /// Slot + 1 of the vfork child's process, the index of the pool above it.
+    /// Slot + 1 of the vfork child's process, the index of the pool above it; in its parent's block
+    /// once the child has ended.
     process: AtomicU64,
     /// Of a thread whose vfork child runs: what the word for a child's parent was before.
     outer: AtomicU64,

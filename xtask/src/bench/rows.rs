@@ -121,6 +121,21 @@ const fn speedup(name: &'static str, base: &'static str, floor: f64, goal: f64) 
     }
 }
 
+/// What something costs when there is much of it, compared with little.
+const fn growth(name: &'static str, base: &'static str) -> Row {
+    Row {
+        name,
+        place: "rp3",
+        unit: "ns",
+        kind: Figure::Speedup,
+        base: Some(base),
+        better: Better::Less,
+        floor: 1.5,
+        goal: 1.2,
+        sign: "x",
+    }
+}
+
 /// A figure of the layers below the preload, the same wherever it is measured.
 const fn value(name: &'static str, unit: &'static str, limit: f64) -> Row {
     Row {
@@ -154,6 +169,8 @@ pub(crate) const ROWS: &[Row] = &[
     speedup("own_dirs_2_rate", "own_dirs_1_rate", 1.6, 1.9),
     speedup("shared_dir_2_rate", "shared_dir_1_rate", 0.9, 1.3),
     speedup("shared_dir_4_rate", "shared_dir_1_rate", 0.9, 1.3),
+    growth("entries_100000_create", "entries_1000_create"),
+    growth("files_100000_create", "files_1000_create"),
     value("attach", "us", 300.0),
     value("arena_per_file", "B", 400.0),
 ];

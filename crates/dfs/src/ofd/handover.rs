@@ -7,11 +7,12 @@
 //! * vfork child, which runs on its parent's memory: a process of its own (`engine::vfork`), it holds
 //!   what it opens, and before it execs what its new image will find ([`Dfs::exec_prepare`]).
 
-use super::holds::{self, for_each, proc, word_at};
+use super::holds::{self, State, for_each, proc, word_at};
+use crate::inode::high;
 use crate::{Dfs, Ofd, locks};
-use engine::process;
-use rustix::thread::Timespec;
-use sys::{Errno, Result};
+use core::sync::atomic::AtomicU32;
+use engine::{crash_point, process, vfork};
+use sys::{Result, futex};
 
 /// Names the parent of a fork under way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,37 +22,32 @@ pub struct ForkToken {
 
 impl Dfs {
     /// Called in the parent before fork. Give the token to the child's
-    /// [`Dfs::ofd_adopt_after_fork`], or to [`Dfs::fork_failed`].
-    pub fn fork_prepare(&self) -> Result<ForkToken> {
-        let slot = self.process_slot()?;
+    /// [`Dfs::ofd_adopt_after_fork`], or to [`Dfs::fork_failed`]. None if there is nothing to inherit.
+    pub fn fork_prepare(&self) -> Result<Option<ForkToken>> {
+        let Some(slot) = process::known_slot(self.pool) else {
+            return Ok(None);
+        };
+        if !self.holds_anything(slot)? {
+            return Ok(None);
+        }
         let forgotten =
             self.pool.load(word_at(slot, proc::FORKING))? >> 48 != 0 && !self.forks(slot)?;
         if forgotten {
             self.release_deferred(slot)?;
         }
         self.count_forks(slot, 1)?;
-        Ok(ForkToken { slot })
+        Ok(Some(ForkToken { slot }))
+    }
+
+    /// Whether the process in `slot` holds descriptions or has files mapped.
+    fn holds_anything(&self, slot: u32) -> Result<bool> {
+        let used = self.pool.load(word_at(slot, proc::USED))?;
+        Ok(high(used) != 0 || self.pool.load(word_at(slot, proc::MAPS))? != 0)
     }
 
     /// Called in the parent when the fork failed.
     pub fn fork_failed(&self, token: ForkToken) -> Result<()> {
         self.fork_done(token)
-    }
-
-    /// Waits a little for children on their way to take over what they inherit; whether none is left.
-    pub(crate) fn children_have_come(&self, slot: u32) -> Result<bool> {
-        for step in 0..YIELDS + NAPS {
-            if !self.forks(slot)? {
-                return Ok(true);
-            }
-            if step < YIELDS {
-                rustix::thread::sched_yield();
-            } else {
-                // Woken early or not: the next look tells.
-                drop(rustix::thread::nanosleep(&NAP));
-            }
-        }
-        Ok(!self.forks(slot)?)
     }
 
     /// Called in the child: holds the descriptions it inherited (`live`) and its parent's shared
@@ -89,20 +85,21 @@ impl Dfs {
     }
 
     fn release_deferred(&self, slot: u32) -> Result<()> {
-        for_each(self.pool, slot, |ofd, deferred| {
-            if !deferred {
-                return Ok(());
+        for_each(self.pool, slot, |ofd, state| match state {
+            State::Deferred => {
+                crash_point!("holds.deferred");
+                self.let_go(slot, ofd, Some(state))
             }
-            match self.release_in(slot, ofd, false) {
-                Err(Errno::EBADF) | Ok(()) => Ok(()),
-                Err(errno) => Err(errno),
-            }
+            State::Held | State::Waiting => Ok(()),
         })
     }
 
     /// Called before exec with the descriptions whose descriptors stay open: a vfork child has
     /// inherited them and does not hold them yet.
     pub fn exec_prepare(&self, kept: &[Ofd]) -> Result<()> {
+        if kept.is_empty() {
+            return Ok(());
+        }
         let slot = self.process_slot()?;
         for ofd in kept {
             self.hold_in(slot, *ofd, false)?;
@@ -110,8 +107,43 @@ impl Dfs {
         Ok(())
     }
 
+    /// Whether the calling process is known to others: it has opened something, or holds it.
+    pub fn is_known(&self) -> bool {
+        process::known_slot(self.pool).is_some()
+    }
+
+    /// Called last before exec, by a process of one thread: the next image may never attach, so the
+    /// process is forgotten if it holds nothing. It is known again when it comes back.
+    pub fn exec_leave(&self) -> Result<()> {
+        let Some(slot) = process::known_slot(self.pool) else {
+            return self.pool.leave();
+        };
+        let needed = self.holds_anything(slot)?
+            || self.forks(slot)?
+            || process::is_unproven(self.pool, slot)?;
+        if needed {
+            return self.pool.leave();
+        }
+        let settled = self.settle(slot)?;
+        self.pool.leave()?;
+        if settled {
+            process::vacate(self.pool, slot)?;
+        }
+        Ok(())
+    }
+
+    /// Called in the parent of a vfork child that has ended without exec: if it was killed, what it
+    /// held is let go.
+    pub fn vfork_child_ended(&self) -> Result<()> {
+        match vfork::ended_child(self.pool)? {
+            Some(slot) => self.bury(slot).map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// Called by a new image with the descriptions of the descriptors it found: what else its
-    /// process held before exec is let go, unless a child may still come for it. Also puts a few dead processes' affairs in order.
+    /// process held before exec is let go, unless a child may still come for it. Also puts a few dead
+    /// processes' affairs in order.
     ///
     /// Descriptions that are gone (`EBADF`) are reported after the others were entered.
     pub fn attach_process(&self, found: &[Ofd]) -> Result<()> {
@@ -124,14 +156,11 @@ impl Dfs {
                 outcome = Err(errno);
             }
         }
-        for_each(self.pool, slot, |ofd, _| {
-            if found.contains(&ofd) {
+        for_each(self.pool, slot, |ofd, state| {
+            if found.contains(&ofd) || state != State::Held {
                 return Ok(());
             }
-            match self.release_in(slot, ofd, true) {
-                Err(Errno::EBADF) | Ok(()) => Ok(()),
-                Err(errno) => Err(errno),
-            }
+            self.let_go(slot, ofd, None)
         })?;
         self.reap(REAP_AT_ATTACH).unwrap_or_default();
         outcome
@@ -140,13 +169,16 @@ impl Dfs {
     /// Called when the process ends in order: lets go of everything at once. What a process that
     /// does not call it held is let go by others, and so is what children may still come for.
     pub fn leave(&self) -> Result<()> {
-        self.let_go(self.process_slot()?).map(drop)
+        match process::known_slot(self.pool) {
+            Some(slot) => self.let_go_of_all(slot).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// Whether everything that the process in `slot` holds could be let go at its end.
-    fn let_go(&self, slot: u32) -> Result<bool> {
+    fn let_go_of_all(&self, slot: u32) -> Result<bool> {
         if self.children_have_come(slot)? {
-            return self.settle(slot).map(|()| true);
+            return self.settle(slot);
         }
         // Its record locks are nobody else's.
         for_each(self.pool, slot, |ofd, _| match self.description(ofd) {
@@ -162,23 +194,39 @@ impl Dfs {
         let Some(slot) = process::known_slot(self.pool) else {
             return self.pool.leave();
         };
-        if !self.let_go(slot)? {
-            // Found dead later, the process is settled by whoever finds it.
-            return self.pool.leave();
-        }
+        let settled = self.let_go_of_all(slot)?;
         // The owner slot goes first: one that is being left by a process that is not there any
         // more would be taken for a dead one's.
         self.pool.leave()?;
-        process::vacate(self.pool, slot)
+        if settled {
+            process::vacate(self.pool, slot)?;
+        }
+        Ok(())
+    }
+
+    /// Waits a little for children that are on their way to take over what they inherited. False if
+    /// one has not come: then the process's affairs are left to whoever finds it dead.
+    pub(crate) fn children_have_come(&self, slot: u32) -> Result<bool> {
+        for _ in 0..CHILD_LOOKS {
+            if !self.forks(slot)? {
+                return Ok(true);
+            }
+            pause(CHILD_PAUSE_NS);
+        }
+        Ok(!self.forks(slot)?)
     }
 }
 
-/// Looks for children on their way, first giving way to them, then sleeping.
-const YIELDS: usize = 100;
-const NAPS: usize = 200;
-const NAP: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 100_000,
-};
+/// Sleeps.
+pub(super) fn pause(ns: u64) {
+    // Nothing wakes this: a timeout, or a signal, is what is waited for.
+    if futex::wait(&AtomicU32::new(0), 0, ns).is_ok() {
+        core::hint::spin_loop();
+    }
+}
+
+/// Looks of an ending process at whether its children have come, and the time between two.
+const CHILD_LOOKS: u32 = 500;
+const CHILD_PAUSE_NS: u64 = 100_000;
 /// Processes a starting image looks at for dead ones.
 const REAP_AT_ATTACH: usize = 4;

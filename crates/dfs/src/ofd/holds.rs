@@ -4,7 +4,7 @@
 //! whoever finds the process dead can let go of them. Tables change in the transaction that
 //! changes the description's count, under the lock of the process ([`lock`]).
 
-use super::{Open, field};
+use super::{Open, field, sent};
 use crate::inode::{self, Guard, high, low, pair, word};
 use crate::names::orphan::Retired;
 use crate::{Dfs, Ino, Ofd, locks, mapfile};
@@ -24,12 +24,17 @@ pub(crate) mod proc {
     pub(crate) const MAPS: u64 = 3;
     /// Forks under way, and when the last began: `count:16 | seconds:48`.
     pub(crate) const FORKING: u64 = 4;
+    /// Entries of the table that wait for a receiver.
+    pub(crate) const WAITING: u64 = 5;
 }
 
 /// A slot that was used: searches go on behind it.
 const GONE: u64 = u64::MAX;
 /// Flag of an entry: the process let go, but a child being forked may still come for it.
 const DEFERRED: u64 = 1 << 32;
+/// Flag of an entry: nobody holds the description, but it is on its way in a message that this
+/// process looks after ([`super::sent`]). Not counted among the holds.
+const WAITING: u64 = 1 << 33;
 /// log2 of the slots of the first table: one page.
 const FIRST_LOG2: u16 = 9;
 /// Seconds a fork may be under way: a child that was killed before it came for its parent's holds
@@ -110,12 +115,16 @@ pub(super) fn add(tx: &mut Tx<'_>, slot: u32, ofd: Ofd) -> Result<bool> {
     };
     let used = tx.load(used_at)?;
     let (at, entry) = find(tx, Table::new(link), ofd)?;
-    match entry {
-        Some(entry) if entry & DEFERRED == 0 => return Ok(false),
+    match entry.map(State::of) {
+        Some(State::Held) => return Ok(false),
         // It counts as before.
-        Some(_) => {
+        Some(State::Deferred) => {
             tx.set_volatile(at, u64::from(ofd.0))?;
             return Ok(false);
+        }
+        Some(State::Waiting) => {
+            tx.set_volatile(at, u64::from(ofd.0))?;
+            count_waiting(tx, slot, -1)?;
         }
         None => {
             let fresh = u32::from(tx.load(at)? == 0);
@@ -162,32 +171,54 @@ fn rebuild(tx: &mut Tx<'_>, slot: u32, old: PageLink, live: u32) -> Result<PageL
     Ok(new)
 }
 
-/// Takes `ofd` from the holds of `slot`; false if it was not among them.
-fn remove(tx: &mut Tx<'_>, slot: u32, ofd: Ofd) -> Result<bool> {
+/// What an entry of a table says.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum State {
+    /// The process holds the description.
+    Held,
+    /// It let go, but a child that is being forked may still come for it.
+    Deferred,
+    /// Nobody holds it, but it is on its way in a message.
+    Waiting,
+}
+
+impl State {
+    fn of(entry: u64) -> State {
+        match entry & (DEFERRED | WAITING) {
+            0 => State::Held,
+            DEFERRED => State::Deferred,
+            _ => State::Waiting,
+        }
+    }
+}
+
+/// Offset and state of the entry of `ofd` in the table of `slot`.
+fn entry(tx: &Tx<'_>, slot: u32, ofd: Ofd) -> Result<Option<(u64, State)>> {
     let link = PageLink(tx.load(word_at(slot, proc::TABLE))?);
     if link.is_none() {
-        return Ok(false);
+        return Ok(None);
     }
     let (at, entry) = find(tx, Table::new(link), ofd)?;
-    if entry.is_none() {
-        return Ok(false);
-    }
+    Ok(entry.map(|entry| (at, State::of(entry))))
+}
+
+/// Takes the entry at `at` from the table of `slot`.
+fn remove(tx: &mut Tx<'_>, slot: u32, (at, state): (u64, State)) -> Result<()> {
     let used = tx.load(word_at(slot, proc::USED))?;
     tx.set_volatile(
         word_at(slot, proc::USED),
         pair(high(used).saturating_sub(1), low(used)),
     )?;
-    tx.set_volatile(at, GONE)?;
-    Ok(true)
+    if state == State::Waiting {
+        count_waiting(tx, slot, -1)?;
+    }
+    tx.set_volatile(at, GONE)
 }
 
-/// Whether `slot` holds `ofd`.
-fn holds(tx: &Tx<'_>, slot: u32, ofd: Ofd) -> Result<bool> {
-    let link = PageLink(tx.load(word_at(slot, proc::TABLE))?);
-    Ok(!link.is_none()
-        && find(tx, Table::new(link), ofd)?
-            .1
-            .is_some_and(|e| e & DEFERRED == 0))
+fn count_waiting(tx: &mut Tx<'_>, slot: u32, change: i64) -> Result<()> {
+    let at = word_at(slot, proc::WAITING);
+    let count = tx.load(at)?.saturating_add_signed(change);
+    tx.set_volatile(at, count)
 }
 
 /// Calls `each` for every description in the table of `slot`, as far as it can be read without a
@@ -195,7 +226,7 @@ fn holds(tx: &Tx<'_>, slot: u32, ofd: Ofd) -> Result<bool> {
 pub(super) fn for_each(
     pool: &Pool,
     slot: u32,
-    mut each: impl FnMut(Ofd, bool) -> Result<()>,
+    mut each: impl FnMut(Ofd, State) -> Result<()>,
 ) -> Result<()> {
     let link = PageLink(pool.load(word_at(slot, proc::TABLE))?);
     if link.is_none() {
@@ -205,7 +236,7 @@ pub(super) fn for_each(
     for index in 0..table.slots() {
         let entry = pool.load(table.base + index * 8)?;
         if entry != 0 && entry != GONE {
-            each(Ofd(low(entry)), entry & DEFERRED != 0)?;
+            each(Ofd(low(entry)), State::of(entry))?;
         }
     }
     Ok(())
@@ -215,6 +246,8 @@ pub(super) fn for_each(
 enum Let {
     /// Done.
     Done,
+    /// Only messages have it any more, if they do: to be found out ([`super::sent`]).
+    Sent,
     /// The inode goes too, and needs the list of what is to be freed.
     NeedsQueue,
     /// The description goes, but still has locks.
@@ -222,11 +255,11 @@ enum Let {
 }
 
 impl Dfs {
-    /// Notes that the calling process has (the first descriptor of) a description: received in a
-    /// message or taken from another process. `EBADF` if it is gone.
-    pub fn ofd_hold(&self, ofd: Ofd) -> Result<()> {
+    /// Notes that the calling process has a descriptor of a description: `arrived` in a message, or
+    /// taken from another process. `EBADF` if it is gone.
+    pub fn ofd_hold(&self, ofd: Ofd, arrived: bool) -> Result<()> {
         let slot = self.process_slot()?;
-        self.hold_in(slot, ofd, true).map(drop)
+        self.hold_in(slot, ofd, arrived).map(drop)
     }
 
     /// Lets `slot` hold `ofd`; with `arrived` it counts as the arrival of one that was sent. False
@@ -247,45 +280,40 @@ impl Dfs {
         Ok(added)
     }
 
-    /// Notes that a description was sent in a message (`SCM_RIGHTS`): it lives on until somebody
-    /// has received it, even if nobody holds it meanwhile. One that is never received stays until
-    /// the pool's memory is given back.
-    pub fn ofd_sent(&self, ofd: Ofd) -> Result<()> {
-        let open = self.description(ofd)?;
-        let own = LockId::Target(self.pool.target_of(inode::record(open.ino)?)?);
-        let mut tx = self.pool.tx(&[own])?;
-        if self.description(ofd)?.ino != open.ino {
-            return Err(Errno::EBADF);
-        }
-        let at = open.at + field::HOLDS * 8;
-        let counts = tx.load(at)?;
-        tx.set_volatile(at, pair(high(counts), low(counts).saturating_add(1)))?;
-        tx.commit().map(|_| ())
-    }
-
     /// Notes that the calling process has closed its last descriptor of a description. The last
     /// one to let go closes it, and frees a file that has no name any more. The process's record
     /// locks on the file go, as with any close (`fcntl(2)`).
     pub fn ofd_release(&self, ofd: Ofd) -> Result<()> {
         let slot = self.process_slot()?;
         locks::drop_of_process(self, self.description(ofd)?.ino, slot)?;
-        self.release_in(slot, ofd, true)
+        self.release_in(slot, ofd, None)
     }
 
-    /// Takes `ofd` from `slot`. `own`: the process itself lets go, so that a fork under way counts.
-    pub(super) fn release_in(&self, slot: u32, ofd: Ofd, own: bool) -> Result<()> {
+    /// Takes `ofd` from `slot`, if its entry is in this state still; with none the process itself
+    /// lets go of what it holds, so that a fork under way counts.
+    pub(super) fn release_in(&self, slot: u32, ofd: Ofd, seen: Option<State>) -> Result<()> {
         let mut queue = false;
+        let mut under_way = None;
         loop {
             let open = self.description(ofd)?;
-            match self.try_release(slot, &open, own, queue)? {
+            match self.try_release(slot, &open, seen, queue, under_way)? {
                 Let::Locked(ino) => locks::drop_of_description(self, ino, ofd)?,
                 Let::NeedsQueue => queue = true,
+                Let::Sent => under_way = Some(sent::is_under_way(&open)?),
                 Let::Done => return Ok(()),
             }
         }
     }
 
-    fn try_release(&self, slot: u32, open: &Open<'_>, own: bool, queue: bool) -> Result<Let> {
+    /// `under_way`: whether a message has the description, if that has been found out.
+    fn try_release(
+        &self,
+        slot: u32,
+        open: &Open<'_>,
+        seen: Option<State>,
+        queue: bool,
+        under_way: Option<bool>,
+    ) -> Result<Let> {
         let pool = self.pool;
         let target = LockId::Target(pool.target_of(inode::record(open.ino)?)?);
         let list = if queue {
@@ -297,17 +325,40 @@ impl Dfs {
         if self.description(open.ofd)?.ino != open.ino {
             return Err(Errno::EBADF);
         }
-        if own && self.forks(slot)? {
-            return self.defer(tx, slot, open.ofd);
-        }
-        if !remove(&mut tx, slot, open.ofd)? {
+        let (entry_at, state) = entry(&tx, slot, open.ofd)?.ok_or(Errno::EBADF)?;
+        // Whoever looks through a table may come late: the description is gone, and its number another's.
+        if state != seen.unwrap_or(State::Held) {
             return Err(Errno::EBADF);
+        }
+        let inherited = seen.is_none() || state == State::Deferred;
+        if inherited && self.forks(slot)? {
+            if seen.is_none() {
+                tx.set_volatile(entry_at, u64::from(open.ofd.0) | DEFERRED)?;
+                tx.commit()?;
+            }
+            return Ok(Let::Done);
         }
         let at = open.at + field::HOLDS * 8;
         let counts = tx.load(at)?;
-        let left = pair(high(counts).saturating_sub(1), low(counts));
-        if left != 0 {
-            tx.set_volatile(at, left)?;
+        let waits = state == State::Waiting;
+        let left = high(counts).saturating_sub(u32::from(!waits));
+        // A waiting entry is of no use once somebody holds the description again.
+        let is_last = left == 0;
+        if is_last && low(counts) != 0 && under_way.is_none() {
+            return Ok(Let::Sent);
+        }
+        if is_last && low(counts) != 0 && under_way == Some(true) {
+            if !waits {
+                tx.set_volatile(entry_at, u64::from(open.ofd.0) | WAITING)?;
+                count_waiting(&mut tx, slot, 1)?;
+                tx.set_volatile(at, pair(0, low(counts)))?;
+                tx.commit()?;
+            }
+            return Ok(Let::Done);
+        }
+        remove(&mut tx, slot, (entry_at, state))?;
+        if !is_last {
+            tx.set_volatile(at, pair(left, low(counts)))?;
             tx.commit()?;
             return Ok(Let::Done);
         }
@@ -318,6 +369,7 @@ impl Dfs {
         let opened = tx.load(inode::at(base, word::OPEN))?;
         let opened = pair(high(opened).saturating_sub(1), low(opened));
         tx.set_volatile(inode::at(base, word::OPEN), opened)?;
+        open.purpose().end(&mut tx, base)?;
         tx.free(Rec(open.ofd.0))?;
         match self.retire_closed(&mut tx, open.ino, base, queue)? {
             Retired::NeedsQueue => return Ok(Let::NeedsQueue),
@@ -346,25 +398,11 @@ impl Dfs {
         self.retire(tx, ino, base, &guard, self.pool.now_ns(), queue)
     }
 
-    fn defer(&self, mut tx: Tx<'_>, slot: u32, ofd: Ofd) -> Result<Let> {
-        let link = PageLink(tx.load(word_at(slot, proc::TABLE))?);
-        if link.is_none() {
-            return Err(Errno::EBADF);
-        }
-        let (at, entry) = find(&tx, Table::new(link), ofd)?;
-        if entry.is_none_or(|entry| entry & DEFERRED != 0) {
-            return Err(Errno::EBADF);
-        }
-        tx.set_volatile(at, u64::from(ofd.0) | DEFERRED)?;
-        tx.commit()?;
-        Ok(Let::Done)
-    }
-
     /// Whether the calling process holds a description.
     pub fn ofd_is_held(&self, ofd: Ofd) -> Result<bool> {
         let slot = self.process_slot()?;
         let tx = self.pool.tx(&[lock(self.pool, slot)])?;
-        holds(&tx, slot, ofd)
+        Ok(entry(&tx, slot, ofd)?.is_some_and(|(_, state)| state == State::Held))
     }
 
     /// The calling process's slot. A table full of dead processes is cleared first.
@@ -379,7 +417,8 @@ impl Dfs {
     }
 
     /// Lets go of everything dead processes held: descriptions, record locks, mappings. Looks at
-    /// no more than `processes` of them, others each time; returns how many were dead.
+    /// no more than `processes` of them, others each time; returns how many were dead, or lost what
+    /// they had sent.
     pub fn reap(&self, processes: usize) -> Result<usize> {
         let pool = self.pool;
         let slots = process::used(pool)?;
@@ -405,16 +444,25 @@ impl Dfs {
                 break;
             }
             dead += usize::from(self.bury(slot)?);
+            dead += usize::from(self.sweep(slot)?);
         }
         Ok(dead)
     }
 
     /// Settles the affairs of the process in `slot` if it is dead.
-    fn bury(&self, slot: u32) -> Result<bool> {
+    pub(super) fn bury(&self, slot: u32) -> Result<bool> {
         if self.forks(slot)? {
             return Ok(false);
         }
-        process::bury(self.pool, slot, || self.settle(slot))
+        let settle = || match self.settle(slot)? {
+            true => Ok(()),
+            // The slot stays until what the process has sent is received or lost.
+            false => Err(Errno::EBUSY),
+        };
+        match process::bury(self.pool, slot, settle) {
+            Err(Errno::EBUSY) => Ok(false),
+            outcome => outcome,
+        }
     }
 
     /// Whether a child of the process in `slot` may still be on its way to take over its holds.
@@ -428,17 +476,15 @@ impl Dfs {
         Ok(now.saturating_sub(forking & 0xffff_ffff_ffff) < FORK_GRACE_S)
     }
 
-    /// Lets go of everything the process in `slot` held, and of its table.
-    pub(super) fn settle(&self, slot: u32) -> Result<()> {
+    /// Lets go of everything the process in `slot` held, and of its table; false if messages keep
+    /// some of it.
+    pub(super) fn settle(&self, slot: u32) -> Result<bool> {
         mapfile::settle(self, slot)?;
-        for_each(self.pool, slot, |ofd, _| {
+        for_each(self.pool, slot, |ofd, state| {
             if let Ok(open) = self.description(ofd) {
                 locks::drop_of_process(self, open.ino, slot)?;
             }
-            match self.release_in(slot, ofd, false) {
-                Err(Errno::EBADF) | Ok(()) => Ok(()),
-                Err(errno) => Err(errno),
-            }
+            self.let_go(slot, ofd, Some(state))
         })?;
         let mut tx = self.pool.tx(&[lock(self.pool, slot)])?;
         let used = tx.load(word_at(slot, proc::USED))?;
@@ -450,6 +496,46 @@ impl Dfs {
             tx.free_pages(link.with_tag(0), pages)?;
             tx.commit()?;
         }
+        Ok(self.pool.load(word_at(slot, proc::WAITING))? == 0)
+    }
+
+    /// [`Dfs::release_in`] of an entry that may have changed meanwhile. One of a description that is
+    /// gone goes too.
+    pub(super) fn let_go(&self, slot: u32, ofd: Ofd, seen: Option<State>) -> Result<()> {
+        match self.release_in(slot, ofd, seen) {
+            Err(Errno::EBADF) => self.forget_waiting(slot, ofd),
+            outcome => outcome,
+        }
+    }
+
+    /// Takes a waiting entry off that has outlived its description.
+    fn forget_waiting(&self, slot: u32, ofd: Ofd) -> Result<()> {
+        if self.pool.load(word_at(slot, proc::WAITING))? == 0 {
+            return Ok(());
+        }
+        let mut tx = self.pool.tx(&[lock(self.pool, slot)])?;
+        let Some(found @ (_, State::Waiting)) = entry(&tx, slot, ofd)? else {
+            return Ok(());
+        };
+        if self.description(ofd).is_err() {
+            remove(&mut tx, slot, found)?;
+            tx.commit()?;
+        }
         Ok(())
+    }
+
+    /// Lets go of what the process in `slot`, dead or not, has sent and nobody can receive any more;
+    /// whether there was any.
+    pub(super) fn sweep(&self, slot: u32) -> Result<bool> {
+        let waiting = || self.pool.load(word_at(slot, proc::WAITING));
+        let before = waiting()?;
+        if before == 0 {
+            return Ok(false);
+        }
+        for_each(self.pool, slot, |ofd, state| match state {
+            State::Waiting => self.let_go(slot, ofd, Some(state)),
+            State::Held | State::Deferred => Ok(()),
+        })?;
+        Ok(waiting()? < before)
     }
 }

@@ -5,9 +5,11 @@
 //! number of its descriptions. The offset moves by compare-and-swap, so that two processes that
 //! share it never read or write the same range, and one killed in between blocks nobody.
 
+mod busy;
 mod handover;
 mod holds;
 mod seek;
+mod sent;
 
 pub use handover::ForkToken;
 pub(crate) use holds::{lock as lock_of, proc, word_at};
@@ -15,6 +17,7 @@ pub(crate) use holds::{lock as lock_of, proc, word_at};
 use crate::inode::{self, Guard, high, link_word, low, pair, word};
 use crate::map::file::File;
 use crate::{Cred, Dfs, Ino, Ofd, perm, trunc};
+pub(crate) use busy::Purpose;
 use core::sync::atomic::{AtomicU64, Ordering};
 use engine::{LockId, Pool, Rec, kind};
 use sys::{Errno, Result};
@@ -33,6 +36,8 @@ pub(crate) mod field {
     pub(crate) const HOLDS: u64 = 4;
     /// Directory: where the cookie was found last, a hint.
     pub(crate) const HINT: u64 = 5;
+    /// Inode of the kernel's file behind its descriptors, once it was sent (`sent`).
+    pub(crate) const SENT: u64 = 6;
 }
 
 /// Numbers that a description can have: below this.
@@ -41,6 +46,8 @@ pub const OFDS_MAX: usize = engine::RECORDS_MAX;
 const OFD_BYTES: u64 = 64;
 /// In the opener's half of the flags word: opened by a privileged process.
 const PRIVILEGED: u32 = 1;
+/// In the same half: a program runs from the file.
+const PROGRAM: u32 = 2;
 
 /// `O_ACCMODE` and friends, as `open(2)` has them on Linux.
 pub(crate) mod flag {
@@ -181,17 +188,34 @@ impl Dfs {
                 return Err(Errno::EPERM);
             }
         }
-        self.open_checked(cred, ino, flags)
+        self.open_checked(cred, ino, flags, 0)
     }
 
     /// Opens a file the same call has just created: its mode does not bind the creator
     /// (`open(2)`).
     pub fn open_created(&self, cred: &Cred<'_>, ino: Ino, flags: u32) -> Result<Ofd> {
         check_kind(&Guard::of(self.pool, ino)?, flags)?;
-        self.open_checked(cred, ino, flags & !flag::TRUNC)
+        self.open_checked(cred, ino, flags & !flag::TRUNC, 0)
     }
 
-    fn open_checked(&self, cred: &Cred<'_>, ino: Ino, flags: u32) -> Result<Ofd> {
+    fn open_checked(&self, cred: &Cred<'_>, ino: Ino, flags: u32, opener: u32) -> Result<Ofd> {
+        let purpose = Purpose::new(flags, opener);
+        loop {
+            match self.try_open(cred, ino, flags, opener, purpose) {
+                Err(Errno::ETXTBSY) if self.settle_dead_users(ino, purpose)? => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn try_open(
+        &self,
+        cred: &Cred<'_>,
+        ino: Ino,
+        flags: u32,
+        opener: u32,
+        purpose: Purpose,
+    ) -> Result<Ofd> {
         let pool = self.pool;
         let rec = inode::record(ino)?;
         let target = pool.target_of(rec)?;
@@ -203,8 +227,11 @@ impl Dfs {
         if nlink == 0 && high(opened) == 0 && low(opened) & inode::LINKABLE as u32 == 0 {
             return Err(Errno::ENOENT);
         }
+        if purpose != Purpose::Read {
+            purpose.begin(&mut tx, base)?;
+        }
         let record = tx.alloc(kind::OFD, OFD_BYTES, target, 0)?;
-        let opener = if cred.privileged { PRIVILEGED } else { 0 };
+        let opener = opener | if cred.privileged { PRIVILEGED } else { 0 };
         let kept = flags & !flag::ONCE;
         let words = [link_word(ino), pair(opener, kept), 0, pair(1, 0), 0, 0, 0];
         tx.put_volatile(record.offset() + 8, &words)?;

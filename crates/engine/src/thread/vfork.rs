@@ -48,9 +48,22 @@ pub fn end() {
         words[ENGINE].store(&raw const *own as u64, Ordering::Relaxed);
         let outer = own.outer.swap(0, Ordering::Relaxed);
         words[ENGINE_PARENT].store(outer, Ordering::Relaxed);
+        own.process
+            .store(child.process.load(Ordering::Relaxed), Ordering::Relaxed);
         child.reset();
         child.ready.store(UNUSED, Ordering::Release);
     }
+}
+
+/// In the parent, after [`end`]: slot of the child's process in `pool`, if it took one and has not
+/// given it back. Known once.
+pub fn ended_child(pool: &Pool) -> Result<Option<u32>> {
+    let block = ThreadBlock::current()?;
+    let slot = block.known_process(pool);
+    if slot.is_some() {
+        block.forget_process();
+    }
+    Ok(slot)
 }
 
 /// The caller's block if the caller is a vfork child.
@@ -64,12 +77,18 @@ pub(crate) fn child() -> Option<&'static ThreadBlock> {
 }
 
 impl ThreadBlock {
-    /// Slot of the vfork child's process in `pool`, if it has taken one.
+    /// Slot of the vfork child's process in `pool`, if it has taken one: of the child whose block this
+    /// is, or the child of the thread whose block it is that ended last.
     pub(crate) fn known_process(&self, pool: &Pool) -> Option<u32> {
         let known = self.process.load(Ordering::Relaxed);
         (known >> 32 == pool.index as u64)
             .then_some(known as u32)?
             .checked_sub(1)
+    }
+
+    /// The vfork child's process has given its slot up.
+    pub(crate) fn forget_process(&self) {
+        self.process.store(0, Ordering::Relaxed);
     }
 
     /// Slot of the vfork child's process in `pool`.

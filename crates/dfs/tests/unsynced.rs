@@ -1,0 +1,155 @@
+//! What nobody has synced, and the kernel has written back since, is there after a power failure:
+//! of a process that has ended, of one that was killed and found, of one that goes on.
+
+mod common;
+
+use common::{Container, ROOT};
+use daos_types::{ObjectClass, Redundancy};
+use dfs::{Dfs, IoVec};
+use engine::Pool;
+use engine::testing::{self, TempPool};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const JOB: &str = "PIL4DFS_UNSYNCED_JOB";
+const START: u64 = 1_700_000_000_000_000_000;
+const LEN: usize = 40_000;
+
+fn mount(pool: &'static Pool) -> Dfs {
+    let info = pool.find_container("c").expect("container");
+    Dfs::mount(pool, &info).expect("mount")
+}
+
+fn store(dfs: &Dfs, name: &str, pos: usize, bytes: &[u8]) {
+    let made = dfs.create(&ROOT, dfs.root(), name.as_bytes(), 0o644, false);
+    let ofd = dfs.open(&ROOT, made.expect("create").0, 2).expect("open");
+    let iov = [IoVec {
+        base: bytes.as_ptr().cast_mut(),
+        len: bytes.len(),
+    }];
+    // SAFETY: the buffer is only read.
+    let wrote = unsafe { dfs.pwrite(ofd, &iov, pos as i64, false) };
+    assert_eq!(wrote, Ok(bytes.len()));
+    dfs.ofd_release(ofd).expect("release");
+}
+
+/// The first bytes of a file after a power failure that everything written back has survived.
+fn after_power_failure(temp: &TempPool, name: &str) -> Vec<u8> {
+    let image = PathBuf::from(format!("/dev/shm/pil4dfs-unsynced-{}", std::process::id()));
+    for rank in &temp.pool.spec().ranks {
+        let dir = image.join(rank.file_name().expect("name"));
+        std::fs::create_dir_all(&dir).expect("rank");
+        for file in ["data", "meta", "log"] {
+            if rank.join(file).exists() {
+                std::fs::copy(rank.join(file), dir.join(file)).expect("copy");
+            }
+        }
+    }
+    testing::power_failed();
+    let pool = testing::open_image(&image, temp.pool.spec()).expect("recovered");
+    let dfs = mount(pool);
+    let ino = dfs.lookup(&ROOT, dfs.root(), name.as_bytes());
+    let ofd = dfs.open(&ROOT, ino.expect("name"), 0).expect("open");
+    let mut bytes = vec![0; LEN];
+    let iov = [IoVec {
+        base: bytes.as_mut_ptr(),
+        len: LEN,
+    }];
+    // SAFETY: the buffer is exclusively ours.
+    let read = unsafe { dfs.pread(ofd, &iov, 0) };
+    assert_eq!(read, Ok(LEN));
+    dfs.ofd_release(ofd).expect("release");
+    pool.leave().expect("leave");
+    std::fs::remove_dir_all(&image).expect("image");
+    bytes
+}
+
+fn pool(copies: u8) -> TempPool {
+    let temp = TempPool::with_log(Path::new("/dev/shm"), 3, 48, 1 << 20);
+    let class = ObjectClass::new(Redundancy::Replicas(copies), 1).expect("class");
+    Container::of_class(temp.pool, "c", class.id());
+    temp.pool.sync().expect("sync");
+    temp
+}
+
+/// Another process: `end` or `die` after it has stored something, or after it has overwritten it.
+#[test]
+fn other() {
+    let Ok(job) = std::env::var(JOB) else { return };
+    let (what, handover) = job.split_once(' ').expect("job");
+    let pool = testing::attach_from(handover);
+    let dfs = mount(pool);
+    store(&dfs, "f", 0, &[7; LEN]);
+    if what == "overwrite" {
+        pool.prove().expect("prove");
+        store(&dfs, "f", 5000, &[8; 100]);
+    }
+    if what == "die" {
+        // SAFETY: no memory is touched.
+        unsafe { libc_kill(std::process::id() as i32, 9) };
+    }
+    pool.prove().expect("prove");
+    dfs.depart().expect("depart");
+    pool.leave().expect("leave");
+}
+
+unsafe extern "C" {
+    #[link_name = "kill"]
+    fn libc_kill(pid: i32, signal: i32) -> i32;
+}
+
+fn run(what: &str, temp: &TempPool) {
+    let status = Command::new(std::env::current_exe().expect("exe"))
+        .args(["--exact", "other"])
+        .env(JOB, format!("{what} {}", temp.handover()))
+        .status();
+    assert_eq!(status.expect("other").success(), what != "die");
+}
+
+/// Runs each case in a process of its own: pools are few, and the clock is stopped.
+#[test]
+fn unsynced_data_is_there_once_it_is_proven() {
+    const CASE: &str = "PIL4DFS_UNSYNCED_CASE";
+    let Ok(case) = std::env::var(CASE) else {
+        for case in ["nothing", "end", "die", "overwrite", "time"] {
+            for copies in ["1", "3"] {
+                let status = Command::new(std::env::current_exe().expect("exe"))
+                    .args(["--exact", "unsynced_data_is_there_once_it_is_proven"])
+                    .env(CASE, format!("{case} {copies}"))
+                    .status();
+                assert!(status.expect("case").success(), "{case} {copies}");
+            }
+        }
+        return;
+    };
+    let (case, copies) = case.split_once(' ').expect("case");
+    testing::stop_clock(START);
+    let temp = pool(copies.parse().expect("copies"));
+    let dfs = mount(temp.pool);
+    let mut wanted = vec![7; LEN];
+    match case {
+        // Who does not prove loses what is not synced: the rest of this test can fail.
+        "nothing" => {
+            store(&dfs, "f", 0, &wanted);
+            wanted.fill(0);
+        }
+        "end" => run("end", &temp),
+        "overwrite" => {
+            run("overwrite", &temp);
+            wanted[5000..5100].fill(8);
+        }
+        "die" => {
+            run("die", &temp);
+            assert_eq!(dfs.reap(1000), Ok(1));
+        }
+        _ => {
+            store(&dfs, "f", 0, &wanted);
+            testing::stop_clock(START + 11_000_000_000);
+            for name in ["a", "b", "c"] {
+                dfs.mkdir(&ROOT, dfs.root(), name.as_bytes(), 0o755)
+                    .expect("mkdir");
+            }
+        }
+    }
+    assert_eq!(after_power_failure(&temp, "f"), wanted, "{case} {copies}");
+}
