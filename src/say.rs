@@ -1,8 +1,8 @@
 //! Messages to the person who runs the program: one line on stderr, each kind once per process.
 
 use crate::abi::nr;
-use crate::files;
 use crate::kernel::{self, addr};
+use crate::{files, mounts};
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use sys::{Errno, own_fd};
 
@@ -50,7 +50,9 @@ pub(crate) fn to_stderr(bytes: &[u8]) {
         nr: nr::WRITE,
         args: [2, addr(bytes), bytes.len(), 0, 0, 0],
     };
-    if files::is_ours(2) && crate::calls::data::write(&mut call).is_ok() {
+    // What cannot be attached cannot be written to: nor can it be said there.
+    let served = files::is_ours(2) && mounts::attached().is_some();
+    if served && crate::calls::data::write(&mut call).is_ok() {
         return;
     }
     let kept = KEPT.load(Ordering::Relaxed);
