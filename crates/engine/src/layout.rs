@@ -119,6 +119,9 @@ pub(crate) mod rank {
     /// Log position at which the copy was made, and up to which something was written to it.
     pub(crate) const LOG_MADE: u64 = 160;
     pub(crate) const LOG_FILLED: u64 = 168;
+    /// First block of what waits for a sync, as far as a search for free blocks should go back
+    /// there once it does not wait any more, + 1; 0 = none.
+    pub(crate) const WAITING_FROM: u64 = 176;
     /// The rank's data file was not there when the arena was built.
     pub(crate) const WAS_ABSENT: u64 = 144;
 }

@@ -332,7 +332,13 @@ impl Pool {
     fn take_run(&self, entry: u64, r: u16, want: u64) -> Result<()> {
         let base = rank_at(r);
         let blocks = self.load(base + rank::BLOCKS)?.min(RANK_BLOCKS_MAX);
-        let hint = self.load(base + rank::HINT)?.min(blocks) / 64 * 64;
+        let mut hint = self.load(base + rank::HINT)?;
+        let waiting = self.load(base + rank::WAITING_FROM)?;
+        if waiting != 0 && !self.waits_for_sync(r)? {
+            hint = hint.min(waiting - 1);
+            self.store(base + rank::WAITING_FROM, 0)?;
+        }
+        let hint = hint.min(blocks) / 64 * 64;
         let (start, len) = match self.search(r, hint, blocks, want)? {
             Some(found) => found,
             None => self.search(r, 0, hint, want)?.ok_or(Errno::ENOSPC)?,
@@ -544,9 +550,16 @@ impl Pool {
         self.mark(run.rank, run.start, u64::from(run.len), false)?;
         let used = self.load(base + rank::USED)?;
         self.store(base + rank::USED, used.saturating_sub(u64::from(run.len)))?;
-        // What was used last is used next: it is still in memory, which fresh space is not.
-        if u64::from(run.len) >= RECYCLE_BLOCKS && !waits {
-            self.store(base + rank::HINT, run.start)?;
+        // What was used last is used next, from its start: it is still in memory, which fresh space
+        // is not.
+        if u64::from(run.len) >= RECYCLE_BLOCKS {
+            let waiting = self.load(base + rank::WAITING_FROM)?;
+            if !waits {
+                let hint = self.load(base + rank::HINT)?;
+                self.store(base + rank::HINT, hint.min(run.start))?;
+            } else if waiting == 0 || run.start < waiting - 1 {
+                self.store(base + rank::WAITING_FROM, run.start + 1)?;
+            }
         }
         crash_point!("space.cleared");
         self.store(entry, 0)?;
