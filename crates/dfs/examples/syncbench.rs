@@ -1,10 +1,12 @@
 //! `fsync` of small appends and overwrites, beside the file system below in the same run:
 //! `ROW OURS DISK RATIO`, microseconds, medians of rounds taken in turn.
 
+mod setup;
+
 use daos_types::{ObjectClass, Redundancy};
-use dfs::{Cred, Dfs, IoVec};
-use engine::ContainerInfo;
+use dfs::IoVec;
 use engine::testing::TempPool;
+use setup::{ROOT, container};
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::time::Instant;
@@ -12,13 +14,6 @@ use std::time::Instant;
 const ROUNDS: usize = 9;
 const CALLS: usize = 40;
 const RDWR: u32 = 2;
-const ROOT: Cred<'static> = Cred {
-    uid: 0,
-    gid: 0,
-    groups: &[],
-    privileged: true,
-    umask: 0o022,
-};
 
 /// Microseconds per call.
 fn time(mut call: impl FnMut(usize)) -> f64 {
@@ -44,21 +39,7 @@ fn main() {
     for (name, copies, ranks) in [("S1", 1, 4), ("RP_3G1", 3, 4), ("RP_3G1/20", 3, 20)] {
         let temp = TempPool::new_in(&base, ranks, 1024);
         let class = ObjectClass::new(Redundancy::Replicas(copies), 1).expect("class");
-        let spec = ContainerInfo {
-            uuid: uuid::Uuid::new_v4(),
-            label: "c".into(),
-            index: 0,
-            root: (0, 0),
-            file_class: class.id(),
-            dir_class: class.id(),
-            chunk_size: 1 << 20,
-            blob: Vec::new(),
-        };
-        let mut info = temp.pool.create_container(&spec).expect("container");
-        let root = Dfs::make_root(temp.pool, &info, 0, 0, 0o755).expect("root");
-        info.root = (root.number, root.generation);
-        temp.pool.update_container(&info).expect("root");
-        let dfs = Dfs::mount(temp.pool, &info).expect("mount");
+        let dfs = container(&temp, "c", class, class);
         let (ino, _) = dfs
             .create(&ROOT, dfs.root(), b"f", 0o644, true)
             .expect("create");

@@ -63,8 +63,8 @@ pub(crate) mod word {
     /// First of the volatile words. File: two words, the blocks to bring to the devices
     /// (`io::durable`).
     pub(crate) const DIRTY: u64 = 22;
-    /// `open count:32 | flags:32` ([`super::LINKABLE`]). The open
-    /// count is that of open descriptions in all processes.
+    /// `open count:32 | flags:32` ([`super::LINKABLE`]). The open count is that of open
+    /// descriptions in all processes.
     pub(crate) const OPEN: u64 = 24;
     /// Directory: link of the hash table, log2 of its slots in the link's tag; 0 = none.
     /// File: state of shared mappings.

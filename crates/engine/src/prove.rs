@@ -2,9 +2,9 @@
 //!
 //! The kernel writes data and log back by itself, within about half a minute; but after a power
 //! failure a pointer counts only if its data is known to be there. So a process puts the checksums
-//! of blocks that it has stored, and that no sync has covered, into the log, and flushes nothing: some
-//! seconds after it stored them, piece by piece, when it next changes something, and the rest when it ends. For one that was killed, whoever
-//! finds it dead does so.
+//! of blocks that it has stored, and that no sync has covered, into the log, and flushes nothing:
+//! some seconds after it stored them, piece by piece, when it next changes something, and the rest
+//! when it ends. For one that was killed, whoever finds it dead does so.
 
 use crate::layout::{BlockPtr, header, process_at};
 use crate::limits::{REPLICAS_MAX, TX_WORDS_MAX};
