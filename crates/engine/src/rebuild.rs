@@ -3,8 +3,8 @@
 //! containers. Whoever does it has the right to it alone, and can be killed at any time: what it
 //! stores in files is what the log says anyway.
 
-use crate::checkpoint::{FRAME_END, FRAME_FULL, FRAME_HEAD, FRAME_MAGIC, META_FILE, META_NEW};
 use crate::door::{self, RankFile};
+use crate::frames::{FRAME_END, FRAME_FULL, FRAME_HEAD, FRAME_MAGIC, META_FILE, META_NEW};
 use crate::layout::{
     BlockPtr, CLASSES, PageLink, PageState, Rec, descriptor, descriptor_at, header, kind,
     partial_at, partial_shift, rank, rank_at, tag_kind,
@@ -203,7 +203,7 @@ impl Pool {
             if flags & ENTRY_DURABLE == 0 {
                 continue;
             }
-            self.touch_replayed(off, count)?;
+            self.touch_replayed(found.position, off, count)?;
             match proofs.as_deref_mut() {
                 _ if flags & ENTRY_ZERO != 0 => {
                     for w in 0..count as u64 {
@@ -243,7 +243,7 @@ impl Pool {
 
     /// Backs the page that a replayed entry is in: changed after the checkpoint, it has to be in
     /// the next one.
-    fn touch_replayed(&self, off: u64, count: usize) -> Result<()> {
+    fn touch_replayed(&self, position: u64, off: u64, count: usize) -> Result<()> {
         let last = off + (count as u64).saturating_sub(1) * 8;
         let page = if last >= at::PAGES {
             (last - at::PAGES) / PAGE
@@ -254,7 +254,10 @@ impl Pool {
         };
         self.reach(page)?;
         if page != 0 {
-            self.store(descriptor_at(page as u32) + descriptor::DIRTY, 1)?;
+            self.store(
+                descriptor_at(page as u32) + descriptor::DIRTY,
+                position.max(1),
+            )?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 
 use super::TempPool;
 use crate::attach::{LOG_FILE, build_image};
-use crate::checkpoint::{FRAME_END, FRAME_FULL, FRAME_HEAD, FRAME_MAGIC, META_FILE};
+use crate::frames::{FRAME_END, FRAME_FULL, FRAME_HEAD, FRAME_MAGIC, META_FILE};
 use crate::layout::{header, kind, rank, rank_at};
 use crate::limits::{PAGE, at};
 use crate::log::{LOG_FILE_HEADER, as_bytes, checksum, kind_and_bytes, record_sum};
