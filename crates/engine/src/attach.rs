@@ -289,7 +289,8 @@ fn open_log(spec: &PoolSpec, rank: usize) -> Outcome<Segment> {
     let (high, low) = spec.uuid.as_u64_pair();
     if word(0) != LOG_MAGIC || (word(2), word(3)) != (high, low) {
         return Err(EngineError::Corrupt(format!(
-            "{} is not the pool's log",
+            "{} is not the pool's log; restore the rank's directory, or remove it if the pool has \
+             others like it",
             path.display()
         )));
     }
@@ -302,7 +303,7 @@ fn open_log(spec: &PoolSpec, rank: usize) -> Outcome<Segment> {
     }
     if word(4) == 0 || word(4) % PAGE != 0 || LOG_FILE_HEADER + word(4) > size {
         return Err(EngineError::Corrupt(format!(
-            "{} is cut short",
+            "{} is cut short; restore the rank's directory, or remove it if the pool has others like it",
             path.display()
         )));
     }
@@ -490,9 +491,11 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
     pool.choose_log(first, others)
         .and_then(|()| pool.recover_files())
         .map_err(|e| match e {
-            Errno::EIO => {
-                EngineError::Corrupt(format!("pool {}: its files are damaged", spec.uuid))
-            }
+            Errno::EIO => EngineError::Corrupt(format!(
+                "pool {}: its files are damaged; restore the rank directories from a copy, or \
+                     destroy the pool: dmg pool destroy {}",
+                spec.uuid, spec.uuid
+            )),
             other => EngineError::system(format!("recovering pool {}", spec.uuid), other),
         })?;
     // The thread's owner slot in the nameless arena must not stay on its robust list.

@@ -1,6 +1,7 @@
 //! The targets of `fuzz/`, for a moment each: with what a pool really has, and with that changed here
 //! and there from a fixed seed.
 
+use engine::EngineError;
 use engine::testing::fuzz;
 
 /// Changed copies of each input.
@@ -72,4 +73,25 @@ fn logs_and_checkpoints() {
     run(&some(&image.checkpoint_seeds()), |input| {
         image.checkpoint(input)
     });
+}
+
+/// Where the pages of an arena begin, and their descriptors.
+const PAGES_AT: u64 = 512 << 20;
+const DESCRIPTORS_AT: u64 = 64 << 20;
+
+#[test]
+fn a_page_far_beyond_all_takes_no_memory() {
+    let image = fuzz::Image::new();
+    let refused = |opened: Result<(), EngineError>| {
+        assert!(matches!(opened, Err(EngineError::Corrupt(_))), "{opened:?}");
+    };
+    let page = 1 << 20;
+    refused(image.with_frame_of(page));
+    refused(image.with_change_at(PAGES_AT + page * 4096 + 8));
+    refused(image.with_change_at(DESCRIPTORS_AT + page * 32));
+    // What is no page's is not the pool's to change: the header, the locks.
+    refused(image.with_change_at(64));
+    // Near the others it is one that was made and whose neighbours were not changed.
+    assert_eq!(image.with_frame_of(4000).err(), None);
+    assert_eq!(image.with_change_at(PAGES_AT + 4000 * 4096 + 8).err(), None);
 }
