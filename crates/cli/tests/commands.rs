@@ -340,10 +340,10 @@ fn newer_formats_are_refused_by_name() {
         .to_owned();
     let map = std::path::Path::new(&path).join("pool.map");
     let text = std::fs::read_to_string(&map).expect("map");
-    std::fs::write(&map, text.replacen("POOL 1", "POOL 9", 1)).expect("written");
+    std::fs::write(&map, text.replacen("POOL 2", "POOL 9", 1)).expect("written");
     system
         .daos(&["pool", "query", "tank"])
-        .fails(&["pool.map", "format 9", "newer than 1"]);
+        .fails(&["pool.map", "format 9", "newer than 2"]);
     std::fs::write(&map, text).expect("written");
     system.daos(&["pool", "query", "tank"]).ok();
 }

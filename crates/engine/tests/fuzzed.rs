@@ -54,16 +54,20 @@ fn pool_maps() {
     let uuid = "3f2504e0-4f89-11d3-9a0c-0305e82c3301";
     let text = format!(
         "DAOS-EMBEDDED-POOL 1\nuuid {uuid}\nlabel l\nversion 1\nsize 1048576\ncreated 5\nreserved 0\n\
-         targets_per_rank 4\nrank 0 up /a\nrank 1 up /b%20c\nattr x y\n"
+         targets_per_rank 4\nrank 0 up /a\nrank 1 up /pools/{uuid}/rank01\nattr x y\n"
     );
-    run(&[text.into_bytes()], fuzz::pool_map);
+    let newer = text.replace("POOL 1", "POOL 2").replace("/a", "rank00");
+    run(&[text.into_bytes(), newer.into_bytes()], fuzz::pool_map);
 }
 
 #[test]
 fn attach_files() {
-    let text =
-        b"DAOS-EMBEDDED-ATTACH 1\nboot b\nmachine m\ninstance 00000000000000ff\narena /dev/shm/a";
-    run(&[text.to_vec()], fuzz::attach_file);
+    let texts: [&[u8]; 2] = [
+        b"DAOS-EMBEDDED-ATTACH 2\nboot b\nmachine m\ninstance 00000000000000ff\n\
+          mark 000000000000000a 000000000000000b\narena /dev/shm/a",
+        b"DAOS-EMBEDDED-HOME 1\nmark 000000000000000a 000000000000000b\ndir /d",
+    ];
+    run(&texts.map(<[u8]>::to_vec), fuzz::attach_file);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::layout::{PageState, header, kind, rank, rank_at};
 use crate::limits::PAGE;
 use crate::log::{LOG_FILE_HEADER, as_bytes, checksum, kind_and_bytes, record_sum};
 use crate::pool::{LockId, Pool, PoolSpec};
-use crate::system::{Authority, PoolMap};
+use crate::system::{Authority, Home, PoolMap};
 use crate::tx::{ENTRY_DURABLE, RECORD_HEADER};
 use std::path::{Path, PathBuf};
 
@@ -32,11 +32,14 @@ pub fn pool_map(bytes: &[u8]) {
     }
 }
 
-/// An attach file.
+/// An attach file, or the home file of a rank.
 pub fn attach_file(bytes: &[u8]) {
     for bytes in [bytes.to_vec(), with_sum(bytes, "\0")] {
         if let Some(authority) = Authority::decode(&bytes) {
             assert_eq!(Authority::decode(&authority.encode()), Some(authority));
+        }
+        if let Some(home) = Home::decode(&bytes) {
+            assert_eq!(Home::decode(&home.encode()), Some(home));
         }
     }
 }
