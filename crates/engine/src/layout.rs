@@ -76,6 +76,11 @@ pub(crate) mod header {
     /// Rank whose log everybody writes, and number of ranks the log has to lie on.
     pub(crate) const LOG_RANK: u64 = 176;
     pub(crate) const LOG_PLACES: u64 = 184;
+    /// Two words that tell the pool's directory from copies of it (`system::Home`).
+    pub(crate) const HOME_MARK: u64 = 192;
+    /// Where that directory is, for people: bytes, zeros behind them.
+    pub(crate) const HOME_DIR: u64 = 1024;
+    pub(crate) const HOME_DIR_BYTES: u64 = 2048;
     /// See [`super::TREE_VERSION`].
     pub(crate) const TREE_VERSION: u64 = 384;
     /// Words written by every operation get cache lines of their own.

@@ -6,6 +6,7 @@ use crate::limits::{
     LOCK_RANKS, LOCK_SPECIAL, OWNERS_MAX, POOLS_MAX, PROCESSES_MAX, TARGETS_MAX, TX_LOCKS_MAX, at,
 };
 use crate::media::Media;
+use crate::system::Home;
 use crate::thread::ThreadBlock;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use shm::{Lock, OwnerSlot, OwnerState, Recover, Segment, crash_point};
@@ -25,6 +26,8 @@ pub struct PoolSpec {
     pub size_bytes: u64,
     /// Directory for the arena, normally `/dev/shm`.
     pub runtime_dir: PathBuf,
+    /// The directory through which the pool is used.
+    pub home: Home,
 }
 
 /// Lock domains.
