@@ -1,0 +1,134 @@
+//! Recovery after a power failure: what it does itself proves nothing.
+
+mod common;
+
+use common::{Container, ROOT};
+use daos_types::{ObjectClass, Redundancy};
+use dfs::{Dfs, Ino, IoVec};
+use engine::Pool;
+use engine::testing::{self, Disk, Fate, TempPool, tape};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+
+/// The door has one tape, and images are opened one at a time.
+static ONE: Mutex<()> = Mutex::new(());
+
+fn one() -> MutexGuard<'static, ()> {
+    ONE.lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn mount(pool: &'static Pool) -> Dfs {
+    let info = pool.find_container("c").expect("container");
+    Dfs::mount(pool, &info).expect("mount")
+}
+
+fn pool(ring: u64, copies: u8) -> (TempPool, Dfs) {
+    let temp = TempPool::with_log(Path::new("/dev/shm"), 3, 48, ring);
+    let class = ObjectClass::new(Redundancy::Replicas(copies), 1).expect("class");
+    Container::of_class(temp.pool, "c", class.id());
+    temp.pool.sync().expect("sync");
+    let dfs = mount(temp.pool);
+    (temp, dfs)
+}
+
+fn store(dfs: &Dfs, name: &str, bytes: &[u8]) -> Ino {
+    let made = dfs.create(&ROOT, dfs.root(), name.as_bytes(), 0o644, false);
+    let (ino, _) = made.expect("create");
+    let ofd = dfs.open(&ROOT, ino, 2).expect("open");
+    let iov = [IoVec {
+        base: bytes.as_ptr().cast_mut(),
+        len: bytes.len(),
+    }];
+    // SAFETY: the buffer is only read.
+    let wrote = unsafe { dfs.pwrite(ofd, &iov, 0, false) };
+    assert_eq!(wrote, Ok(bytes.len()));
+    dfs.ofd_release(ofd).expect("release");
+    ino
+}
+
+fn content(dfs: &Dfs, name: &str) -> Vec<u8> {
+    let ino = dfs.lookup(&ROOT, dfs.root(), name.as_bytes());
+    let ino = ino.expect("name");
+    let mut bytes = vec![0; dfs.stat(ino).expect("stat").size as usize];
+    let ofd = dfs.open(&ROOT, ino, 0).expect("open");
+    let iov = [IoVec {
+        base: bytes.as_mut_ptr(),
+        len: bytes.len(),
+    }];
+    // SAFETY: the buffer is exclusively ours.
+    let read = unsafe { dfs.pread(ofd, &iov, 0) };
+    assert_eq!(read, Ok(bytes.len()));
+    dfs.ofd_release(ofd).expect("release");
+    bytes
+}
+
+fn image(name: &str) -> PathBuf {
+    PathBuf::from(format!("/dev/shm/pil4dfs-{name}-{}", std::process::id()))
+}
+
+fn ranks_of(image: &Path, temp: &TempPool) -> Vec<PathBuf> {
+    let ranks = temp.pool.spec().ranks.iter();
+    ranks
+        .map(|rank| image.join(rank.file_name().expect("name")))
+        .collect()
+}
+
+/// Recovers an image after a power failure and looks at all of it.
+fn recover(image: &Path, temp: &TempPool, look: impl FnOnce(&Dfs)) {
+    testing::power_failed();
+    let pool = testing::open_image(image, temp.pool.spec()).expect("recovered");
+    testing::audit(pool);
+    testing::audit_blocks(pool);
+    let dfs = mount(pool);
+    let checked = dfs.check_with(true, &mut |_| ()).expect("check");
+    assert_eq!(checked.problems, []);
+    look(&dfs);
+    pool.leave().expect("leave");
+}
+
+#[test]
+fn a_recovery_that_finds_the_log_half_full_says_nothing_of_data() {
+    const RING: u64 = 512 << 10;
+    let _one = one();
+    let (temp, dfs) = pool(RING, 2);
+    // What was there before must not show.
+    store(&dfs, "old", &[6; 400_000]);
+    dfs.sync().expect("sync");
+    dfs.unlink(&ROOT, dfs.root(), b"old").expect("unlink");
+    temp.pool.checkpoint().expect("checkpoint");
+    let ranks = &temp.pool.spec().ranks;
+    let mut disk = Disk::new(ranks);
+    tape::start(ranks);
+    store(&dfs, "lost", &[7; 40_000]);
+    let files = ["a", "b"].map(|name| {
+        let ino = store(&dfs, name, &[8; 150_000]);
+        dfs.open(&ROOT, ino, 2).expect("open")
+    });
+    // The next call after these would write a checkpoint.
+    for ofd in files {
+        dfs.fsync(ofd).expect("fsync");
+    }
+    let (used, ring) = temp.pool.log_fill().expect("log");
+    assert!(used > ring / 2 && used < ring / 8 * 7, "{used} of {ring}");
+    let events = tape::stop();
+    events.iter().for_each(|event| disk.step(event));
+    let (first, second) = (image("first"), image("second"));
+    disk.fail(&first, Fate::Lost, 1);
+    let mut disk = Disk::new(&ranks_of(&first, &temp));
+    tape::start(&ranks_of(&first, &temp));
+    let look = |dfs: &Dfs| {
+        assert_eq!(content(dfs, "lost"), [0; 40_000]);
+        assert_eq!(content(dfs, "b"), [8; 150_000]);
+    };
+    recover(&first, &temp, look);
+    let events = tape::stop();
+    std::fs::remove_dir_all(&first).expect("image");
+    // The power fails again at any step of that.
+    for event in &events {
+        disk.step(event);
+        disk.fail(&second, Fate::Kept, 1);
+        recover(&second, &temp, look);
+        std::fs::remove_dir_all(&second).expect("image");
+    }
+}
