@@ -1,4 +1,5 @@
-//! Recovery after a power failure: what it does itself proves nothing.
+//! Recovery after a power failure: what it does itself proves nothing, and what the log says of a
+//! block holds for its use at that time.
 
 mod common;
 
@@ -130,5 +131,85 @@ fn a_recovery_that_finds_the_log_half_full_says_nothing_of_data() {
         disk.fail(&second, Fate::Kept, 1);
         recover(&second, &temp, look);
         std::fs::remove_dir_all(&second).expect("image");
+    }
+}
+
+#[test]
+fn a_checksum_of_a_block_that_was_used_again_is_none_of_the_new_use() {
+    const LEN: usize = 40_000;
+    let _one = one();
+    let (temp, dfs) = pool(1 << 20, 2);
+    let keep = |name: &str| {
+        let kept = image(name);
+        for (from, to) in temp.pool.spec().ranks.iter().zip(ranks_of(&kept, &temp)) {
+            std::fs::create_dir_all(&to).expect("rank");
+            std::fs::copy(from.join("data"), to.join("data")).expect("copy");
+        }
+        kept
+    };
+    store(&dfs, "old", &[7; LEN]);
+    let before = keep("before");
+    dfs.unlink(&ROOT, dfs.root(), b"old").expect("unlink");
+    // Blocks of the old file take some of its place.
+    store(&dfs, "some", &[9; 4096]);
+    store(&dfs, "new", &[8; LEN]);
+    let after = keep("after");
+    temp.pool.prove().expect("prove");
+    // Of each rank either what was written last has reached the device, or not.
+    for choice in 0..1 << temp.pool.spec().ranks.len() {
+        let cut = image("cut");
+        let ranks = temp.pool.spec().ranks.iter();
+        let kept = ranks_of(&before, &temp).into_iter();
+        let kept = kept.zip(ranks_of(&after, &temp));
+        let to = ranks_of(&cut, &temp).into_iter();
+        for (rank, ((from, (old, new)), to)) in ranks.zip(kept).zip(to).enumerate() {
+            std::fs::create_dir_all(&to).expect("rank");
+            for file in ["meta", "log"] {
+                if from.join(file).exists() {
+                    std::fs::copy(from.join(file), to.join(file)).expect("copy");
+                }
+            }
+            let data = if choice & 1 << rank == 0 { old } else { new };
+            std::fs::copy(data.join("data"), to.join("data")).expect("copy");
+        }
+        recover(&cut, &temp, |dfs| {
+            for block in content(dfs, "new").chunks(4096) {
+                let first = block[0];
+                assert!(first == 8 || first == 0, "{choice}: bytes of another file");
+                assert!(block.iter().all(|byte| *byte == first));
+            }
+        });
+        std::fs::remove_dir_all(&cut).expect("image");
+    }
+    for kept in [before, after] {
+        std::fs::remove_dir_all(kept).expect("image");
+    }
+}
+
+#[test]
+fn every_copy_of_what_was_written_over_and_over_is_proven() {
+    let _one = one();
+    for copies in [2, 3] {
+        let (temp, dfs) = pool(1 << 20, copies);
+        for round in 1..=3 {
+            for name in ["a", "b"] {
+                store(&dfs, name, &[round; 40_000]);
+            }
+            dfs.unlink(&ROOT, dfs.root(), b"a").expect("unlink");
+        }
+        temp.pool.prove().expect("prove");
+        let cut = image("kept");
+        for (from, to) in temp.pool.spec().ranks.iter().zip(ranks_of(&cut, &temp)) {
+            std::fs::create_dir_all(&to).expect("rank");
+            for file in ["meta", "log", "data"] {
+                if from.join(file).exists() {
+                    std::fs::copy(from.join(file), to.join(file)).expect("copy");
+                }
+            }
+        }
+        recover(&cut, &temp, |dfs| {
+            assert_eq!(content(dfs, "b"), [3; 40_000], "{copies} copies");
+        });
+        std::fs::remove_dir_all(&cut).expect("image");
     }
 }
