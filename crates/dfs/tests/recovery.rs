@@ -7,9 +7,10 @@ use common::{Container, ROOT};
 use daos_types::{ObjectClass, Redundancy};
 use dfs::{Dfs, Ino, IoVec};
 use engine::Pool;
-use engine::testing::{self, Disk, Fate, TempPool, tape};
+use engine::testing::{self, Disk, Failure, Fate, RankFile, Step, TempPool, tape};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
+use sys::Errno;
 
 /// The door has one tape, and images are opened one at a time.
 static ONE: Mutex<()> = Mutex::new(());
@@ -212,4 +213,78 @@ fn every_copy_of_what_was_written_over_and_over_is_proven() {
         });
         std::fs::remove_dir_all(&cut).expect("image");
     }
+}
+
+/// What may be left after every event of a tape, once nothing more is flushed.
+fn lost_after(disk: &mut Disk, temp: &TempPool, look: impl FnOnce(&Dfs)) {
+    tape::stop().iter().for_each(|event| disk.step(event));
+    let cut = image("cut");
+    disk.fail(&cut, Fate::Lost, 1);
+    recover(&cut, temp, look);
+    std::fs::remove_dir_all(&cut).expect("image");
+}
+
+#[test]
+fn a_sync_that_succeeds_after_one_that_failed_has_brought_everything_there() {
+    const SMALL: usize = 40_000;
+    const LARGE: usize = 700_000;
+    let _one = one();
+    // The log lies on the first rank.
+    for (file, rank, whole) in [
+        (RankFile::Log, Some(0), false),
+        (RankFile::Data, None, false),
+        (RankFile::Data, None, true),
+    ] {
+        let (temp, dfs) = pool(8 << 20, 2);
+        let mut disk = Disk::new(&temp.pool.spec().ranks);
+        tape::start(&temp.pool.spec().ranks);
+        let open = |name, len| {
+            let ino = store(&dfs, name, &vec![7; len]);
+            dfs.open(&ROOT, ino, 2).expect("open")
+        };
+        let (small, large) = (open("small", SMALL), open("large", LARGE));
+        tape::fail(Some(Failure {
+            step: Step::Flush,
+            file,
+            rank,
+            after: 0,
+            times: 1,
+            errno: Errno::EIO,
+        }));
+        assert_eq!(dfs.sync(), Err(Errno::EIO));
+        if whole {
+            dfs.sync().expect("sync");
+        } else {
+            dfs.fsync(small).expect("fsync");
+            dfs.fsync(large).expect("fsync");
+        }
+        lost_after(&mut disk, &temp, |dfs| {
+            assert_eq!(content(dfs, "small"), [7; SMALL], "{file:?}");
+            assert_eq!(content(dfs, "large"), vec![7; LARGE], "{file:?}");
+        });
+    }
+}
+
+#[test]
+fn a_sync_after_the_memory_was_lost_brings_there_what_nobody_knows_of() {
+    const LEN: usize = 700_000;
+    let _one = one();
+    let (temp, dfs) = pool(8 << 20, 2);
+    let ranks = &temp.pool.spec().ranks;
+    let mut disk = Disk::new(ranks);
+    tape::start(ranks);
+    store(&dfs, "f", &[7; LEN]);
+    tape::stop().iter().for_each(|event| disk.step(event));
+    // The machine stays on.
+    let on = image("on");
+    disk.fail(&on, Fate::Kept, 1);
+    tape::start(&ranks_of(&on, &temp));
+    let pool = testing::open_image(&on, temp.pool.spec()).expect("recovered");
+    let again = mount(pool);
+    again.sync().expect("sync");
+    pool.leave().expect("leave");
+    lost_after(&mut disk, &temp, |dfs| {
+        assert_eq!(content(dfs, "f"), vec![7; LEN]);
+    });
+    std::fs::remove_dir_all(&on).expect("image");
 }

@@ -147,13 +147,21 @@ pub(crate) fn allocate(fd: &OwnedFd, dir: &Path, file: RankFile, off: u64, len: 
     Ok(())
 }
 
-/// Brings what was written to the device, and the size of the file.
+/// Brings what was written to the device, and the size of the file. Should that fail, the kernel
+/// may forget that what is in memory is not on the device.
 pub(crate) fn flush(fd: &OwnedFd, dir: &Path, file: RankFile) -> Result<()> {
-    may(dir, file, Step::Flush)?;
-    note!(tape::flushing(dir, file));
-    rustix::io::retry_on_intr(|| rustix::fs::fdatasync(fd)).map_err(errno)?;
-    note!(tape::flushed(dir, file));
-    Ok(())
+    let begin = || {
+        may(dir, file, Step::Flush)?;
+        note!(tape::flushing(dir, file));
+        rustix::io::retry_on_intr(|| rustix::fs::fdatasync(fd)).map_err(errno)
+    };
+    let flushed = begin();
+    if flushed.is_ok() {
+        note!(tape::flushed(dir, file));
+    } else {
+        note!(tape::flush_failed(dir, file));
+    }
+    flushed
 }
 
 /// Brings what was written to the device's own memory: safe once something else on the same device

@@ -76,6 +76,8 @@ pub(crate) mod header {
     /// Rank whose log everybody writes, and number of ranks the log has to lie on.
     pub(crate) const LOG_RANK: u64 = 176;
     pub(crate) const LOG_PLACES: u64 = 184;
+    /// A flush of the log was begun and has not succeeded.
+    pub(crate) const LOG_DOUBT: u64 = 192;
     /// See [`super::TREE_VERSION`].
     pub(crate) const TREE_VERSION: u64 = 384;
     /// Words written by every operation get cache lines of their own.
@@ -122,6 +124,8 @@ pub(crate) mod rank {
     /// First block of what waits for a sync, as far as a search for free blocks should go back
     /// there once it does not wait any more, + 1; 0 = none.
     pub(crate) const WAITING_FROM: u64 = 176;
+    /// Flushes of the rank's data file that have failed since one last succeeded for sure.
+    pub(crate) const DOUBT: u64 = 184;
     /// The rank's data file was not there when the arena was built.
     pub(crate) const WAS_ABSENT: u64 = 144;
 }

@@ -79,6 +79,9 @@ impl Pool {
             changed = self.store_contents(base.start, base.sum, proofs)? | proofs.found_loss();
         }
         self.derive()?;
+        if trusted {
+            self.doubt_flushes()?;
+        }
         self.store(header::LOG_HEAD, base.start)?;
         Ok(changed)
     }

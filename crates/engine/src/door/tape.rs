@@ -44,6 +44,8 @@ pub enum Event {
     FlushBegins(u16, RankFile),
     /// The flush has ended.
     Flushed(u16, RankFile),
+    /// A flush has failed: what was stored before stays in memory, and is not flushed any more.
+    FlushFailed(u16, RankFile),
     /// The names in the directory are on the device.
     NamesFlushed(u16),
     /// A file has another name.
@@ -286,6 +288,7 @@ fn event(at: u64, what: u64, len: u64) -> Event {
         5 => Event::Flushed(rank, one),
         6 => Event::NamesFlushed(rank),
         7 => Event::Rename(rank, one, other),
+        9 => Event::FlushFailed(rank, one),
         _ => Event::Note(value),
     }
 }
@@ -302,6 +305,7 @@ fn push(event: &Event) {
         Event::NamesFlushed(rank) => (6, *rank, 0, 0, 0),
         Event::Rename(rank, one, other) => (7, *rank, file(*one), file(*other), 0),
         Event::Note(value) => (8, 0, 0, 0, *value),
+        Event::FlushFailed(rank, one) => (9, *rank, file(*one), 0, 0),
     };
     let bytes: &[u8] = match event {
         Event::Store(_, _, _, bytes) => bytes,
@@ -409,6 +413,10 @@ pub(super) fn flushing(dir: &Path, file: RankFile) {
 
 pub(super) fn flushed(dir: &Path, file: RankFile) {
     note(dir, |rank| Event::Flushed(rank, file));
+}
+
+pub(super) fn flush_failed(dir: &Path, file: RankFile) {
+    note(dir, |rank| Event::FlushFailed(rank, file));
 }
 
 pub(super) fn names_flushed(dir: &Path) {

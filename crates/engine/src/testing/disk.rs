@@ -3,6 +3,7 @@
 //! A store reaches the device at any time between being made and the end of the next flush of its
 //! file, each page and each sector of it by itself and in any version it had in between. Space
 //! never written stays a hole until a page is written whole. Sizes and names are kept in order.
+//! What a flush has failed to bring to the device only a later store brings there.
 
 use super::{Event, RankFile};
 use std::collections::{BTreeMap, HashMap};
@@ -23,6 +24,8 @@ struct Pages {
     later: Vec<Page>,
     /// Of these, the ones that a flush in progress covers.
     covered: usize,
+    /// Of these, the ones that a flush has failed to bring to the device.
+    dropped: usize,
 }
 
 impl Pages {
@@ -78,9 +81,20 @@ impl File {
             self.size = size;
         }
         for page in self.pages.values_mut() {
+            // A page that was not stored to since is clean for the kernel.
+            if page.covered <= page.dropped {
+                continue;
+            }
+            page.dropped = 0;
             if let Some(safe) = page.later.drain(..page.covered).next_back() {
                 page.safe = Some(safe);
             }
+        }
+    }
+
+    fn flush_failed(&mut self) {
+        for page in self.pages.values_mut() {
+            page.dropped = page.later.len();
         }
     }
 }
@@ -228,6 +242,7 @@ impl Disk {
             }
             Event::FlushBegins(rank, name) => self.file(*rank, *name).flush_begins(),
             Event::Flushed(rank, name) => self.file(*rank, *name).flushed(),
+            Event::FlushFailed(rank, name) => self.file(*rank, *name).flush_failed(),
             Event::NamesFlushed(rank) => {
                 let dir = &mut self.dirs[usize::from(*rank)];
                 dir.safe = dir.now.clone();
