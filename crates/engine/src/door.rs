@@ -148,15 +148,23 @@ pub(crate) fn allocate(fd: &OwnedFd, dir: &Path, file: RankFile, off: u64, len: 
     Ok(())
 }
 
-/// Brings what was written to the device, and the size of the file.
+/// Brings what was written to the device, and the size of the file. Should that fail, the kernel
+/// may forget that what is in memory is not on the device.
 pub(crate) fn flush(fd: &OwnedFd, dir: &Path, file: RankFile) -> Result<()> {
-    may(dir, file, Step::Flush)?;
     #[cfg(feature = "testing")]
     let number = tape::flush_number();
-    note!(tape::flushing(dir, file, number));
-    rustix::io::retry_on_intr(|| rustix::fs::fdatasync(fd)).map_err(errno)?;
-    note!(tape::flushed(dir, file, number));
-    Ok(())
+    let flush = || {
+        may(dir, file, Step::Flush)?;
+        note!(tape::flushing(dir, file, number));
+        rustix::io::retry_on_intr(|| rustix::fs::fdatasync(fd)).map_err(errno)
+    };
+    let flushed = flush();
+    if flushed.is_ok() {
+        note!(tape::flushed(dir, file, number));
+    } else {
+        note!(tape::flush_failed(dir, file, number));
+    }
+    flushed
 }
 
 /// Has the kernel bring what was written to the device, and the size of the file; the event in `queue`
@@ -176,6 +184,13 @@ pub(crate) fn queue_flush(
 /// What was asked of [`queue_flush`] with `data` is done.
 pub(crate) fn flushed(dir: &Path, file: RankFile, data: u64) {
     note!(tape::flushed(dir, file, tape::queued_number(data)));
+    #[cfg(not(feature = "testing"))]
+    let _: (&Path, RankFile, u64) = (dir, file, data);
+}
+
+/// What was asked of [`queue_flush`] with `data` has failed.
+pub(crate) fn flush_failed(dir: &Path, file: RankFile, data: u64) {
+    note!(tape::flush_failed(dir, file, tape::queued_number(data)));
     #[cfg(not(feature = "testing"))]
     let _: (&Path, RankFile, u64) = (dir, file, data);
 }

@@ -81,6 +81,8 @@ pub(crate) mod header {
     /// Where that directory is, for people: bytes, zeros behind them.
     pub(crate) const HOME_DIR: u64 = 1024;
     pub(crate) const HOME_DIR_BYTES: u64 = 2048;
+    /// A flush of the log was begun and has not succeeded.
+    pub(crate) const LOG_DOUBT: u64 = 208;
     /// See [`super::TREE_VERSION`].
     pub(crate) const TREE_VERSION: u64 = 384;
     /// Words written by every operation get cache lines of their own.
@@ -150,6 +152,8 @@ pub(crate) mod rank {
     pub(crate) const META_AT: u64 = 192;
     /// It writes the rank's frames anew, to a file of another name.
     pub(crate) const META_ANEW: u64 = 200;
+    /// Flushes of the rank's data file that have failed since one last succeeded for sure.
+    pub(crate) const DOUBT: u64 = 208;
     /// The rank's data file was not there when the arena was built.
     pub(crate) const WAS_ABSENT: u64 = 144;
 }

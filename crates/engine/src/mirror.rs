@@ -170,17 +170,6 @@ impl Pool {
         Ok(at.max(1))
     }
 
-    /// Whether the checkpoint in progress has a copy of the log.
-    pub(crate) fn has_stored_copy(&self) -> Result<bool> {
-        for other in 0..self.rank_count() {
-            let stored = self.load(rank_at(other) + rank::LOG_STORED)?;
-            if stored != 0 && stored != PASSED_OVER {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     /// After the copies that hold the log up to `end` were flushed. May be done again.
     pub(crate) fn adopt_copies(&self, end: u64) -> Result<()> {
         let (block, me) = self.me()?;

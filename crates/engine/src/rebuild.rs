@@ -90,6 +90,11 @@ impl Pool {
             changed = self.store_contents(base.start, base.sum, proofs)? | proofs.found_loss();
         }
         self.derive()?;
+        if trusted {
+            self.doubt_flushes()?;
+        }
+        self.store(header::LOG_HEAD, base.start)?;
+        self.store(header::CHECKPOINT_AFTER, 0)?;
         Ok(changed)
     }
 
@@ -214,7 +219,8 @@ impl Pool {
             // The checkpoint was finished only after the log had been flushed as far as that.
             return Err(Errno::EIO);
         }
-        self.store(header::LOG_HEAD, base.start)?;
+        // What follows must not find the log full: a checkpoint would say that the data is there.
+        self.store(header::LOG_HEAD, end)?;
         self.store(header::LOG_SYNCED, base.end)?;
         self.store(header::DATA_SYNCED, base.end)?;
         self.set_log_end(end, sum)

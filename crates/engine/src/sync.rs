@@ -205,7 +205,9 @@ impl Pool {
             return Ok(());
         }
         let tail = self.load(header::LOG_TAIL)?;
+        self.settle_log_doubt(tail)?;
         self.flush_log_places(tail)?;
+        self.log_settled()?;
         crash_point!("sync.log");
         self.word(header::LOG_SYNCED)?
             .fetch_max(tail, Ordering::AcqRel);

@@ -3,6 +3,7 @@
 //! A store reaches the device at any time between being made and the end of the next flush of its
 //! file, each page and each sector of it by itself and in any version it had in between. Space
 //! never written stays a hole until a page is written whole. Sizes and names are kept in order.
+//! What a flush has failed to bring to the device only a later store brings there.
 
 use super::{Event, RankFile};
 use std::collections::{BTreeMap, HashMap};
@@ -21,6 +22,8 @@ struct Pages {
     safe: Option<Page>,
     /// Versions that no flush has covered, and when they came, newest last.
     later: Vec<(u64, Page)>,
+    /// What came up to then a flush has failed to bring to the device.
+    dropped: u64,
 }
 
 impl Pages {
@@ -88,9 +91,23 @@ impl File {
             self.size = size;
         }
         for page in self.pages.values_mut() {
+            // A page that was not stored to since is clean for the kernel.
+            let came = page.later.iter().map(|(came, _)| *came);
+            if came.filter(|came| *came <= time).max() <= Some(page.dropped) {
+                continue;
+            }
+            page.dropped = 0;
             if let Some(safe) = covered(&mut page.later, time) {
                 page.safe = Some(safe);
             }
+        }
+    }
+
+    fn flush_failed(&mut self, id: u64) {
+        // It may not even have begun.
+        self.begun.remove(&id);
+        for page in self.pages.values_mut() {
+            page.dropped = self.clock;
         }
     }
 }
@@ -254,6 +271,7 @@ impl Disk {
             }
             Event::FlushBegins(rank, name, id) => self.file(*rank, *name).flush_begins(*id),
             Event::Flushed(rank, name, id) => self.file(*rank, *name).flushed(*id),
+            Event::FlushFailed(rank, name, id) => self.file(*rank, *name).flush_failed(*id),
             Event::NamesFlushBegins(rank, id) => self.dirs[usize::from(*rank)].flush_begins(*id),
             Event::NamesFlushed(rank, id) => self.dirs[usize::from(*rank)].flushed(*id),
             Event::Rename(rank, from, to) => {
