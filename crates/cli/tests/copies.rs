@@ -212,7 +212,10 @@ fn shared_memory_of_a_pool_that_was_restored_is_not_used() {
     std::fs::remove_dir_all(&root).expect("removed");
     cp("-a", &backup, &root);
     let line = mkdir(&root, "/refused").fails(&["runs from", "end the programs"]);
-    assert!(line.contains("gone or replaced by a copy"), "{line}");
+    assert!(
+        line.contains("gone or whose attach file was replaced"),
+        "{line}"
+    );
     cure(&line);
     assert!(!arena.exists());
     assert_eq!(names(&root), "kept\n");

@@ -205,8 +205,12 @@ fn check(spec: &PoolSpec) -> Outcome<()> {
 /// Where a pool's arena lies. The same for every process, also in a user name space, where it has
 /// other ids.
 pub(crate) fn arena_path(spec: &PoolSpec) -> PathBuf {
-    spec.runtime_dir
-        .join(format!("daos-{}", spec.uuid.simple()))
+    arena_of(&spec.runtime_dir, spec.uuid)
+}
+
+/// The same, of any pool.
+pub(crate) fn arena_of(runtime_dir: &Path, uuid: uuid::Uuid) -> PathBuf {
+    runtime_dir.join(format!("daos-{}", uuid.simple()))
 }
 
 /// Maps the arena if it exists and is one of this pool, in this layout.
@@ -296,8 +300,8 @@ fn runs_elsewhere(arena: &Segment, path: &Path, spec: &PoolSpec) -> EngineError 
         )
     } else {
         format!(
-            "pool {} runs from {}, which is gone or replaced by a copy: end the programs that use it, \
-             then: rm {}",
+            "pool {} runs from {}, which is gone or whose attach file was replaced: end the programs \
+             that use it, then: rm {}",
             spec.uuid,
             dir.display(),
             path.display()

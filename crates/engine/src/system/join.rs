@@ -1,6 +1,6 @@
 //! Attaching a pool that was found, by the rules of the `attach` file.
 
-use crate::attach::{arena_path, attached};
+use crate::attach::{arena_of, arena_path, attached};
 use crate::layout::{MAGIC, header};
 use crate::system::fd::{errno, open};
 use crate::system::find::{list_dir, registry_only};
@@ -8,7 +8,7 @@ use crate::system::{
     AttachFile, AttachLock, Authority, Home, PoolDescriptor, Standing, SystemError, SystemRoot,
 };
 use crate::{ContainerInfo, EngineError, Pool, PoolSpec};
-use daos_types::Ident;
+use daos_types::{Ident, PoolId};
 use rustix::fs::{Mode, OFlags};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -279,6 +279,14 @@ impl PoolDescriptor {
         remove_arena_files(arena)?;
         Ok(bytes)
     }
+}
+
+/// The shared memory of the pool where it usually is, if it was brought up through this directory.
+pub(crate) fn usual_arena(uuid: PoolId, home: &Home) -> Option<PathBuf> {
+    let path = arena_of(Path::new(SHARED_MEMORY), uuid.0);
+    arena_in(&path)
+        .is_some_and(|arena| arena.mark == home.mark)
+        .then_some(path)
 }
 
 /// Files of mapped files: beside an arena, under its name and a dot.
