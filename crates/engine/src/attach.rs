@@ -381,6 +381,14 @@ fn open_logs(spec: &PoolSpec) -> Outcome<(RankLog, Vec<RankLog>)> {
     let mut logs = logs.into_iter();
     match (logs.next(), first) {
         (Some(log), _) => Ok((log, logs.collect())),
+        (None, Some(EngineError::System { what, errno })) => Err(EngineError::system(
+            format!(
+                "no rank of pool {} has its log: bring back the directory of the rank that is gone, or \
+                 destroy the pool (dmg pool destroy {}); {what}",
+                spec.uuid, spec.uuid
+            ),
+            errno,
+        )),
         (None, Some(error)) => Err(error),
         (None, None) => Err(EngineError::Corrupt("a pool without ranks".into())),
     }
