@@ -248,8 +248,9 @@ fn open_arena(path: &Path, spec: &PoolSpec) -> Outcome<Option<Segment>> {
     if (word(header::UUID_HIGH), word(header::UUID_LOW)) != (high, low) {
         return Err(not_an_arena(path));
     }
-    if [word(header::HOME_MARK), word(header::HOME_MARK + 8)] != spec.home.mark {
-        return Err(runs_elsewhere(&arena, path, spec));
+    let home = home_of(&arena);
+    if !home.is(&spec.home) {
+        return Err(runs_elsewhere(&home, path, spec));
     }
     let pages = word(header::PAGES_BACKED).min(at::PAGES_MAX);
     // The size now: the arena may have grown since it was opened.
@@ -271,24 +272,23 @@ fn not_an_arena(path: &Path) -> EngineError {
     ))
 }
 
+/// The directory through which an arena was brought up.
+fn home_of(arena: &Segment) -> Home {
+    let word = |off| arena.word(off).map_or(0, |w| w.load(Ordering::Acquire));
+    let words = (header::HOME_DIR..header::HOME_DIR + header::HOME_DIR_BYTES).step_by(8);
+    let bytes = words.flat_map(|off| word(off).to_ne_bytes());
+    let dir = bytes.take_while(|byte| *byte != 0).collect();
+    Home {
+        dir: PathBuf::from(std::ffi::OsString::from_vec(dir)),
+        mark: [word(header::HOME_MARK), word(header::HOME_MARK + 8)],
+    }
+}
+
 /// The pool was brought up through another directory than that of `spec`.
-fn runs_elsewhere(arena: &Segment, path: &Path, spec: &PoolSpec) -> EngineError {
-    let words = (0..header::HOME_DIR_BYTES / 8)
-        .map_while(|i| arena.word(header::HOME_DIR + i * 8))
-        .flat_map(|word| word.load(Ordering::Acquire).to_ne_bytes());
-    let bytes = words.take_while(|byte| *byte != 0).collect();
-    let dir = PathBuf::from(std::ffi::OsString::from_vec(bytes));
+fn runs_elsewhere(home: &Home, path: &Path, spec: &PoolSpec) -> EngineError {
+    let dir = &home.dir;
     // <root>/pools/<uuid>
-    let root = dir.parent().and_then(Path::parent).unwrap_or(&dir);
-    let mark = [header::HOME_MARK, header::HOME_MARK + 8].map(|at| {
-        arena
-            .word(at)
-            .map_or(0, |word| word.load(Ordering::Acquire))
-    });
-    let home = Home {
-        dir: dir.clone(),
-        mark,
-    };
+    let root = dir.parent().and_then(Path::parent).unwrap_or(dir);
     EngineError::Busy(if home.is_there() {
         format!(
             "pool {} runs from {}, of which {} is a copy or the original, and copies run one at a \
