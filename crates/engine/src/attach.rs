@@ -5,7 +5,7 @@
 
 use crate::door::{self, RankFile};
 use crate::error::EngineError;
-use crate::layout::{MAGIC, VERSION, header};
+use crate::layout::{ARENA_VERSION, MAGIC, VERSION, header};
 use crate::limits::{BLOCK, GROW_PAGES, PAGE, POOLS_MAX, RANKS_MAX, TARGETS_MAX, at};
 use crate::log::{LOG_FILE_HEADER, ring_bytes};
 use crate::media::{Media, errno};
@@ -236,9 +236,9 @@ fn open_arena(path: &Path, spec: &PoolSpec) -> Outcome<Option<Segment>> {
     if word(header::MAGIC) != MAGIC {
         return Err(not_an_arena(path));
     }
-    if word(header::VERSION) != VERSION {
+    if word(header::VERSION) != ARENA_VERSION {
         return Err(EngineError::Invalid(format!(
-            "arena {} has layout {}, this software uses {VERSION}: end the programs that use the \
+            "arena {} has layout {}, this software uses {ARENA_VERSION}: end the programs that use the \
              pool and remove the file",
             path.display(),
             word(header::VERSION)
@@ -404,6 +404,7 @@ fn handle(spec: &PoolSpec, arena: Segment, arena_path: PathBuf, log: Segment) ->
         spec: spec.clone(),
         arena_path,
         index: POOLS_MAX,
+        scratch: std::sync::Mutex::default(),
         own: Own::new(own),
     })
 }
@@ -536,7 +537,7 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
     arena.gather(at::PAGES, GROW_PAGES * PAGE);
     let (high, low) = spec.uuid.as_u64_pair();
     set(header::MAGIC, MAGIC);
-    set(header::VERSION, VERSION);
+    set(header::VERSION, ARENA_VERSION);
     set(header::UUID_LOW, low);
     set(header::UUID_HIGH, high);
     set(header::INSTANCE, instance);
@@ -586,7 +587,7 @@ impl Pool {
         if changed || home != 0 {
             // What the log says of data does not count any more, or another log than before goes
             // on from here: should that one come back, it does not fit the checkpoint.
-            self.checkpoint_noted(!changed)?;
+            self.checkpoint()?;
         } else if self.load(header::LOG_TAIL)? > self.load(header::LOG_SYNCED)? {
             // What was given back is taken to be free.
             self.sync_everything()?;

@@ -404,9 +404,7 @@ impl Pool {
         }
         flushing.fetch_add(1, Ordering::SeqCst);
         unflushed.store(0, Ordering::SeqCst);
-        let flushed = self
-            .open_data(r)
-            .and_then(|file| door::flush(&file, self.rank_dir(r)?, RankFile::Data));
+        let flushed = self.flush_surely(r);
         if flushed.is_err() {
             unflushed.store(1, Ordering::SeqCst);
         }
@@ -485,6 +483,7 @@ fn blame(media: *mut u8, len: usize) -> Errno {
     Errno::EFAULT
 }
 
+mod doubt;
 mod unmapped;
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! some seconds after it stored them, piece by piece, when it next changes something, and the rest
 //! when it ends. For one that was killed, whoever finds it dead does so.
 
+use crate::flushes::FLUSH_WORDS;
 use crate::layout::{BlockPtr, header, process_at};
 use crate::limits::{REPLICAS_MAX, TX_WORDS_MAX};
 use crate::log::{PAD_MAGIC, RecordKind, as_bytes, kind_and_bytes, process_of};
@@ -15,12 +16,14 @@ use crate::recover::each_block_published;
 use crate::sync::BLOCK_WORDS;
 use crate::tx::RECORD_HEADER;
 use core::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
 use sys::{Errno, Result};
 
 /// Words of the record for one copy of a block: pointer, checksum.
 pub(crate) const SUM_WORDS: usize = 2;
-/// Blocks whose checksums are taken at most when a process ends (4 GiB).
+/// Blocks whose checksums are taken at most when a process ends (4 GiB), this many at a time.
 const BLOCKS_MAX: usize = 1 << 20;
+const BLOCKS_OF_PART: usize = 1 << 14;
 /// The same on behalf of a process that was killed.
 const BLOCKS_OF_DEAD: usize = 1 << 14;
 /// The same in passing: a fraction of a millisecond's work.
@@ -30,7 +33,8 @@ const AFTER: u64 = 10_000_000_000;
 const BETWEEN: u64 = 20_000_000;
 
 /// Words of a process's own that a forked child does not inherit: process slot + 1; when something
-/// is due (0 = nothing is); whether it is; number of pointers noted; the last ones.
+/// is due (0 = nothing is); whether it is; number of pointers noted; flushes asked for (`flushes`); the
+/// log position before which it leaves checkpoints to others; the last pointers.
 pub(crate) struct Own(&'static [AtomicU64; Own::WORDS]);
 
 impl Own {
@@ -39,7 +43,9 @@ impl Own {
     const DUE_AT: usize = 1;
     const DUE: usize = 2;
     const NOTED: usize = 3;
-    const POINTERS: usize = 8;
+    const FLUSHES: usize = 4;
+    const AWAY: usize = Own::FLUSHES + FLUSH_WORDS;
+    const POINTERS: usize = 16;
 
     /// `words` are zero.
     pub(crate) fn new(words: &'static [AtomicU64; Own::WORDS]) -> Own {
@@ -79,9 +85,26 @@ impl Own {
         self.0[Own::DUE].store(0, Ordering::Relaxed);
     }
 
+    /// Words of `flushes`.
+    pub(crate) fn flushes(&self) -> &[AtomicU64; FLUSH_WORDS] {
+        let words = self.0[Own::FLUSHES..].first_chunk();
+        words.unwrap_or_else(|| unreachable!("fewer words than there are"))
+    }
+
+    /// Log position before which this process leaves checkpoints to others.
+    pub(crate) fn away(&self) -> &AtomicU64 {
+        &self.0[Own::AWAY]
+    }
+
     fn pointers(&self) -> &[AtomicU64] {
         &self.0[Own::POINTERS..]
     }
+}
+
+/// Where a block lies, whichever use of it the pointer is of.
+fn place(pointer: u64) -> (u16, u64) {
+    let pointer = BlockPtr(pointer);
+    (pointer.rank(), pointer.block())
 }
 
 impl Pool {
@@ -137,10 +160,15 @@ impl Pool {
     /// Puts the checksums of what this process has stored, and nobody has synced, into the log.
     pub fn prove(&self) -> Result<()> {
         self.prove_overwritten()?;
-        match process::known_slot(self) {
-            Some(slot) => self.prove_of(slot, BLOCKS_MAX).map(|_| ()),
-            None => Ok(()),
+        let Some(slot) = process::known_slot(self) else {
+            return Ok(());
+        };
+        for _ in 0..BLOCKS_MAX / BLOCKS_OF_PART {
+            if self.prove_of(slot, BLOCKS_OF_PART)? {
+                break;
+            }
         }
+        Ok(())
     }
 
     /// The same of a process that is dead, within reason.
@@ -152,11 +180,12 @@ impl Pool {
     /// published after the last sync, those that stand there are wrong now.
     pub fn prove_overwritten(&self) -> Result<()> {
         let count = self.own.0[Own::NOTED].swap(0, Ordering::Relaxed);
+        let tail = self.load(header::LOG_TAIL)?;
         let mut words = Vec::new();
         for pointer in self.own.pointers().iter().take(count as usize) {
             self.add_sum(&[pointer.load(Ordering::Relaxed)], &mut words)?;
         }
-        self.append_sums(&words)
+        self.append_sums(tail, &words)
     }
 
     /// Puts the checksums of up to `blocks` blocks, and a few more, that the process in `slot` has
@@ -170,22 +199,38 @@ impl Pool {
         let from = first
             .max(self.load(header::DATA_SYNCED)?)
             .max(self.load(header::LOG_HEAD)?);
-        let mut words = Vec::new();
-        let mut left = blocks;
+        let (mut found, mut newest) = (Vec::new(), HashMap::new());
         let reached = self.each_recent_change(from, tail, &mut |record| {
-            if process_of(record[2]) != slot {
-                return Ok(true);
-            }
-            if left == 0 {
+            let own = process_of(record[2]) == slot;
+            if own && found.len() >= blocks {
                 return Ok(false);
             }
             each_block_published(record, &mut |copies| {
-                left = left.saturating_sub(1);
-                self.add_sum(copies, &mut words)
+                let copies = copies.iter().filter(|copy| !BlockPtr(**copy).is_hole());
+                let copies: Vec<u64> = copies.copied().collect();
+                for copy in &copies {
+                    newest.insert(place(*copy), record[1]);
+                }
+                if own {
+                    found.push((record[1], copies));
+                }
+                Ok(())
             })?;
             Ok(true)
         });
-        let proven = reached.and_then(|at| self.append_sums(&words).map(|()| at));
+        let proven = reached.and_then(|at| {
+            let mut words = Vec::new();
+            for (position, copies) in &found {
+                // A block that was taken again holds something else than the other copies do.
+                if copies
+                    .iter()
+                    .all(|copy| newest.get(&place(*copy)) == Some(position))
+                {
+                    self.add_sum(copies, &mut words)?;
+                }
+            }
+            self.append_sums(at.unwrap_or(tail), &words).map(|()| at)
+        });
         match proven {
             Ok(None) => Ok(true),
             Ok(Some(at)) => {
@@ -199,11 +244,15 @@ impl Pool {
         }
     }
 
-    fn append_sums(&self, words: &[u64]) -> Result<()> {
-        for part in words.chunks((TX_WORDS_MAX - RECORD_HEADER) / SUM_WORDS * SUM_WORDS) {
+    /// Appends checksums of what was published before a position: what was published since may
+    /// lie in the same blocks.
+    fn append_sums(&self, before: u64, words: &[u64]) -> Result<()> {
+        const PAIRS: usize = (TX_WORDS_MAX - RECORD_HEADER) / SUM_WORDS - 1;
+        for part in words.chunks(PAIRS * SUM_WORDS) {
             self.make_log_room()?;
             let (block, me) = self.me()?;
             let mut record = vec![0; RECORD_HEADER];
+            record.extend_from_slice(&[BlockPtr::HOLE.0, before]);
             record.extend_from_slice(part);
             self.append(block, me, RecordKind::Sums, &mut record)?;
         }

@@ -3,8 +3,8 @@
 //! containers. Whoever does it has the right to it alone, and can be killed at any time: what it
 //! stores in files is what the log says anyway.
 
-use crate::checkpoint::{FRAME_END, FRAME_FULL, FRAME_HEAD, FRAME_MAGIC, META_FILE, META_NEW};
 use crate::door::{self, RankFile};
+use crate::frames::{FRAME_END, FRAME_FULL, FRAME_HEAD, FRAME_MAGIC, META_FILE, META_NEW};
 use crate::layout::{
     BlockPtr, CLASSES, PageLink, PageState, Rec, descriptor, descriptor_at, header, kind,
     partial_at, partial_shift, rank, rank_at, tag_kind,
@@ -90,6 +90,11 @@ impl Pool {
             changed = self.store_contents(base.start, base.sum, proofs)? | proofs.found_loss();
         }
         self.derive()?;
+        if trusted {
+            self.doubt_flushes()?;
+        }
+        self.store(header::LOG_HEAD, base.start)?;
+        self.store(header::CHECKPOINT_AFTER, 0)?;
         Ok(changed)
     }
 
@@ -214,7 +219,8 @@ impl Pool {
             // The checkpoint was finished only after the log had been flushed as far as that.
             return Err(Errno::EIO);
         }
-        self.store(header::LOG_HEAD, base.start)?;
+        // What follows must not find the log full: a checkpoint would say that the data is there.
+        self.store(header::LOG_HEAD, end)?;
         self.store(header::LOG_SYNCED, base.end)?;
         self.store(header::DATA_SYNCED, base.end)?;
         self.set_log_end(end, sum)
@@ -237,7 +243,7 @@ impl Pool {
             if flags & ENTRY_DURABLE == 0 {
                 continue;
             }
-            self.touch_replayed(off, count, pages)?;
+            self.touch_replayed(found.position, off, count, pages)?;
             match proofs.as_deref_mut() {
                 _ if flags & ENTRY_ZERO != 0 => {
                     for w in 0..count as u64 {
@@ -277,7 +283,7 @@ impl Pool {
 
     /// Backs the page that a replayed entry is in: changed after the checkpoint, it has to be in
     /// the next one.
-    fn touch_replayed(&self, off: u64, count: usize, pages: u64) -> Result<()> {
+    fn touch_replayed(&self, position: u64, off: u64, count: usize, pages: u64) -> Result<()> {
         let last = off + (count as u64).saturating_sub(1) * 8;
         let page = if last >= at::PAGES {
             (last - at::PAGES) / PAGE
@@ -290,7 +296,10 @@ impl Pool {
             return Err(Errno::EIO);
         };
         self.reach(page, pages)?;
-        self.store(descriptor_at(page as u32) + descriptor::DIRTY, 1)
+        self.store(
+            descriptor_at(page as u32) + descriptor::DIRTY,
+            position.max(1),
+        )
     }
 
     /// Everything that follows from the records.

@@ -41,7 +41,7 @@ pub(crate) struct Proofs {
     flushed: Vec<u64>,
     /// Where the newest content of a block lies in the log.
     contents: HashMap<Place, u64>,
-    /// The last record with the right checksum of what a pointer leads to.
+    /// Position before which a pointer was published whose block has the right checksum.
     sums: HashMap<u64, u64>,
     /// The last record that published a block.
     published: HashMap<Place, u64>,
@@ -123,6 +123,8 @@ impl Pool {
         let ranks = self.rank_count();
         let mut proofs = Proofs {
             flushed: vec![flushed; usize::from(ranks)],
+            // The checkpoint began a window there.
+            begins: vec![flushed],
             ..Proofs::default()
         };
         self.each_record(start, sum, |found| {
@@ -171,9 +173,13 @@ impl Pool {
     /// Notes the pointers of a record of checksums that lead to what they should.
     fn check_sums(&self, found: &Found<'_>, proofs: &mut Proofs) -> Result<()> {
         let words = found.words.get(RECORD_HEADER..).ok_or(Errno::EIO)?;
+        let mut before = found.position;
         for pair in words.chunks_exact(SUM_WORDS) {
-            if self.sum_on_disk(BlockPtr(pair[0])) == Some(pair[1]) {
-                proofs.sums.insert(pair[0], found.position);
+            if BlockPtr(pair[0]).is_hole() {
+                before = pair[1].min(found.position);
+            } else if self.sum_on_disk(BlockPtr(pair[0])) == Some(pair[1]) {
+                let known = proofs.sums.entry(pair[0]).or_default();
+                *known = before.max(*known);
             }
         }
         Ok(())

@@ -662,7 +662,6 @@ impl Pool {
     }
 
     /// Whether a block is marked used.
-    #[cfg(feature = "testing")]
     pub(crate) fn is_used(&self, r: u16, block: u64) -> Result<bool> {
         let word = self.load(self.bitmap_at(r, block)?)?;
         Ok(word & 1 << (block % 64) != 0)

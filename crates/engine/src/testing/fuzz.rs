@@ -4,8 +4,8 @@
 
 use super::TempPool;
 use crate::attach::{LOG_FILE, build_image};
-use crate::checkpoint::{FRAME_END, FRAME_FULL, FRAME_HEAD, FRAME_MAGIC, META_FILE};
 use crate::error::EngineError;
+use crate::frames::{FRAME_END, FRAME_FULL, FRAME_HEAD, FRAME_MAGIC, META_FILE};
 use crate::layout::{PageState, header, kind, rank, rank_at};
 use crate::limits::PAGE;
 use crate::log::{LOG_FILE_HEADER, as_bytes, checksum, kind_and_bytes, record_sum};

@@ -1,0 +1,290 @@
+//! Recovery after a power failure: what it does itself proves nothing, and what the log says of a
+//! block holds for its use at that time.
+
+mod common;
+
+use common::{Container, ROOT};
+use daos_types::{ObjectClass, Redundancy};
+use dfs::{Dfs, Ino, IoVec};
+use engine::Pool;
+use engine::testing::{self, Disk, Failure, Fate, RankFile, Step, TempPool, tape};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+use sys::Errno;
+
+/// The door has one tape, and images are opened one at a time.
+static ONE: Mutex<()> = Mutex::new(());
+
+fn one() -> MutexGuard<'static, ()> {
+    ONE.lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn mount(pool: &'static Pool) -> Dfs {
+    let info = pool.find_container("c").expect("container");
+    Dfs::mount(pool, &info).expect("mount")
+}
+
+fn pool(ring: u64, copies: u8) -> (TempPool, Dfs) {
+    let temp = TempPool::with_log(Path::new("/dev/shm"), 3, 48, ring);
+    let class = ObjectClass::new(Redundancy::Replicas(copies), 1).expect("class");
+    Container::of_class(temp.pool, "c", class.id());
+    temp.pool.sync().expect("sync");
+    let dfs = mount(temp.pool);
+    (temp, dfs)
+}
+
+fn store(dfs: &Dfs, name: &str, bytes: &[u8]) -> Ino {
+    let made = dfs.create(&ROOT, dfs.root(), name.as_bytes(), 0o644, false);
+    let (ino, _) = made.expect("create");
+    let ofd = dfs.open(&ROOT, ino, 2).expect("open");
+    let iov = [IoVec {
+        base: bytes.as_ptr().cast_mut(),
+        len: bytes.len(),
+    }];
+    // SAFETY: the buffer is only read.
+    let wrote = unsafe { dfs.pwrite(ofd, &iov, 0, false) };
+    assert_eq!(wrote, Ok(bytes.len()));
+    dfs.ofd_release(ofd).expect("release");
+    ino
+}
+
+fn content(dfs: &Dfs, name: &str) -> Vec<u8> {
+    let ino = dfs.lookup(&ROOT, dfs.root(), name.as_bytes());
+    let ino = ino.expect("name");
+    let mut bytes = vec![0; dfs.stat(ino).expect("stat").size as usize];
+    let ofd = dfs.open(&ROOT, ino, 0).expect("open");
+    let iov = [IoVec {
+        base: bytes.as_mut_ptr(),
+        len: bytes.len(),
+    }];
+    // SAFETY: the buffer is exclusively ours.
+    let read = unsafe { dfs.pread(ofd, &iov, 0) };
+    assert_eq!(read, Ok(bytes.len()));
+    dfs.ofd_release(ofd).expect("release");
+    bytes
+}
+
+fn image(name: &str) -> PathBuf {
+    PathBuf::from(format!("/dev/shm/pil4dfs-{name}-{}", std::process::id()))
+}
+
+fn ranks_of(image: &Path, temp: &TempPool) -> Vec<PathBuf> {
+    let ranks = temp.pool.spec().ranks.iter();
+    ranks
+        .map(|rank| image.join(rank.file_name().expect("name")))
+        .collect()
+}
+
+/// Recovers an image after a power failure and looks at all of it.
+fn recover(image: &Path, temp: &TempPool, look: impl FnOnce(&Dfs)) {
+    testing::power_failed();
+    let pool = testing::open_image(image, temp.pool.spec()).expect("recovered");
+    testing::audit(pool);
+    testing::audit_blocks(pool);
+    let dfs = mount(pool);
+    let checked = dfs.check_with(true, &mut |_| ()).expect("check");
+    assert_eq!(checked.problems, []);
+    look(&dfs);
+    pool.leave().expect("leave");
+}
+
+#[test]
+fn a_recovery_that_finds_the_log_half_full_says_nothing_of_data() {
+    const RING: u64 = 512 << 10;
+    let _one = one();
+    let (temp, dfs) = pool(RING, 2);
+    // What was there before must not show.
+    store(&dfs, "old", &[6; 400_000]);
+    dfs.sync().expect("sync");
+    dfs.unlink(&ROOT, dfs.root(), b"old").expect("unlink");
+    temp.pool.checkpoint().expect("checkpoint");
+    let ranks = &temp.pool.spec().ranks;
+    let mut disk = Disk::new(ranks);
+    tape::start(ranks);
+    store(&dfs, "lost", &[7; 40_000]);
+    let files = ["a", "b"].map(|name| {
+        let ino = store(&dfs, name, &[8; 150_000]);
+        dfs.open(&ROOT, ino, 2).expect("open")
+    });
+    // The next call after these would write a checkpoint.
+    for ofd in files {
+        dfs.fsync(ofd).expect("fsync");
+    }
+    let (used, ring) = temp.pool.log_fill().expect("log");
+    assert!(used > ring / 2 && used < ring / 8 * 7, "{used} of {ring}");
+    let events = tape::stop();
+    events.iter().for_each(|event| disk.step(event));
+    let (first, second) = (image("first"), image("second"));
+    disk.fail(&first, Fate::Lost, 1);
+    let mut disk = Disk::new(&ranks_of(&first, &temp));
+    tape::start(&ranks_of(&first, &temp));
+    let look = |dfs: &Dfs| {
+        assert_eq!(content(dfs, "lost"), [0; 40_000]);
+        assert_eq!(content(dfs, "b"), [8; 150_000]);
+    };
+    recover(&first, &temp, look);
+    let events = tape::stop();
+    std::fs::remove_dir_all(&first).expect("image");
+    // The power fails again at any step of that.
+    for event in &events {
+        disk.step(event);
+        disk.fail(&second, Fate::Kept, 1);
+        recover(&second, &temp, look);
+        std::fs::remove_dir_all(&second).expect("image");
+    }
+}
+
+#[test]
+fn a_checksum_of_a_block_that_was_used_again_is_none_of_the_new_use() {
+    const LEN: usize = 40_000;
+    let _one = one();
+    let (temp, dfs) = pool(1 << 20, 2);
+    let keep = |name: &str| {
+        let kept = image(name);
+        for (from, to) in temp.pool.spec().ranks.iter().zip(ranks_of(&kept, &temp)) {
+            std::fs::create_dir_all(&to).expect("rank");
+            std::fs::copy(from.join("data"), to.join("data")).expect("copy");
+        }
+        kept
+    };
+    store(&dfs, "old", &[7; LEN]);
+    let before = keep("before");
+    dfs.unlink(&ROOT, dfs.root(), b"old").expect("unlink");
+    // Blocks of the old file take some of its place.
+    store(&dfs, "some", &[9; 4096]);
+    store(&dfs, "new", &[8; LEN]);
+    let after = keep("after");
+    temp.pool.prove().expect("prove");
+    // Of each rank either what was written last has reached the device, or not.
+    for choice in 0..1 << temp.pool.spec().ranks.len() {
+        let cut = image("cut");
+        let ranks = temp.pool.spec().ranks.iter();
+        let kept = ranks_of(&before, &temp).into_iter();
+        let kept = kept.zip(ranks_of(&after, &temp));
+        let to = ranks_of(&cut, &temp).into_iter();
+        for (rank, ((from, (old, new)), to)) in ranks.zip(kept).zip(to).enumerate() {
+            std::fs::create_dir_all(&to).expect("rank");
+            for file in ["meta", "log"] {
+                if from.join(file).exists() {
+                    std::fs::copy(from.join(file), to.join(file)).expect("copy");
+                }
+            }
+            let data = if choice & 1 << rank == 0 { old } else { new };
+            std::fs::copy(data.join("data"), to.join("data")).expect("copy");
+        }
+        recover(&cut, &temp, |dfs| {
+            for block in content(dfs, "new").chunks(4096) {
+                let first = block[0];
+                assert!(first == 8 || first == 0, "{choice}: bytes of another file");
+                assert!(block.iter().all(|byte| *byte == first));
+            }
+        });
+        std::fs::remove_dir_all(&cut).expect("image");
+    }
+    for kept in [before, after] {
+        std::fs::remove_dir_all(kept).expect("image");
+    }
+}
+
+#[test]
+fn every_copy_of_what_was_written_over_and_over_is_proven() {
+    let _one = one();
+    for copies in [2, 3] {
+        let (temp, dfs) = pool(1 << 20, copies);
+        for round in 1..=3 {
+            for name in ["a", "b"] {
+                store(&dfs, name, &[round; 40_000]);
+            }
+            dfs.unlink(&ROOT, dfs.root(), b"a").expect("unlink");
+        }
+        temp.pool.prove().expect("prove");
+        let cut = image("kept");
+        for (from, to) in temp.pool.spec().ranks.iter().zip(ranks_of(&cut, &temp)) {
+            std::fs::create_dir_all(&to).expect("rank");
+            for file in ["meta", "log", "data"] {
+                if from.join(file).exists() {
+                    std::fs::copy(from.join(file), to.join(file)).expect("copy");
+                }
+            }
+        }
+        recover(&cut, &temp, |dfs| {
+            assert_eq!(content(dfs, "b"), [3; 40_000], "{copies} copies");
+        });
+        std::fs::remove_dir_all(&cut).expect("image");
+    }
+}
+
+/// What may be left after every event of a tape, once nothing more is flushed.
+fn lost_after(disk: &mut Disk, temp: &TempPool, look: impl FnOnce(&Dfs)) {
+    tape::stop().iter().for_each(|event| disk.step(event));
+    let cut = image("cut");
+    disk.fail(&cut, Fate::Lost, 1);
+    recover(&cut, temp, look);
+    std::fs::remove_dir_all(&cut).expect("image");
+}
+
+#[test]
+fn a_sync_that_succeeds_after_one_that_failed_has_brought_everything_there() {
+    const SMALL: usize = 40_000;
+    const LARGE: usize = 700_000;
+    let _one = one();
+    // The log lies on the first rank.
+    for (file, rank, whole) in [
+        (RankFile::Log, Some(0), false),
+        (RankFile::Data, None, false),
+        (RankFile::Data, None, true),
+    ] {
+        let (temp, dfs) = pool(8 << 20, 2);
+        let mut disk = Disk::new(&temp.pool.spec().ranks);
+        tape::start(&temp.pool.spec().ranks);
+        let open = |name, len| {
+            let ino = store(&dfs, name, &vec![7; len]);
+            dfs.open(&ROOT, ino, 2).expect("open")
+        };
+        let (small, large) = (open("small", SMALL), open("large", LARGE));
+        tape::fail(Some(Failure {
+            step: Step::Flush,
+            file,
+            rank,
+            after: 0,
+            times: 1,
+            errno: Errno::EIO,
+        }));
+        assert_eq!(dfs.sync(), Err(Errno::EIO));
+        if whole {
+            dfs.sync().expect("sync");
+        } else {
+            dfs.fsync(small).expect("fsync");
+            dfs.fsync(large).expect("fsync");
+        }
+        lost_after(&mut disk, &temp, |dfs| {
+            assert_eq!(content(dfs, "small"), [7; SMALL], "{file:?}");
+            assert_eq!(content(dfs, "large"), vec![7; LARGE], "{file:?}");
+        });
+    }
+}
+
+#[test]
+fn a_sync_after_the_memory_was_lost_brings_there_what_nobody_knows_of() {
+    const LEN: usize = 700_000;
+    let _one = one();
+    let (temp, dfs) = pool(8 << 20, 2);
+    let ranks = &temp.pool.spec().ranks;
+    let mut disk = Disk::new(ranks);
+    tape::start(ranks);
+    store(&dfs, "f", &[7; LEN]);
+    tape::stop().iter().for_each(|event| disk.step(event));
+    // The machine stays on.
+    let on = image("on");
+    disk.fail(&on, Fate::Kept, 1);
+    tape::start(&ranks_of(&on, &temp));
+    let pool = testing::open_image(&on, temp.pool.spec()).expect("recovered");
+    let again = mount(pool);
+    again.sync().expect("sync");
+    pool.leave().expect("leave");
+    lost_after(&mut disk, &temp, |dfs| {
+        assert_eq!(content(dfs, "f"), vec![7; LEN]);
+    });
+    std::fs::remove_dir_all(&on).expect("image");
+}

@@ -1,0 +1,291 @@
+//! After a flush that failed.
+//!
+//! The kernel reports an error once, takes what it could not write for written, and lets the next
+//! flush succeed. So a file whose flush has failed is in doubt: before it is flushed again what is
+//! in memory is made dirty once more, and what the device then holds is compared with memory. Until
+//! both are the same every flush fails.
+
+use super::{Access, WINDOW, errno, is_absent};
+use crate::door::{self, RankFile};
+use crate::layout::{header, rank, rank_at};
+use crate::limits::BLOCK;
+use crate::log::{LOG_FILE_HEADER, as_bytes};
+use crate::pool::Pool;
+use core::sync::atomic::Ordering;
+use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+use sys::{Errno, Result, uaccess};
+
+/// Bytes that are stored again, or compared, at a time.
+const PIECE: usize = 1 << 20;
+/// Looks at bytes that somebody changes meanwhile.
+const LOOKS: usize = 8;
+
+const SYS_MINCORE: usize = if cfg!(target_arch = "x86_64") {
+    27
+} else {
+    232
+};
+
+/// A part of a rank's data file that is in memory, in the window for storing.
+#[derive(Clone, Copy)]
+struct Resident {
+    address: usize,
+    offset: u64,
+    len: usize,
+}
+
+impl Resident {
+    fn part(self, from: usize, len: usize) -> Resident {
+        Resident {
+            address: self.address + from,
+            offset: self.offset + from as u64,
+            len,
+        }
+    }
+
+    /// Makes it dirty as a store to each page would, without changing anything (Linux 5.14).
+    fn soil(self) -> Result<()> {
+        /// `MADV_POPULATE_WRITE` (`madvise(2)`).
+        const POPULATE_WRITE: usize = 23;
+        let (at, len) = (self.address, self.len);
+        loop {
+            // SAFETY: advice on a mapping of ours; the content stays as it is.
+            match unsafe { sys::syscall!(sys::raw::MADVISE, at, len, POPULATE_WRITE) } {
+                Err(Errno::EINTR | Errno::EAGAIN) => {}
+                // The file was cut, or cannot be read.
+                Err(Errno::EFAULT) => return Err(Errno::EIO),
+                other => return other.map(|_| ()),
+            }
+        }
+    }
+
+    fn read(self, to: &mut [u8]) -> Result<()> {
+        uaccess::copy_in(to, self.address).map_err(|_| Errno::EIO)
+    }
+}
+
+/// Two pieces of memory as direct reads need them.
+struct Buffers(*mut u8);
+
+impl Buffers {
+    fn new() -> Result<Buffers> {
+        // SAFETY: a fresh private mapping.
+        let base = unsafe {
+            rustix::mm::mmap_anonymous(
+                core::ptr::null_mut(),
+                2 * PIECE,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE,
+            )
+        };
+        Ok(Buffers(base.map_err(errno)?.cast()))
+    }
+
+    fn both(&mut self) -> (&mut [u8], &mut [u8]) {
+        // SAFETY: the mapping is this value's own and as long as both pieces.
+        let all = unsafe { core::slice::from_raw_parts_mut(self.0, 2 * PIECE) };
+        all.split_at_mut(PIECE)
+    }
+}
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        // SAFETY: nobody has an address in it any more.
+        let unmapped = unsafe { rustix::mm::munmap(self.0.cast(), 2 * PIECE) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
+impl Pool {
+    /// What an arena that is built anew cannot know: whether what was written is on the devices.
+    pub(crate) fn doubt_flushes(&self) -> Result<()> {
+        for r in 0..self.rank_count() {
+            if self.load(rank_at(r) + rank::WAS_ABSENT)? == 0 {
+                self.mark_unflushed(r)?;
+            }
+        }
+        self.store(header::LOG_DOUBT, 1)
+    }
+
+    /// Before the log is flushed up to `tail`: stores again what an earlier flush may have lost.
+    /// `Sync` is locked.
+    pub(crate) fn settle_log_doubt(&self, tail: u64) -> Result<()> {
+        if self.load(header::LOG_DOUBT)? == 0 {
+            // Until it has succeeded, also if its process dies meanwhile.
+            return self.store(header::LOG_DOUBT, 1);
+        }
+        let dir = self.rank_dir(self.log_rank()?)?;
+        let file = match door::open(dir, RankFile::Log) {
+            Err(gone) if is_absent(gone) => return Ok(()),
+            other => other?,
+        };
+        let ring = self.load(header::LOG_BYTES)?;
+        let mut from = self
+            .load(header::LOG_SYNCED)?
+            .max(self.load(header::LOG_HEAD)?);
+        let mut words = vec![0u64; PIECE / 8];
+        while from < tail {
+            let off = from % ring;
+            let len = (tail - from).min(ring - off).min(PIECE as u64);
+            let words = words.get_mut(..(len / 8) as usize).ok_or(Errno::EIO)?;
+            self.log_words(from, words)?;
+            let at = LOG_FILE_HEADER + off;
+            door::write(&file, dir, RankFile::Log, as_bytes(words), at)?;
+            from += len;
+        }
+        Ok(())
+    }
+
+    /// A flush of the log that nobody waited for has failed.
+    pub(crate) fn doubt_log(&self) -> Result<()> {
+        self.store(header::LOG_DOUBT, 1)
+    }
+
+    /// Whether no flush of the log is under way or has failed.
+    pub(crate) fn is_log_sure(&self) -> Result<bool> {
+        Ok(self.load(header::LOG_DOUBT)? == 0)
+    }
+
+    /// After the log was flushed.
+    pub(crate) fn log_settled(&self) -> Result<()> {
+        self.store(header::LOG_DOUBT, 0)
+    }
+
+    /// A flush that nobody waited for has failed.
+    pub(crate) fn doubt_data(&self, r: u16) -> Result<()> {
+        self.word(rank_at(r) + rank::DOUBT)?
+            .fetch_add(1, Ordering::SeqCst);
+        self.mark_unflushed(r)
+    }
+
+    /// Whether success of a flush says that the rank's device has what memory has.
+    pub(crate) fn is_data_sure(&self, r: u16) -> Result<bool> {
+        Ok(self.load(rank_at(r) + rank::DOUBT)? == 0)
+    }
+
+    /// Flushes a rank's data file so that success means that the device has what memory has.
+    pub(crate) fn flush_surely(&self, r: u16) -> Result<()> {
+        let doubt = self.word(rank_at(r) + rank::DOUBT)?;
+        let seen = doubt.load(Ordering::SeqCst);
+        let file = self.open_data(r)?;
+        let flush = || {
+            if seen != 0 {
+                self.store_data_again(r, &file)?;
+            }
+            door::flush(&file, self.rank_dir(r)?, RankFile::Data)?;
+            if seen != 0 {
+                self.compare_with_device(r, &file)?;
+            }
+            Ok(())
+        };
+        let flushed = flush();
+        if flushed.is_err() {
+            doubt.fetch_add(1, Ordering::SeqCst);
+            return flushed;
+        }
+        // Another flush may have taken the report of an error that was ours as well.
+        let settled = doubt.compare_exchange(seen, 0, Ordering::SeqCst, Ordering::SeqCst);
+        settled.map(drop).map_err(|_| Errno::EIO)
+    }
+
+    /// Makes all that is in memory of a rank's data file dirty again.
+    fn store_data_again(&self, r: u16, file: &OwnedFd) -> Result<()> {
+        let dir = self.rank_dir(r)?;
+        self.each_resident(r, file, &mut |piece| {
+            piece.soil()?;
+            door::stored(dir, RankFile::Data, piece.offset, piece.len as u64);
+            Ok(())
+        })
+    }
+
+    /// Calls `each` for the parts of a rank's data file that are in memory.
+    fn each_resident(
+        &self,
+        r: u16,
+        file: &OwnedFd,
+        each: &mut dyn FnMut(Resident) -> Result<()>,
+    ) -> Result<()> {
+        let size = rustix::fs::fstat(file).map_err(errno)?.st_size as u64 / BLOCK * BLOCK;
+        let mut pages = vec![0u8; (WINDOW / BLOCK) as usize];
+        for start in (0..size).step_by(WINDOW as usize) {
+            let (base, _) = self.map_block(r, start / BLOCK, Access::Store)?;
+            let len = (size - start).min(WINDOW);
+            let to = pages.as_mut_ptr();
+            // SAFETY: a mapping of ours, and a byte for each of its pages.
+            unsafe { sys::syscall!(SYS_MINCORE, base, len as usize, to) }?;
+            let there = |page: &u64| pages.get(*page as usize).is_some_and(|byte| byte & 1 != 0);
+            let mut page = 0;
+            while page < len / BLOCK {
+                let run = (page..len / BLOCK).take_while(there).count() as u64;
+                if run > 0 {
+                    each(Resident {
+                        address: base as usize + (page * BLOCK) as usize,
+                        offset: start + page * BLOCK,
+                        len: (run * BLOCK) as usize,
+                    })?;
+                }
+                page += run + 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares what is in memory of a rank's blocks in use with what the device holds. `EIO` if
+    /// they differ.
+    fn compare_with_device(&self, r: u16, file: &OwnedFd) -> Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+        let direct = match rustix::fs::open(self.data_path(r)?, flags, Mode::empty()) {
+            // The file system has nothing but memory, or does not tell.
+            Err(rustix::io::Errno::INVAL) => return Ok(()),
+            other => other.map_err(errno)?,
+        };
+        let mut buffers = Buffers::new()?;
+        self.each_resident(r, file, &mut |piece| {
+            let mut done = 0;
+            while done < piece.len {
+                let len = (piece.len - done).min(PIECE);
+                self.compare_piece(r, &direct, piece.part(done, len), &mut buffers)?;
+                done += len;
+            }
+            Ok(())
+        })
+    }
+
+    fn compare_piece(
+        &self,
+        r: u16,
+        direct: &OwnedFd,
+        piece: Resident,
+        buffers: &mut Buffers,
+    ) -> Result<()> {
+        let (memory, device) = buffers.both();
+        let (memory, device) = (&mut memory[..piece.len], &mut device[..piece.len]);
+        let mut differs = Ok(());
+        for _ in 0..LOOKS {
+            piece.read(memory)?;
+            let mut done = 0;
+            while done < device.len() {
+                let at = piece.offset + done as u64;
+                let read = rustix::io::pread(direct, &mut device[done..], at).map_err(errno)?;
+                if read == 0 {
+                    return Err(Errno::EIO);
+                }
+                done += read;
+            }
+            let blocks = memory
+                .chunks(BLOCK as usize)
+                .zip(device.chunks(BLOCK as usize));
+            let mut numbered = (piece.offset / BLOCK..).zip(blocks);
+            let differing = numbered.find_map(|(block, (one, other))| {
+                (one != other && self.is_used(r, block) != Ok(false)).then_some(block)
+            });
+            match differing {
+                None => return Ok(()),
+                Some(_) => differs = Err(Errno::EIO),
+            }
+        }
+        differs
+    }
+}
