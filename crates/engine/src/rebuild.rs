@@ -10,7 +10,7 @@ use crate::layout::{
     partial_at, partial_shift, rank, rank_at, tag_kind,
 };
 use crate::limits::{BLOCK, GRANULE, GROW_PAGES, PAGE, RANK_BLOCKS_MAX, at};
-use crate::log::{RecordKind, checksum};
+use crate::log::{RecordKind, as_bytes, checksum};
 use crate::media::{errno, is_absent};
 use crate::pool::Pool;
 use crate::recover::{Found, Proofs, stride};
@@ -38,6 +38,8 @@ pub(crate) struct Checkpoint {
     /// Numbers of those that count, and the highest number of all.
     whole: HashSet<u64>,
     highest: u64,
+    /// The end frame of the last that counts.
+    end: Option<[u64; FRAME_HEAD]>,
 }
 
 /// Words of an inode record that do not outlive the arena.
@@ -98,6 +100,7 @@ impl Pool {
                         found.whole.insert(frame[1]);
                         if frame[1] > last {
                             last = frame[1];
+                            found.end = frame.try_into().ok();
                             found.base = Base {
                                 start: frame[5],
                                 end: frame[6],
@@ -123,13 +126,24 @@ impl Pool {
                 anew |= frame[3] == FRAME_FULL && whole.contains(&frame[1]);
                 Ok(())
             })?;
-            let name = if anew { META_NEW } else { META_FILE };
-            let end = for_each_frame(&dir.join(name), |frame| {
+            let file = if anew {
+                RankFile::MetaNew
+            } else {
+                RankFile::Meta
+            };
+            let mut ended = found.end.is_none();
+            let end = for_each_frame(&dir.join(file.name()), |frame| {
+                ended |= found.end.is_some_and(|end| end == frame);
                 if !whole.contains(&frame[1]) || frame[3] >= FRAME_FULL {
                     return Ok(());
                 }
                 self.load_newest(&mut newest, frame)
             })?;
+            // A rank that cannot take it is as it was.
+            let end = match found.end {
+                Some(frame) if !ended => end_checkpoint(dir, file, end, &frame).unwrap_or(end),
+                _ => end,
+            };
             self.store(rank_at(r) + rank::META_END, end)?;
             self.store(rank_at(r) + rank::META_UNNAMED, u64::from(anew))?;
         }
@@ -449,6 +463,21 @@ fn for_each_frame(path: &Path, mut each: impl FnMut(&[u64]) -> Result<()>) -> Re
         }
         at += taken;
     }
+}
+
+/// Writes the end frame of the last checkpoint to a rank that it had not reached, behind `at`: what
+/// is built on the checkpoint must not depend on the few ranks that have its end. Returns where the
+/// frames end now.
+fn end_checkpoint(dir: &Path, file: RankFile, at: u64, frame: &[u64; FRAME_HEAD]) -> Result<u64> {
+    let fd = door::open(dir, file)?;
+    if rustix::fs::fstat(&fd).map_err(errno)?.st_size as u64 > at {
+        // Half a frame, behind which nothing counts.
+        door::resize(&fd, dir, file, at)?;
+    }
+    let bytes = as_bytes(frame);
+    door::write(&fd, dir, file, bytes, at)?;
+    door::flush(&fd, dir, file)?;
+    Ok(at + bytes.len() as u64)
 }
 
 /// The frames of a file up to the first that is not whole.
