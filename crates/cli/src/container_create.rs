@@ -126,10 +126,7 @@ impl CreateArgs {
                     "can't supply label arg and --properties label:",
                 ));
             }
-            let label = Label::new(&label).map_err(|bad| {
-                Failure::plain(bad.to_string())
-                    .because("1 to 127 of A-Z a-z 0-9 . _ : -, and no UUID")
-            })?;
+            let label = Label::new(&label).map_err(|bad| Failure::plain(bad.to_string()))?;
             props.label = Some(label);
         }
         Ok(props)

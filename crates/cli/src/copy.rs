@@ -9,6 +9,7 @@ use clap::Args;
 use daos_types::Der;
 use serde::Serialize;
 use std::path::Path;
+use sys::Errno;
 
 /// Arguments of `fs copy`.
 #[derive(Args, Debug)]
@@ -78,10 +79,31 @@ fn no_pool(which: &str, outer: &str, pool: &str, failure: Failure, path: &str) -
     refused
 }
 
+/// What to do about a copy that stopped.
+pub(crate) fn cure(errno: Errno) -> &'static str {
+    match errno {
+        Errno::ENOSPC | Errno::EDQUOT => {
+            "no space left; what was copied so far stays: free space, or copy to where there is more"
+        }
+        Errno::ENOENT => {
+            "name a file that exists, and a destination in a directory that exists: daos fs mkdir -p"
+        }
+        Errno::ENOTDIR | Errno::EISDIR | Errno::EEXIST => {
+            "file and directory meet under one name: name another destination"
+        }
+        Errno::EACCES | Errno::EPERM | Errno::EROFS => {
+            "see to the owner and mode of the file and of the directories above it, or copy elsewhere"
+        }
+        Errno::EIO => "find out what is damaged: daos container check; the rest can be copied",
+        _ => "what was copied so far stays; copy again once the cause is mended",
+    }
+}
+
 fn stopped(outer: &str, stop: &Stop) -> Failure {
     let der = Der::from_errno(stop.errno.code());
     let at = String::from_utf8_lossy(&stop.path);
-    let mut failure = Failure::der(outer, der).because(format!("{at}: {}", stop.errno));
+    let why = format!("{at}: {}; {}", stop.errno, cure(stop.errno));
+    let mut failure = Failure::der(outer, der).because(why);
     failure.lead = vec![
         lead(&format!("Failed to copy '{at}'"), der),
         lead("fs copy failed", der),
@@ -96,8 +118,9 @@ pub(crate) fn copy(tool: Tool, args: &CopyArgs) -> Result<Reply, Failure> {
         (Side::Local(from), Side::Container { pool, cont, path }) => {
             let from = Path::new(&from);
             if let Err(error) = from.symlink_metadata() {
-                let der = Der::from_errno(error.raw_os_error().unwrap_or(5));
-                let mut failure = Failure::der(outer, der);
+                let errno = Errno::new(error.raw_os_error().unwrap_or(5));
+                let der = Der::from_errno(errno.code());
+                let mut failure = Failure::der(outer, der).because(cure(errno));
                 let stat = format!("Failed to stat '{}'", from.display());
                 failure.lead = vec![lead(&stat, der), lead("fs copy failed", der)];
                 return Err(failure);

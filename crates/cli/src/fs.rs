@@ -1,6 +1,6 @@
 //! `daos fs`: looking at and changing the files of a container without mounting it.
 
-use crate::copy::{CopyArgs, copied, copy};
+use crate::copy::{CopyArgs, copied, copy, cure};
 use crate::fs_check::{FsCheckArgs, fs_check};
 use crate::names::{ContArgs, ContNames};
 use crate::output::{Failure, Reply, Tool};
@@ -385,11 +385,7 @@ fn transfer(tool: Tool, cont: ContArgs, mode: Mode) -> Result<Reply, Failure> {
     };
     let counts = counts.map_err(|stop| {
         let outer = format!("failed to copy {from} -> {to}: {}", name_text(&stop.path));
-        let failure = Failure::errno(outer, stop.errno);
-        match stop.errno {
-            Errno::ENOSPC => failure.because("no space left; what was copied so far stays"),
-            _ => failure,
-        }
+        Failure::errno(outer, stop.errno).because(cure(stop.errno))
     })?;
     copied(tool, names, mode, to, &counts)
 }

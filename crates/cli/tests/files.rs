@@ -168,9 +168,15 @@ fn copy_names_containers_as_daos_does() {
             "ERROR: Failed to stat '/no/such': The specified entity does not exist (-1005)",
             "ERROR: fs copy failed: The specified entity does not exist (-1005)",
             "ERROR: daos: failed to copy /no/such -> daos://tank/c1: DER_NONEXIST(-1005): \
-             The specified entity does not exist",
+             The specified entity does not exist (name a file that exists, and a destination in a \
+             directory that exists: daos fs mkdir -p)",
         ]
     );
+    let ran = copy("daos://tank/newcont/none", to);
+    assert_eq!(ran.code, 1);
+    let last = ran.err.lines().last().unwrap_or_default();
+    let wanted = ["ERROR: daos: failed to copy ", "name a file that exists"];
+    assert!(wanted.iter().all(|text| last.contains(text)), "{last}");
     let ran = copy(from, "daos://tmp/tank/c1");
     assert_eq!(ran.code, 1);
     assert!(

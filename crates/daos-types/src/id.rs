@@ -8,6 +8,10 @@ use uuid::Uuid;
 /// Longest label in bytes (`DAOS_PROP_LABEL_MAX_LEN`).
 pub const LABEL_BYTES_MAX: usize = 127;
 
+/// What a label may be, for messages.
+pub(crate) const LABEL_RULE: &str =
+    "use 1 to 127 of the characters A-Z a-z 0-9 . _ : - that do not look like a UUID";
+
 /// A name given by the user: 1 to 127 of `[A-Za-z0-9._:-]`, and not shaped like a UUID.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -19,7 +23,7 @@ pub struct BadLabel(pub String);
 
 impl fmt::Display for BadLabel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "invalid label {:?}", self.0)
+        write!(f, "invalid label {:?} ({LABEL_RULE})", self.0)
     }
 }
 
@@ -166,7 +170,7 @@ mod tests {
         }
         assert_eq!(
             Label::new("bad/label").map_err(|e| e.to_string()),
-            Err("invalid label \"bad/label\"".to_owned())
+            Err(format!("invalid label \"bad/label\" ({LABEL_RULE})"))
         );
     }
 

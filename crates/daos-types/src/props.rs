@@ -2,7 +2,7 @@
 //!
 //! Keys, descriptions, values, defaults and error texts are those of DAOS 2.6.
 
-use crate::{Label, format_base2, parse_size};
+use crate::{BadLabel, Label, format_base2, parse_size};
 use core::fmt;
 
 /// Keys `container create --properties` accepts, as error texts list them.
@@ -134,7 +134,7 @@ impl fmt::Display for PropError {
             PropError::BadValue { key, value } => {
                 write!(f, "properties: invalid value {value:?} for {key}")
             }
-            PropError::BadLabel(text) => write!(f, "properties: invalid label {text:?}"),
+            PropError::BadLabel(text) => write!(f, "properties: {}", BadLabel(text.clone())),
         }
     }
 }

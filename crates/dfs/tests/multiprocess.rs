@@ -352,6 +352,7 @@ fn spec(dir: &str) -> engine::PoolSpec {
         targets_per_rank: 4,
         size_bytes: 1 << 30,
         runtime_dir: "/dev/shm".into(),
+        home: engine::system::Home::default(),
     }
 }
 

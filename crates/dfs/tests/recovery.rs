@@ -309,7 +309,7 @@ fn a_checkpoint_that_ended_on_one_rank_does_not_go_with_that_rank() {
     temp.pool.checkpoint().expect("checkpoint");
     let events = tape::stop();
     // The power fails when the first rank alone has the last frame.
-    let ended = |event: &Event| matches!(event, Event::Flushed(0, RankFile::Meta));
+    let ended = |event: &Event| matches!(event, Event::Flushed(0, RankFile::Meta, _));
     let last = events.iter().rposition(ended).expect("end");
     events[..=last].iter().for_each(|event| disk.step(event));
     let cut = image("cut");

@@ -5,17 +5,19 @@
 
 use crate::door::{self, RankFile};
 use crate::error::EngineError;
-use crate::layout::{MAGIC, VERSION, header};
+use crate::layout::{ARENA_VERSION, MAGIC, VERSION, header};
 use crate::limits::{BLOCK, GROW_PAGES, PAGE, POOLS_MAX, RANKS_MAX, TARGETS_MAX, at};
 use crate::log::{LOG_FILE_HEADER, ring_bytes};
 use crate::media::{Media, errno};
 use crate::pool::{POOLS, Pool, PoolSpec};
 use crate::prove::Own;
+use crate::system::Home;
 use core::sync::atomic::{AtomicU64, Ordering};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use shm::Segment;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use sys::Errno;
 
@@ -230,9 +232,9 @@ fn open_arena(path: &Path, spec: &PoolSpec) -> Outcome<Option<Segment>> {
     if word(header::MAGIC) != MAGIC {
         return Err(not_an_arena(path));
     }
-    if word(header::VERSION) != VERSION {
+    if word(header::VERSION) != ARENA_VERSION {
         return Err(EngineError::Invalid(format!(
-            "arena {} has layout {}, this software uses {VERSION}: end the programs that use the \
+            "arena {} has layout {}, this software uses {ARENA_VERSION}: end the programs that use the \
              pool and remove the file",
             path.display(),
             word(header::VERSION)
@@ -241,6 +243,9 @@ fn open_arena(path: &Path, spec: &PoolSpec) -> Outcome<Option<Segment>> {
     let (high, low) = spec.uuid.as_u64_pair();
     if (word(header::UUID_HIGH), word(header::UUID_LOW)) != (high, low) {
         return Err(not_an_arena(path));
+    }
+    if [word(header::HOME_MARK), word(header::HOME_MARK + 8)] != spec.home.mark {
+        return Err(runs_elsewhere(&arena, path, spec));
     }
     let pages = word(header::PAGES_BACKED).min(at::PAGES_MAX);
     // The size now: the arena may have grown since it was opened.
@@ -260,6 +265,44 @@ fn not_an_arena(path: &Path) -> EngineError {
          file, it is rebuilt from the rank directories",
         path.display()
     ))
+}
+
+/// The pool was brought up through another directory than that of `spec`.
+fn runs_elsewhere(arena: &Segment, path: &Path, spec: &PoolSpec) -> EngineError {
+    let words = (0..header::HOME_DIR_BYTES / 8)
+        .map_while(|i| arena.word(header::HOME_DIR + i * 8))
+        .flat_map(|word| word.load(Ordering::Acquire).to_ne_bytes());
+    let bytes = words.take_while(|byte| *byte != 0).collect();
+    let dir = PathBuf::from(std::ffi::OsString::from_vec(bytes));
+    // <root>/pools/<uuid>
+    let root = dir.parent().and_then(Path::parent).unwrap_or(&dir);
+    let mark = [header::HOME_MARK, header::HOME_MARK + 8].map(|at| {
+        arena
+            .word(at)
+            .map_or(0, |word| word.load(Ordering::Acquire))
+    });
+    let home = Home {
+        dir: dir.clone(),
+        mark,
+    };
+    EngineError::Busy(if home.is_there() {
+        format!(
+            "pool {} runs from {}, of which {} is a copy or the original, and copies run one at a \
+             time: end the programs that use it, then: DAOS_EMBEDDED_ROOT={} dmg system stop",
+            spec.uuid,
+            dir.display(),
+            spec.home.dir.display(),
+            root.display()
+        )
+    } else {
+        format!(
+            "pool {} runs from {}, which is gone or replaced by a copy: end the programs that use it, \
+             then: rm {}",
+            spec.uuid,
+            dir.display(),
+            path.display()
+        )
+    })
 }
 
 fn map(file: &OwnedFd, path: &Path) -> Outcome<Segment> {
@@ -282,6 +325,14 @@ fn open_log(spec: &PoolSpec, rank: usize) -> Outcome<Segment> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::open(&path, flags, Mode::empty()).map_err(at_path("opening", &path))?;
     let stat = rustix::fs::fstat(&file).map_err(at_path("opening", &path))?;
+    if stat.st_nlink > 1 {
+        return Err(EngineError::Invalid(format!(
+            "{} has {} names: a copy made with hard links shares the pool's files; copy the pool again \
+             with cp -a or rsync -a, and remove the copy of links",
+            path.display(),
+            stat.st_nlink
+        )));
+    }
     let size = stat.st_size as u64;
     let log = Segment::map(file.as_fd(), size.max(LOG_FILE_HEADER), size)
         .map_err(|e| mapping(&path, e))?;
@@ -289,7 +340,8 @@ fn open_log(spec: &PoolSpec, rank: usize) -> Outcome<Segment> {
     let (high, low) = spec.uuid.as_u64_pair();
     if word(0) != LOG_MAGIC || (word(2), word(3)) != (high, low) {
         return Err(EngineError::Corrupt(format!(
-            "{} is not the pool's log",
+            "{} is not the pool's log; restore the rank's directory, or remove it if the pool has \
+             others like it",
             path.display()
         )));
     }
@@ -302,7 +354,7 @@ fn open_log(spec: &PoolSpec, rank: usize) -> Outcome<Segment> {
     }
     if word(4) == 0 || word(4) % PAGE != 0 || LOG_FILE_HEADER + word(4) > size {
         return Err(EngineError::Corrupt(format!(
-            "{} is cut short",
+            "{} is cut short; restore the rank's directory, or remove it if the pool has others like it",
             path.display()
         )));
     }
@@ -340,6 +392,7 @@ fn handle(spec: &PoolSpec, arena: Segment, arena_path: PathBuf, log: Segment) ->
         spec: spec.clone(),
         arena_path,
         index: POOLS_MAX,
+        scratch: std::sync::Mutex::default(),
         own: Own::new(own),
     })
 }
@@ -472,10 +525,19 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
     arena.gather(at::PAGES, GROW_PAGES * PAGE);
     let (high, low) = spec.uuid.as_u64_pair();
     set(header::MAGIC, MAGIC);
-    set(header::VERSION, VERSION);
+    set(header::VERSION, ARENA_VERSION);
     set(header::UUID_LOW, low);
     set(header::UUID_HIGH, high);
     set(header::INSTANCE, instance);
+    set(header::HOME_MARK, spec.home.mark[0]);
+    set(header::HOME_MARK + 8, spec.home.mark[1]);
+    let dir = spec.home.dir.as_os_str().as_bytes();
+    let dir = &dir[..dir.len().min(header::HOME_DIR_BYTES as usize - 8)];
+    for (at, bytes) in (header::HOME_DIR..).step_by(8).zip(dir.chunks(8)) {
+        let mut word = [0; 8];
+        word[..bytes.len()].copy_from_slice(bytes);
+        set(at, u64::from_ne_bytes(word));
+    }
     set(header::PAGES_BACKED, GROW_PAGES);
     // Page 0 stays empty: number 0 means "none".
     set(header::FRONTIER, 1);
@@ -490,9 +552,11 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
     pool.choose_log(first, others)
         .and_then(|()| pool.recover_files())
         .map_err(|e| match e {
-            Errno::EIO => {
-                EngineError::Corrupt(format!("pool {}: its files are damaged", spec.uuid))
-            }
+            Errno::EIO => EngineError::Corrupt(format!(
+                "pool {}: its files are damaged; restore the rank directories from a copy, or \
+                     destroy the pool: dmg pool destroy {}",
+                spec.uuid, spec.uuid
+            )),
             other => EngineError::system(format!("recovering pool {}", spec.uuid), other),
         })?;
     // The thread's owner slot in the nameless arena must not stay on its robust list.
@@ -511,7 +575,7 @@ impl Pool {
         if changed || home != 0 {
             // What the log says of data does not count any more, or another log than before goes
             // on from here: should that one come back, it does not fit the checkpoint.
-            self.checkpoint_noted(!changed)?;
+            self.checkpoint()?;
         } else if self.load(header::LOG_TAIL)? > self.load(header::LOG_SYNCED)? {
             // What was given back is taken to be free.
             self.sync_everything()?;

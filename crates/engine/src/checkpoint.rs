@@ -1,369 +1,320 @@
 //! Checkpoints: pages changed since the last one, appended as frames to the rank files that hold
 //! them, so that the log before them can be reused.
 //!
+//! A checkpoint is made in pieces of less than a millisecond by whoever changes something while it
+//! is in progress; where it stands is in the arena, so anybody goes on where another was killed. Every
+//! step can be done again.
+//!
 //! A frame is copied while writers go on. That is sound because every record from the
 //! checkpoint's start is replayed over it, and because the checkpoint counts only once its end
-//! frame is written, after the log up to the last copy and all frames are on the devices.
+//! frame is written, after the log up to the last copy, all data and all frames are on the devices:
+//! of a pointer in a frame it is not known any more what it had replaced.
 
-use crate::door::{self, RankFile};
-use crate::layout::{
-    PageState, RECORD_LOCAL, descriptor, descriptor_at, header, kind, owner, owner_at, rank,
-    rank_at,
-};
-use crate::limits::{PAGE, PAGE_REPLICAS_MAX, at};
-use crate::log::{as_bytes, checksum};
-use crate::media::{errno, is_absent};
+use crate::flushes::{Pace, Round};
+use crate::layout::{RECORD_LOCAL, header, owner, owner_at};
+use crate::limits::at;
 use crate::pool::{LockId, Pool};
 use core::sync::atomic::Ordering;
-use rustix::fd::OwnedFd;
-use rustix::fs::OFlags;
 use shm::{Recover, crash_point};
-use std::path::Path;
 use sys::{Errno, Result};
 
-/// `DAOSFRM1`.
-pub(crate) const FRAME_MAGIC: u64 = u64::from_le_bytes(*b"DAOSFRM1");
-/// Words of a frame's head: magic, sequence, checksum, page or kind, state, start, end, length.
-pub(crate) const FRAME_HEAD: usize = 8;
-/// In the page word: this frame ends a checkpoint.
-pub(crate) const FRAME_END: u64 = u64::MAX;
-/// In the page word: this frame starts a file that needs no earlier frames.
-pub(crate) const FRAME_FULL: u64 = u64::MAX - 1;
-/// Frames are collected to this size before they are written.
-const BATCH_BYTES: usize = 256 << 10;
-/// Words of a batch when it is written.
-const FRAMES_WORDS_MAX: usize = BATCH_BYTES / 8 + FRAME_HEAD + (PAGE / 8) as usize;
-/// A rank's frames are rewritten once they exceed this and four times what is live.
-const REWRITE_BYTES: u64 = 32 << 20;
+/// Log that is left to fill while a checkpoint is made: half a second of what a process can do.
+const AHEAD: u64 = 128 << 20;
+/// Rounds of waiting for a record to be applied, when nothing else can be done.
+const ROUNDS: u32 = 1_000_000;
 
-/// Name of a rank's frame file.
-pub(crate) const META_FILE: &str = RankFile::Meta.name();
-/// The same while it is written anew. It counts in place of the old one as soon as its checkpoint
-/// does, renamed or not.
-pub(crate) const META_NEW: &str = RankFile::MetaNew.name();
-
-/// Rank on which the copies of a page start, and how many there are.
-fn page_place(pool: &Pool, state: PageState) -> (u16, u16) {
-    let first = state.target / (pool.spec.targets_per_rank as u16).max(1);
-    (first % pool.rank_count().max(1), u16::from(state.replicas))
+/// What a checkpoint in progress does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u64)]
+enum Phase {
+    /// There is none.
+    Idle = 0,
+    /// Records before its start may not be applied.
+    Applying = 1,
+    /// Frames are copied.
+    Copying = 2,
+    /// The copies of the log get what is needed with the frames.
+    Mirroring = 3,
+    /// All that is brought to the devices.
+    Flushing = 4,
+    /// The frames that end it are.
+    Ending = 5,
+    /// It counts.
+    Finishing = 6,
 }
 
-/// Frames on their way to one rank.
-struct Sink<'p> {
-    fd: OwnedFd,
-    dir: &'p Path,
-    rank: u16,
-    at: u64,
-    batch: Vec<u64>,
-    /// The file is being written anew, and has its other name.
-    rewritten: bool,
-    /// Its name may not be on the device yet.
-    unnamed: bool,
+impl Phase {
+    fn from_word(word: u64) -> Result<Phase> {
+        const ALL: [Phase; 7] = [
+            Phase::Idle,
+            Phase::Applying,
+            Phase::Copying,
+            Phase::Mirroring,
+            Phase::Flushing,
+            Phase::Ending,
+            Phase::Finishing,
+        ];
+        ALL.get(word as usize).copied().ok_or(Errno::EIO)
+    }
 }
 
-impl<'p> Sink<'p> {
-    /// Opens a rank's frames behind the last whole one; `None` if the rank's directory is gone.
-    fn open(pool: &'p Pool, rank: u16, rewrite: bool) -> Result<Option<Sink<'p>>> {
-        let dir = pool.rank_dir(rank)?;
-        let unnamed = rank_at(rank) + rank::META_UNNAMED;
-        if pool.load(unnamed)? != 0 {
-            match door::rename(dir, RankFile::MetaNew, RankFile::Meta) {
-                Err(e) if !is_absent(e) => return Err(e),
-                _ => pool.store(unnamed, 0)?,
-            }
-        }
-        let file = if rewrite {
-            RankFile::MetaNew
-        } else {
-            RankFile::Meta
-        };
-        let flags = if rewrite {
-            OFlags::TRUNC
-        } else {
-            OFlags::empty()
-        };
-        let fd = match door::create(dir, file, flags) {
-            Err(e) if is_absent(e) => return Ok(None),
-            other => other?,
-        };
-        let size = rustix::fs::fstat(&fd).map_err(errno)?.st_size as u64;
-        let mut at = 0;
-        if !rewrite {
-            // Only what counts: the rest of a checkpoint that was cut short would hide what
-            // follows it.
-            at = pool.load(rank_at(rank) + rank::META_END)?.min(size);
-            if at < size {
-                door::resize(&fd, dir, file, at)?;
-            }
-        }
-        Ok(Some(Sink {
-            fd,
-            dir,
-            rank,
-            at,
-            batch: Vec::new(),
-            rewritten: rewrite,
-            unnamed: at == 0,
-        }))
-    }
+/// Whether an error is this process's own: others may get further.
+fn is_own(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::EACCES | Errno::EPERM | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM
+    )
+}
 
-    fn file(&self) -> RankFile {
-        if self.rewritten {
-            RankFile::MetaNew
-        } else {
-            RankFile::Meta
-        }
-    }
+/// Log in use with which a checkpoint begins, of `ring` bytes.
+fn begin_at(ring: u64) -> u64 {
+    (ring / 4).max(full_at(ring).saturating_sub(AHEAD))
+}
 
-    fn push(&mut self, head: [u64; FRAME_HEAD], content: &[u64]) -> Result<()> {
-        let start = self.batch.len();
-        self.batch.reserve(FRAMES_WORDS_MAX.saturating_sub(start));
-        self.batch.extend_from_slice(&head);
-        self.batch.extend_from_slice(content);
-        let sum = checksum(&self.batch[start..]);
-        self.batch[start + 2] = u64::from(sum);
-        if self.batch.len() * 8 >= BATCH_BYTES {
-            self.flush()
-        } else {
-            Ok(())
-        }
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        let bytes = as_bytes(&self.batch);
-        door::write(&self.fd, self.dir, self.file(), bytes, self.at)?;
-        self.at += bytes.len() as u64;
-        self.batch.clear();
-        Ok(())
-    }
-
-    /// Has the kernel begin to bring everything to the device.
-    fn begin_to_settle(&mut self) -> Result<()> {
-        self.flush()?;
-        door::begin_flush(&self.fd);
-        Ok(())
-    }
-
-    fn settle(&mut self) -> Result<()> {
-        self.flush()?;
-        door::flush(&self.fd, self.dir, self.file())?;
-        if self.unnamed {
-            door::flush_names(self.dir)?;
-            self.unnamed = false;
-        }
-        Ok(())
-    }
+/// Log in use with which writers wait for it.
+fn full_at(ring: u64) -> u64 {
+    ring / 8 * 7
 }
 
 impl Pool {
-    /// Called when the log is half full: one process checkpoints, the others go on until it is
-    /// nearly full, then wait for it.
+    /// Before a transaction takes its locks, once the log has reached the position noted in the
+    /// arena: does a piece of a checkpoint, or begins one. When the log is nearly full, waits.
     #[cold]
     pub(crate) fn checkpoint_when_needed(&self) -> Result<()> {
         let (block, me) = self.me()?;
-        if block.busy.load(Ordering::Relaxed) {
+        // A signal handler's, perhaps in the middle of this.
+        if block.busy.load(Ordering::Relaxed) || block.held.load(Ordering::Relaxed) != 0 {
             return Ok(());
         }
-        let (used, size) = self.log_fill()?;
-        let urgent = used >= size / 8 * 7;
-        let tail = self.load(header::LOG_TAIL)?;
-        if !urgent && tail < self.load(header::CHECKPOINT_AFTER)? {
+        let (used, ring) = self.log_fill()?;
+        if used >= full_at(ring) {
+            self.acquire(block, me, LockId::Checkpoint)?;
+            let done = self.make_way();
+            self.release(block, me, LockId::Checkpoint);
+            return done;
+        }
+        if self.load(header::LOG_TAIL)? < self.own.away().load(Ordering::Relaxed) {
             return Ok(());
         }
         if self.try_acquire(block, me, LockId::Checkpoint)? {
-            let done = self.checkpoint_locked(true);
-            if done.is_err() {
-                // A full disk, a stopped writer: tried again when more of the log is used.
-                self.store(header::CHECKPOINT_AFTER, tail + size / 16)?;
-            }
+            let done = self.piece(ring);
             self.release(block, me, LockId::Checkpoint);
-            return if urgent { done } else { Ok(()) };
+            // Nobody's operation fails because of it as long as there is room.
+            return done.or(Ok(()));
         }
-        if !urgent {
-            return Ok(());
-        }
-        self.acquire(block, me, LockId::Checkpoint)?;
-        let (used, size) = self.log_fill()?;
-        let done = if used < size / 2 {
-            Ok(())
-        } else {
-            self.checkpoint_locked(true)
-        };
-        self.release(block, me, LockId::Checkpoint);
-        done
+        Ok(())
+    }
+
+    /// Whether more than half of the room in the log that a checkpoint begins with is used.
+    pub(crate) fn is_room_short(&self) -> Result<bool> {
+        let (used, ring) = self.log_fill()?;
+        Ok(used > begin_at(ring).midpoint(full_at(ring)))
     }
 
     /// Writes a checkpoint now.
     pub fn checkpoint(&self) -> Result<()> {
-        self.checkpoint_noted(true)
-    }
-
-    /// The same; `noted` as for [`Pool::sync_and_note`].
-    pub(crate) fn checkpoint_noted(&self, noted: bool) -> Result<()> {
         let (block, me) = self.me()?;
         self.acquire(block, me, LockId::Checkpoint)?;
-        let done = self.checkpoint_locked(noted);
+        let done = self.whole();
         self.release(block, me, LockId::Checkpoint);
         done
     }
 
-    fn checkpoint_locked(&self, noted: bool) -> Result<()> {
-        let (start, start_sum) = self.log_end()?;
-        self.wait_until_applied(start)?;
+    fn whole(&self) -> Result<()> {
+        // What was begun before does not cover everything up to now.
+        self.drive(Pace::Whole)?;
+        self.begin()?;
+        self.drive(Pace::Whole)
+    }
+
+    /// Goes on until no checkpoint is in progress.
+    fn drive(&self, pace: Pace) -> Result<()> {
+        let mut rounds = 0;
+        while self.phase()? != Phase::Idle {
+            if self.phase()? == Phase::Applying {
+                rounds += 1;
+                if rounds > ROUNDS {
+                    // Somebody was stopped in the middle of applying: it has to wait for later.
+                    return Err(self.give_up(Errno::EBUSY));
+                }
+                rustix::thread::sched_yield();
+            }
+            self.advance(pace).map_err(|error| self.give_up(error))?;
+        }
+        self.look_later()
+    }
+
+    /// Goes on, waiting, until the log has room.
+    fn make_way(&self) -> Result<()> {
+        // One in progress may have begun long ago.
+        self.drive(Pace::Patient)?;
+        let (used, ring) = self.log_fill()?;
+        if used >= full_at(ring) {
+            self.begin()?;
+            self.drive(Pace::Patient)?;
+        }
+        Ok(())
+    }
+
+    fn piece(&self, ring: u64) -> Result<()> {
+        if self.phase()? == Phase::Idle && self.log_fill()?.0 >= begin_at(ring) {
+            self.begin().map_err(|error| self.give_up(error))?;
+        }
+        self.advance(Pace::Piece)
+            .map_err(|error| self.give_up(error))?;
+        self.look_later()
+    }
+
+    /// Notes how far the log may go before somebody should look again.
+    fn look_later(&self) -> Result<()> {
+        let (tail, ring) = (self.load(header::LOG_TAIL)?, self.load(header::LOG_BYTES)?);
+        let head = self.load(header::LOG_HEAD)?;
+        let full = head + full_at(ring);
+        let later = match self.phase()? {
+            Phase::Idle => head + begin_at(ring),
+            // Such that half of the room that is left is used when all pages have been looked at.
+            Phase::Copying => {
+                let page = self.load(header::CHECKPOINT_PAGE)?;
+                let left = self
+                    .load(header::CHECKPOINT_FRONTIER)?
+                    .saturating_sub(page)
+                    .max(1);
+                let room = full.saturating_sub(tail) / 2;
+                tail + (room.saturating_mul(crate::frames::PAGES_AT_ONCE) / left).min(ring >> 13)
+            }
+            _ => tail + (ring >> 11),
+        };
+        self.store(header::CHECKPOINT_AFTER, later.min(full))
+    }
+
+    /// After an error: tried again when more of the log is used; by others, if it is this process's
+    /// own.
+    fn give_up(&self, error: Errno) -> Errno {
+        let given_up = || {
+            let later = self.load(header::LOG_TAIL)? + self.load(header::LOG_BYTES)? / 16;
+            if is_own(error) {
+                self.own.away().store(later, Ordering::Relaxed);
+                return Ok(());
+            }
+            self.set_phase(Phase::Idle)?;
+            self.store(header::CHECKPOINT_AFTER, later)
+        };
+        given_up().err().unwrap_or(error)
+    }
+
+    fn phase(&self) -> Result<Phase> {
+        Phase::from_word(self.load(header::CHECKPOINT_PHASE)?)
+    }
+
+    fn set_phase(&self, phase: Phase) -> Result<()> {
+        self.store(header::CHECKPOINT_PHASE, phase as u64)
+    }
+
+    fn begin(&self) -> Result<()> {
+        let (start, sum) = self.log_end()?;
         // The number is used up whatever happens: the end frame of one checkpoint must not stand
         // for the frames of another.
         let sequence = self.load(header::CHECKPOINT_SEQUENCE)? + 1;
         self.store(header::CHECKPOINT_SEQUENCE, sequence)?;
-        let frontier = self.load(header::FRONTIER)?;
-        let mut sinks = Vec::new();
+        let frontier = self.load(header::FRONTIER)?.min(at::PAGES_MAX);
         for rank in 0..self.rank_count() {
-            sinks.push(self.sink(rank, frontier)?);
+            self.ready_frames(rank, sequence, frontier)?;
         }
-        for sink in sinks.iter_mut().flatten().filter(|sink| sink.rewritten) {
-            sink.push([FRAME_MAGIC, sequence, 0, FRAME_FULL, 0, 0, 0, 0], &[])?;
-        }
-        let mut written = Vec::new();
-        self.write_frames(sequence, frontier, &mut sinks, &mut written)?;
-        crash_point!("checkpoint.written");
-        // All of them at once: the first that is waited for takes the file system's own log with it.
-        for sink in sinks.iter_mut().flatten() {
-            sink.begin_to_settle()?;
-        }
-        let end = self.load(header::LOG_TAIL)?;
-        // All data too: of a pointer in a frame it is not known any more what it had replaced.
-        self.sync_and_note(noted)?;
-        let span = [u64::from(start_sum), start, end];
-        self.finish(sequence, span, &mut sinks)?;
-        crash_point!("checkpoint.finished");
-        self.store(header::CHECKPOINT_TIME, self.now_ns() as u64)?;
-        self.store(header::LOG_HEAD, start)?;
-        self.clear_notes(start, &written)
+        self.store(header::CHECKPOINT_START, start)?;
+        self.store(header::CHECKPOINT_SUM, sum.into())?;
+        self.store(header::CHECKPOINT_FRONTIER, frontier)?;
+        self.store(header::CHECKPOINT_PAGE, 1)?;
+        crash_point!("checkpoint.begun");
+        self.set_phase(Phase::Applying)
     }
 
-    /// Takes back the notes that the checkpoint has answered: not before it is finished, and not
-    /// those of records behind its start, which may be half applied in the copy.
-    fn clear_notes(&self, start: u64, written: &[(u32, u64)]) -> Result<()> {
-        for (page, note) in written {
-            if *note < start {
-                let dirty = self.word(descriptor_at(*page) + descriptor::DIRTY)?;
-                // Changed since: the new note stays.
-                dirty
-                    .compare_exchange(*note, 0, Ordering::AcqRel, Ordering::Relaxed)
-                    .ok();
-            }
+    /// Does a piece of what is to be done.
+    fn advance(&self, pace: Pace) -> Result<()> {
+        match self.phase()? {
+            Phase::Idle => Ok(()),
+            Phase::Applying => match self.is_applied(self.load(header::CHECKPOINT_START)?)? {
+                true => self.set_phase(Phase::Copying),
+                false => Ok(()),
+            },
+            Phase::Copying => match self.copy_pages()? {
+                true => self.end_copying(),
+                false => Ok(()),
+            },
+            Phase::Mirroring => self.mirror(),
+            Phase::Flushing => match self.flush_round(Round::Base, pace)? {
+                true => self.begin_ending(),
+                false => Ok(()),
+            },
+            Phase::Ending => match self.flush_round(Round::Ends, pace)? {
+                true => self.set_phase(Phase::Finishing),
+                false => Ok(()),
+            },
+            Phase::Finishing => self.finish(),
         }
-        Ok(())
     }
 
-    /// Opens a rank's frames; a file that has outgrown what is live is written anew.
-    fn sink(&self, rank: u16, frontier: u64) -> Result<Option<Sink<'_>>> {
-        let sink = Sink::open(self, rank, false)?;
-        let live = frontier * (PAGE + 64);
-        if sink
-            .as_ref()
-            .is_some_and(|sink| sink.at > REWRITE_BYTES && sink.at > 4 * live)
-        {
-            return Sink::open(self, rank, true);
-        }
-        Ok(sink)
-    }
-
-    fn write_frames(
-        &self,
-        sequence: u64,
-        frontier: u64,
-        sinks: &mut [Option<Sink<'_>>],
-        written: &mut Vec<(u32, u64)>,
-    ) -> Result<()> {
-        let rewriting = sinks.iter().flatten().any(|sink| sink.rewritten);
-        let mut content = [0u64; (PAGE / 8) as usize];
-        for page in 1..frontier.min(at::PAGES_MAX) as u32 {
-            let dirty = self.load(descriptor_at(page) + descriptor::DIRTY)?;
-            if dirty != 0 {
-                written.push((page, dirty));
-            } else if !rewriting {
-                continue;
-            }
-            let word = self.load(descriptor_at(page) + descriptor::STATE)?;
-            let mut state = PageState::unpack(word);
-            if state.replicas == 0 && word != 0 {
-                // Volatile now and maybe on disk once: what is on disk must not come back.
-                state = PageState {
-                    kind: kind::FREE,
-                    replicas: PAGE_REPLICAS_MAX as u8,
-                    ..state
-                };
-            }
-            self.words(at::PAGES + u64::from(page) * PAGE, &mut content)?;
-            let (first, copies) = page_place(self, state);
-            let (before, from) = sinks.split_at_mut(usize::from(first).min(sinks.len()));
-            // A rank that is gone is replaced by the next: frames are looked for on all of them.
-            let present = from.iter_mut().chain(before).flatten();
-            for sink in present.take(usize::from(copies)) {
-                if dirty != 0 || sink.rewritten {
-                    let page = u64::from(page);
-                    let head = [FRAME_MAGIC, sequence, 0, page, state.pack(), 0, 0, PAGE / 8];
-                    sink.push(head, &content)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(&self, sequence: u64, span: [u64; 3], sinks: &mut [Option<Sink<'_>>]) -> Result<()> {
-        for sink in sinks.iter_mut().flatten() {
-            sink.settle()?;
-            self.note_end(sink)?;
-        }
-        for sink in sinks.iter_mut().flatten() {
-            let [sum, start, end] = span;
-            sink.push(
-                [FRAME_MAGIC, sequence, 0, FRAME_END, sum, start, end, 0],
-                &[],
-            )?;
-            sink.settle()?;
-            crash_point!("checkpoint.ended");
-            if sink.rewritten {
-                door::rename(sink.dir, RankFile::MetaNew, RankFile::Meta)?;
-                sink.rewritten = false;
-            }
-            self.note_end(sink)?;
-        }
-        Ok(())
-    }
-
-    /// Notes where the next checkpoint goes on. A file being written anew has no name yet.
-    fn note_end(&self, sink: &Sink<'_>) -> Result<()> {
-        if sink.rewritten {
-            return Ok(());
-        }
-        self.store(rank_at(sink.rank) + rank::META_END, sink.at)
-    }
-
-    /// Waits until every record before `start` has been applied, recovering dead owners.
-    fn wait_until_applied(&self, start: u64) -> Result<()> {
+    /// Whether every record before `start` has been applied; dead owners are recovered.
+    fn is_applied(&self, start: u64) -> Result<bool> {
         for owner in self.owners()? {
             let base = owner_at(owner);
-            let mut rounds = 0u32;
-            loop {
-                let len = self.load(base + owner::RECORD_LEN)?;
-                if len == 0 || len & RECORD_LOCAL != 0 {
-                    break;
-                }
-                if self.load(base + owner::RECORD_AT)? >= start {
-                    break;
-                }
-                if self.is_dead(owner) {
-                    self.recover(owner)?;
-                }
-                rounds += 1;
-                if rounds > 1_000_000 {
-                    // Stopped in the middle of applying: this checkpoint has to wait for later.
-                    return Err(Errno::EBUSY);
-                }
-                rustix::thread::sched_yield();
+            let len = self.load(base + owner::RECORD_LEN)?;
+            if len == 0 || len & RECORD_LOCAL != 0 {
+                continue;
             }
+            if self.load(base + owner::RECORD_AT)? >= start {
+                continue;
+            }
+            if self.is_dead(owner) {
+                self.recover(owner)?;
+            }
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    fn end_copying(&self) -> Result<()> {
+        crash_point!("checkpoint.written");
+        let (window, end) = self.begin_window()?;
+        self.store(header::CHECKPOINT_WINDOW, window)?;
+        self.store(header::CHECKPOINT_END, end)?;
+        self.set_phase(Phase::Mirroring)
+    }
+
+    /// A copy of the log needs no more than what is replayed over the frames.
+    fn mirror(&self) -> Result<()> {
+        let start = self.load(header::CHECKPOINT_START)?;
+        let end = self.load(header::CHECKPOINT_END)?;
+        if self.mirror_piece(start, end)? {
+            crash_point!("checkpoint.mirrored");
+            self.begin_round()?;
+            self.set_phase(Phase::Flushing)?;
         }
         Ok(())
+    }
+
+    fn begin_ending(&self) -> Result<()> {
+        crash_point!("checkpoint.flushed");
+        self.adopt_copies(self.load(header::CHECKPOINT_END)?)?;
+        self.put_ends()?;
+        crash_point!("checkpoint.ending");
+        self.begin_round()?;
+        self.set_phase(Phase::Ending)
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.adopt_frames()?;
+        crash_point!("checkpoint.finished");
+        let end = self.load(header::CHECKPOINT_END)?;
+        for (word, value) in [
+            (header::LOG_SYNCED, end),
+            (header::DATA_SYNCED, end),
+            // What was given back before is in nobody's map on the devices any more.
+            (header::WINDOW_SYNCED, self.load(header::CHECKPOINT_WINDOW)?),
+        ] {
+            self.word(word)?.fetch_max(value, Ordering::AcqRel);
+        }
+        self.store(header::CHECKPOINT_TIME, self.now_ns() as u64)?;
+        self.store(header::LOG_HEAD, self.load(header::CHECKPOINT_START)?)?;
+        self.set_phase(Phase::Idle)
     }
 }

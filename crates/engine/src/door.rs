@@ -9,6 +9,7 @@ use std::path::Path;
 use sys::file_limit::exempt;
 use sys::{Errno, Result};
 
+pub(crate) mod queue;
 #[cfg(feature = "testing")]
 pub(crate) mod tape;
 
@@ -150,18 +151,67 @@ pub(crate) fn allocate(fd: &OwnedFd, dir: &Path, file: RankFile, off: u64, len: 
 /// Brings what was written to the device, and the size of the file. Should that fail, the kernel
 /// may forget that what is in memory is not on the device.
 pub(crate) fn flush(fd: &OwnedFd, dir: &Path, file: RankFile) -> Result<()> {
+    #[cfg(feature = "testing")]
+    let number = tape::flush_number();
     let begin = || {
         may(dir, file, Step::Flush)?;
-        note!(tape::flushing(dir, file));
+        note!(tape::flushing(dir, file, number));
         rustix::io::retry_on_intr(|| rustix::fs::fdatasync(fd)).map_err(errno)
     };
     let flushed = begin();
     if flushed.is_ok() {
-        note!(tape::flushed(dir, file));
+        note!(tape::flushed(dir, file, number));
     } else {
-        note!(tape::flush_failed(dir, file));
+        flush_failed(dir, file);
     }
     flushed
+}
+
+/// What was asked of [`queue_flush`] has failed.
+pub(crate) fn flush_failed(dir: &Path, file: RankFile) {
+    note!(tape::flush_failed(dir, file));
+    #[cfg(not(feature = "testing"))]
+    let _: (&Path, RankFile) = (dir, file);
+}
+
+/// Has the kernel bring what was written to the device, and the size of the file; the event in `queue`
+/// that brings `data` back is to be reported with [`flushed`].
+pub(crate) fn queue_flush(
+    queue: queue::Queue,
+    fd: &OwnedFd,
+    dir: &Path,
+    file: RankFile,
+    data: u64,
+) -> Result<()> {
+    may(dir, file, Step::Flush)?;
+    note!(tape::flushing(dir, file, tape::queued_number(data)));
+    queue.flush(fd, false, data)
+}
+
+/// What was asked of [`queue_flush`] with `data` is done.
+pub(crate) fn flushed(dir: &Path, file: RankFile, data: u64) {
+    note!(tape::flushed(dir, file, tape::queued_number(data)));
+    #[cfg(not(feature = "testing"))]
+    let _: (&Path, RankFile, u64) = (dir, file, data);
+}
+
+/// Has the kernel bring the names in a rank's directory to the device; as [`queue_flush`], to be
+/// reported with [`names_flushed`].
+pub(crate) fn queue_names(queue: queue::Queue, dir: &Path, data: u64) -> Result<()> {
+    note!(tape::flushing_names(dir, tape::queued_number(data)));
+    queue.flush(&open_dir(dir)?, true, data)
+}
+
+/// What was asked of [`queue_names`] with `data` is done.
+pub(crate) fn names_flushed(dir: &Path, data: u64) {
+    note!(tape::names_flushed(dir, tape::queued_number(data)));
+    #[cfg(not(feature = "testing"))]
+    let _: (&Path, u64) = (dir, data);
+}
+
+fn open_dir(dir: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(dir, flags, Mode::empty()).map_err(errno)
 }
 
 /// Brings what was written to the device's own memory: safe once something else on the same device
@@ -193,10 +243,11 @@ fn sync_file_range(fd: &OwnedFd, how: usize) -> Result<()> {
 
 /// Brings the names in a rank's directory to the device.
 pub(crate) fn flush_names(dir: &Path) -> Result<()> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(dir, flags, Mode::empty()).map_err(errno)?;
-    rustix::fs::fsync(&opened).map_err(errno)?;
-    note!(tape::names_flushed(dir));
+    #[cfg(feature = "testing")]
+    let number = tape::flush_number();
+    note!(tape::flushing_names(dir, number));
+    rustix::fs::fsync(&open_dir(dir)?).map_err(errno)?;
+    note!(tape::names_flushed(dir, number));
     Ok(())
 }
 

@@ -65,7 +65,7 @@ pub(crate) mod header {
     /// Owner and process slots from here on have never been used: nobody need look at them.
     pub(crate) const OWNERS_USED: u64 = 128;
     pub(crate) const PROCESSES_USED: u64 = 136;
-    /// Log position before which a checkpoint that failed is not tried again without need.
+    /// Log position before which nobody need look after checkpoints.
     pub(crate) const CHECKPOINT_AFTER: u64 = 144;
     /// Number of the current window (`sync`), and of the last one that began a sync of everything
     /// which has ended.
@@ -76,8 +76,13 @@ pub(crate) mod header {
     /// Rank whose log everybody writes, and number of ranks the log has to lie on.
     pub(crate) const LOG_RANK: u64 = 176;
     pub(crate) const LOG_PLACES: u64 = 184;
+    /// Two words that tell the pool's directory from copies of it (`system::Home`).
+    pub(crate) const HOME_MARK: u64 = 192;
+    /// Where that directory is, for people: bytes, zeros behind them.
+    pub(crate) const HOME_DIR: u64 = 1024;
+    pub(crate) const HOME_DIR_BYTES: u64 = 2048;
     /// A flush of the log was begun and has not succeeded.
-    pub(crate) const LOG_DOUBT: u64 = 192;
+    pub(crate) const LOG_DOUBT: u64 = 208;
     /// See [`super::TREE_VERSION`].
     pub(crate) const TREE_VERSION: u64 = 384;
     /// Words written by every operation get cache lines of their own.
@@ -87,6 +92,20 @@ pub(crate) mod header {
     pub(crate) const LOG_HEAD: u64 = 320;
     pub(crate) const LOG_SYNCED: u64 = 328;
     pub(crate) const LOG_BYTES: u64 = 336;
+    /// The checkpoint in progress (`checkpoint`): its phase; log position and chain checksum at its
+    /// start; log position before which it covers all data, and the window that began there; pages
+    /// below this one are looked at, and the next of them.
+    pub(crate) const CHECKPOINT_PHASE: u64 = 448;
+    pub(crate) const CHECKPOINT_START: u64 = 456;
+    pub(crate) const CHECKPOINT_SUM: u64 = 464;
+    pub(crate) const CHECKPOINT_END: u64 = 472;
+    pub(crate) const CHECKPOINT_WINDOW: u64 = 480;
+    pub(crate) const CHECKPOINT_FRONTIER: u64 = 488;
+    pub(crate) const CHECKPOINT_PAGE: u64 = 496;
+    /// Number of the round of flushes it waits for, and when somebody last asked the kernel for
+    /// them (monotonic, ns; 0 = nobody).
+    pub(crate) const CHECKPOINT_ROUND: u64 = 504;
+    pub(crate) const CHECKPOINT_ASKED: u64 = 512;
 }
 
 /// Arena offset of a volatile word for the namespace layer, which changes it under the rename lock
@@ -96,6 +115,8 @@ pub const TREE_VERSION: u64 = header::TREE_VERSION;
 /// `DAOSPIL1` in memory order.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"DAOSPIL1");
 /// Version of the arena layout; another version is never attached.
+pub(crate) const ARENA_VERSION: u64 = 3;
+/// Version of the rank files' format.
 pub(crate) const VERSION: u64 = 2;
 
 /// Words of a rank's entry, as byte offsets.
@@ -124,8 +145,15 @@ pub(crate) mod rank {
     /// First block of what waits for a sync, as far as a search for free blocks should go back
     /// there once it does not wait any more, + 1; 0 = none.
     pub(crate) const WAITING_FROM: u64 = 176;
+    /// Log position up to which the checkpoint in progress has written the rank's copy of the log;
+    /// [`super::PASSED_OVER`] if it could not.
+    pub(crate) const LOG_STORED: u64 = 184;
+    /// Where its next frames go in the rank's file; [`super::PASSED_OVER`] if the rank is gone.
+    pub(crate) const META_AT: u64 = 192;
+    /// It writes the rank's frames anew, to a file of another name.
+    pub(crate) const META_ANEW: u64 = 200;
     /// Flushes of the rank's data file that have failed since one last succeeded for sure.
-    pub(crate) const DOUBT: u64 = 184;
+    pub(crate) const DOUBT: u64 = 208;
     /// The rank's data file was not there when the arena was built.
     pub(crate) const WAS_ABSENT: u64 = 144;
 }
@@ -152,6 +180,9 @@ pub(crate) mod owner {
     const _: () = assert!(RUNS + RUNS_LEN * 8 <= FREED_RUNS);
     const _: () = assert!(FREED_RUNS + FREED_RUNS_LEN * 8 <= LOCAL_RECORD);
 }
+
+/// In place of a position in a rank's file: the rank cannot take part in this checkpoint.
+pub(crate) const PASSED_OVER: u64 = u64::MAX;
 
 /// Record length flag: the record lies in the owner's slot, not in the log.
 pub(crate) const RECORD_LOCAL: u64 = 1 << 63;

@@ -17,6 +17,8 @@ mod checkpoint;
 mod containers;
 mod door;
 mod error;
+mod flushes;
+mod frames;
 mod layout;
 mod limits;
 mod log;

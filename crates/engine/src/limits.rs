@@ -27,8 +27,11 @@ pub(crate) const TX_WORDS_MAX: usize = 8192;
 /// Runs of blocks one transaction can free.
 pub(crate) const TX_FREED_MAX: usize = 48;
 
-/// Growth of the arena in pages (2 MiB).
+/// Pages of a new arena (2 MiB).
 pub(crate) const GROW_PAGES: u64 = 512;
+/// Growth of the arena in pages (512 KiB): where the machine's memory is new to it, giving 2 MiB takes
+/// several milliseconds.
+pub(crate) const GROW_STEP: u64 = 128;
 /// Growth of a rank's data file in blocks (64 MiB).
 pub(crate) const GROW_BLOCKS: u64 = 16_384;
 /// Blocks covered by one bitmap page (128 MiB).

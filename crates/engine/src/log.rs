@@ -242,14 +242,12 @@ impl Pool {
         Ok((self.load(header::LOG_TAIL)?.saturating_sub(head), ring))
     }
 
-    /// Before a transaction takes its locks: whoever finds the log half full checkpoints; at full,
-    /// writers wait.
+    /// Before a transaction takes its locks: now and then somebody goes on with a checkpoint; while
+    /// the log is full, writers wait for it.
     #[inline]
     pub(crate) fn make_log_room(&self) -> Result<()> {
         self.prove_when_due();
-        let tail = self.load(header::LOG_TAIL)?;
-        let head = self.load(header::LOG_HEAD)?;
-        if tail.wrapping_sub(head) < self.load(header::LOG_BYTES)? / 2 {
+        if self.load(header::LOG_TAIL)? < self.load(header::CHECKPOINT_AFTER)? {
             return Ok(());
         }
         self.checkpoint_when_needed()

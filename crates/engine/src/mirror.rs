@@ -5,10 +5,10 @@
 
 use crate::containers::ContainerInfo;
 use crate::door::{self, RankFile};
-use crate::layout::{header, rank, rank_at};
+use crate::layout::{PASSED_OVER, header, rank, rank_at};
 use crate::log::LOG_FILE_HEADER;
-use crate::media::is_absent;
-use crate::pool::Pool;
+use crate::media::{errno, is_absent};
+use crate::pool::{LockId, Pool};
 use core::sync::atomic::Ordering;
 use daos_types::ObjectClass;
 use rustix::fd::OwnedFd;
@@ -111,23 +111,126 @@ impl Pool {
         }
     }
 
-    /// Writes what a rank's copy lacks up to `tail`; also says whether all of it lies where something
-    /// was written and flushed before.
-    fn store_copy(&self, other: u16, tail: u64) -> Result<(OwnedFd, bool)> {
-        let dir = self.rank_dir(other)?;
+    /// Writes some of what the copies lack of the log from `from`, or from where they were last safe,
+    /// to `end`; true once there is no more. A rank that cannot take a copy is passed over.
+    pub(crate) fn mirror_piece(&self, from: u64, end: u64) -> Result<bool> {
+        let home = self.log_rank()?;
+        let ranks = self.rank_count();
+        let mut copies = self.load(header::LOG_PLACES)?.max(1) - 1;
+        for other in (1..ranks).map(|step| (home + step) % ranks) {
+            let stored = self.load(rank_at(other) + rank::LOG_STORED)?;
+            if copies == 0 {
+                break;
+            }
+            if stored == PASSED_OVER {
+                continue;
+            }
+            if stored < end {
+                let next = self.store_piece(other, from, end).unwrap_or(PASSED_OVER);
+                self.store(rank_at(other) + rank::LOG_STORED, next)?;
+                return Ok(false);
+            }
+            copies -= 1;
+        }
+        Ok(true)
+    }
+
+    /// Writes a piece for the checkpoint in progress; returns where the next one begins.
+    fn store_piece(&self, other: u16, from: u64, end: u64) -> Result<u64> {
+        let (block, me) = self.me()?;
+        self.acquire(block, me, LockId::Sync)?;
+        let stored = self.store_piece_locked(other, from, end);
+        self.release(block, me, LockId::Sync);
+        stored
+    }
+
+    fn store_piece_locked(&self, other: u16, from: u64, end: u64) -> Result<u64> {
+        let word = |at| self.load(rank_at(other) + at);
         let ring = self.load(header::LOG_BYTES)?;
+        let mut at = word(rank::LOG_STORED)?;
+        let file = match at {
+            0 => self.open_copy(other)?,
+            _ => door::open(self.rank_dir(other)?, RankFile::Log)?,
+        };
+        if at == 0 {
+            at = word(rank::LOG_COPIED)?;
+            if at < from {
+                // What it lacks before that is never needed: nor has it been written.
+                at = from;
+                self.store(rank_at(other) + rank::LOG_MADE, from)?;
+            }
+        }
+        if at < end {
+            let off = at % ring;
+            let len = (end - at).min(ring - off).min(PIECE);
+            self.copy(&file, other, LOG_FILE_HEADER + off, len)?;
+            at += len;
+        }
+        // 0 stands for none.
+        Ok(at.max(1))
+    }
+
+    /// Whether the checkpoint in progress has a copy of the log.
+    pub(crate) fn has_stored_copy(&self) -> Result<bool> {
+        for other in 0..self.rank_count() {
+            let stored = self.load(rank_at(other) + rank::LOG_STORED)?;
+            if stored != 0 && stored != PASSED_OVER {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// After the copies that hold the log up to `end` were flushed. May be done again.
+    pub(crate) fn adopt_copies(&self, end: u64) -> Result<()> {
+        let (block, me) = self.me()?;
+        self.acquire(block, me, LockId::Sync)?;
+        let adopt = || {
+            for other in 0..self.rank_count() {
+                let stored = self.load(rank_at(other) + rank::LOG_STORED)?;
+                // One that was made anew meanwhile holds less.
+                if stored >= end && stored != PASSED_OVER {
+                    self.word(rank_at(other) + rank::LOG_COPIED)?
+                        .fetch_max(end, Ordering::AcqRel);
+                }
+            }
+            Ok(())
+        };
+        let adopted = adopt();
+        self.release(block, me, LockId::Sync);
+        adopted
+    }
+
+    /// Opens a rank's copy of the log, made if there is none that can be gone on with.
+    fn open_copy(&self, other: u16) -> Result<OwnedFd> {
+        let dir = self.rank_dir(other)?;
         let head = self.load(header::LOG_HEAD)?;
-        let copied = self.load(rank_at(other) + rank::LOG_COPIED)?;
         let file = door::create(dir, RankFile::Log, OFlags::empty())?;
-        let mut from = copied.max(head);
+        let copied = self.load(rank_at(other) + rank::LOG_COPIED)?;
         if copied < head.max(1) {
-            from = head;
+            let ring = self.load(header::LOG_BYTES)?;
+            // What a checkpoint has written to it counts only if it is still there.
+            let stored = self.word(rank_at(other) + rank::LOG_STORED)?;
+            let size = rustix::fs::fstat(&file).map_err(errno)?.st_size as u64;
+            if size < LOG_FILE_HEADER + ring && stored.load(Ordering::Acquire) != 0 {
+                stored.store(PASSED_OVER, Ordering::Release);
+            }
             door::resize(&file, dir, RankFile::Log, LOG_FILE_HEADER + ring)?;
             self.copy(&file, other, 0, LOG_FILE_HEADER)?;
             door::flush_names(dir)?;
-            self.store(rank_at(other) + rank::LOG_MADE, from)?;
-            self.store(rank_at(other) + rank::LOG_FILLED, from)?;
+            self.store(rank_at(other) + rank::LOG_MADE, head)?;
+            self.store(rank_at(other) + rank::LOG_FILLED, head)?;
         }
+        Ok(file)
+    }
+
+    /// Writes what a rank's copy lacks up to `tail`; also says whether all of it lies where something
+    /// was written and flushed before.
+    fn store_copy(&self, other: u16, tail: u64) -> Result<(OwnedFd, bool)> {
+        let ring = self.load(header::LOG_BYTES)?;
+        let file = self.open_copy(other)?;
+        let copied = self.load(rank_at(other) + rank::LOG_COPIED)?;
+        let mut from = copied.max(self.load(header::LOG_HEAD)?);
         while from < tail {
             let off = from % ring;
             let len = (tail - from).min(ring - off).min(PIECE);

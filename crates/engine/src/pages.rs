@@ -4,7 +4,7 @@
 //! list entry that is being moved, so that a dead holder's move is completed or undone.
 
 use crate::layout::{PageState, descriptor, descriptor_at, header, kind, owner, owner_at};
-use crate::limits::{GROW_PAGES, PAGE, at};
+use crate::limits::{GROW_STEP, PAGE, at};
 use crate::pool::{LockId, Pool};
 use crate::thread::ThreadBlock;
 use shm::crash_point;
@@ -39,7 +39,7 @@ impl Pool {
         self.release(block, me, LockId::Pages);
         if backed > before {
             self.arena
-                .gather(at::PAGES + before * PAGE, (backed - before) * PAGE);
+                .populate(at::PAGES + before * PAGE, (backed - before) * PAGE);
         }
         Ok((entry, taken?))
     }
@@ -99,7 +99,7 @@ impl Pool {
         if frontier <= backed {
             return Ok(());
         }
-        let wanted = frontier.next_multiple_of(GROW_PAGES);
+        let wanted = frontier.next_multiple_of(GROW_STEP);
         if wanted > at::PAGES_MAX {
             return Err(Errno::ENOSPC);
         }

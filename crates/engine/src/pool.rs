@@ -6,6 +6,7 @@ use crate::limits::{
     LOCK_RANKS, LOCK_SPECIAL, OWNERS_MAX, POOLS_MAX, PROCESSES_MAX, TARGETS_MAX, TX_LOCKS_MAX, at,
 };
 use crate::media::Media;
+use crate::system::Home;
 use crate::thread::ThreadBlock;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use shm::{Lock, OwnerSlot, OwnerState, Recover, Segment, crash_point};
@@ -25,6 +26,8 @@ pub struct PoolSpec {
     pub size_bytes: u64,
     /// Directory for the arena, normally `/dev/shm`.
     pub runtime_dir: PathBuf,
+    /// The directory through which the pool is used.
+    pub home: Home,
 }
 
 /// Lock domains.
@@ -88,6 +91,8 @@ pub struct Pool {
     pub(crate) spec: PoolSpec,
     pub(crate) arena_path: PathBuf,
     pub(crate) index: usize,
+    /// Room for frames, used with the `Checkpoint` lock held.
+    pub(crate) scratch: std::sync::Mutex<Vec<u64>>,
     /// In private memory that a fork wipes.
     pub(crate) own: crate::prove::Own,
 }
@@ -155,10 +160,14 @@ impl Pool {
 
     /// Copies consecutive words from `off`.
     pub fn words(&self, off: u64, out: &mut [u64]) -> Result<()> {
-        let last = off + (out.len() as u64).saturating_sub(1) * 8;
-        self.word(last)?;
+        let Some(last) = (out.len() as u64).checked_sub(1) else {
+            return Ok(());
+        };
+        self.word(off + last * 8)?;
+        let first: *const AtomicU64 = self.word(off)?;
         for (i, slot) in out.iter_mut().enumerate() {
-            *slot = self.word(off + i as u64 * 8)?.load(Ordering::Acquire);
+            // SAFETY: as in `store_words`.
+            *slot = unsafe { &*first.add(i) }.load(Ordering::Acquire);
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 //! some seconds after it stored them, piece by piece, when it next changes something, and the rest
 //! when it ends. For one that was killed, whoever finds it dead does so.
 
+use crate::flushes::FLUSH_WORDS;
 use crate::layout::{BlockPtr, header, process_at};
 use crate::limits::{REPLICAS_MAX, TX_WORDS_MAX};
 use crate::log::{PAD_MAGIC, RecordKind, as_bytes, kind_and_bytes, process_of};
@@ -32,7 +33,8 @@ const AFTER: u64 = 10_000_000_000;
 const BETWEEN: u64 = 20_000_000;
 
 /// Words of a process's own that a forked child does not inherit: process slot + 1; when something
-/// is due (0 = nothing is); whether it is; number of pointers noted; the last ones.
+/// is due (0 = nothing is); whether it is; number of pointers noted; flushes asked for (`flushes`); the
+/// log position before which it leaves checkpoints to others; the last pointers.
 pub(crate) struct Own(&'static [AtomicU64; Own::WORDS]);
 
 impl Own {
@@ -41,7 +43,9 @@ impl Own {
     const DUE_AT: usize = 1;
     const DUE: usize = 2;
     const NOTED: usize = 3;
-    const POINTERS: usize = 8;
+    const FLUSHES: usize = 4;
+    const AWAY: usize = Own::FLUSHES + FLUSH_WORDS;
+    const POINTERS: usize = 16;
 
     /// `words` are zero.
     pub(crate) fn new(words: &'static [AtomicU64; Own::WORDS]) -> Own {
@@ -79,6 +83,17 @@ impl Own {
     fn set_due(&self, at: u64) {
         self.0[Own::DUE_AT].store(at, Ordering::Relaxed);
         self.0[Own::DUE].store(0, Ordering::Relaxed);
+    }
+
+    /// Words of `flushes`.
+    pub(crate) fn flushes(&self) -> &[AtomicU64; FLUSH_WORDS] {
+        let words = self.0[Own::FLUSHES..].first_chunk();
+        words.unwrap_or_else(|| unreachable!("fewer words than there are"))
+    }
+
+    /// Log position before which this process leaves checkpoints to others.
+    pub(crate) fn away(&self) -> &AtomicU64 {
+        &self.0[Own::AWAY]
     }
 
     fn pointers(&self) -> &[AtomicU64] {

@@ -3,13 +3,15 @@
 //! containers. Whoever does it has the right to it alone, and can be killed at any time: what it
 //! stores in files is what the log says anyway.
 
-use crate::checkpoint::{FRAME_END, FRAME_FULL, FRAME_HEAD, FRAME_MAGIC, META_FILE, META_NEW};
 use crate::door::{self, RankFile};
+use crate::frames::{FRAME_END, FRAME_FULL, FRAME_HEAD, FRAME_MAGIC, META_FILE, META_NEW};
 use crate::layout::{
     BlockPtr, CLASSES, PageLink, PageState, Rec, descriptor, descriptor_at, header, kind,
     partial_at, partial_shift, rank, rank_at, tag_kind,
 };
-use crate::limits::{BLOCK, GRANULE, GROW_PAGES, PAGE, RANK_BLOCKS_MAX, at};
+use crate::limits::{
+    BLOCK, GRANULE, GROW_PAGES, PAGE, RANK_BLOCKS_MAX, ZONE_BLOCKS, ZONE_TABLES, at,
+};
 use crate::log::{RecordKind, as_bytes, checksum};
 use crate::media::{errno, is_absent};
 use crate::pool::Pool;
@@ -29,6 +31,8 @@ pub(crate) struct Base {
     pub(crate) start: u64,
     pub(crate) end: u64,
     pub(crate) sum: u32,
+    /// Pages that the frames account for.
+    pages: u64,
 }
 
 /// The checkpoints that the ranks hold.
@@ -41,6 +45,13 @@ pub(crate) struct Checkpoint {
     /// The end frame of the last that counts.
     end: Option<[u64; FRAME_HEAD]>,
 }
+
+/// Pages that no file accounts for: of open files, locks, hash tables.
+const PAGES_UNSEEN: u64 = 1 << 16;
+/// Pages that an arena of which a frame has come down may have had besides.
+const PAGES_PER_FRAME: u64 = 64;
+/// Bytes of the log that account for a page: a sixteenth of what making one takes.
+const LOG_BYTES_PER_PAGE: u64 = 4;
 
 /// Words of an inode record that do not outlive the arena.
 const INODE_VOLATILE: core::ops::Range<u64> = 22..32;
@@ -85,16 +96,19 @@ impl Pool {
             self.doubt_flushes()?;
         }
         self.store(header::LOG_HEAD, base.start)?;
+        self.store(header::CHECKPOINT_AFTER, 0)?;
         Ok(changed)
     }
 
     /// Looks for the last checkpoint that counts. Ranks whose directory is gone have none.
     pub(crate) fn find_checkpoint(&self) -> Result<Checkpoint> {
         let mut found = Checkpoint::default();
-        let mut last = 0;
+        let (mut last, mut frames, mut complete) = (0, 0, true);
         for dir in &self.spec.ranks {
+            complete &= !matches!(rustix::fs::stat(dir), Err(e) if is_absent(errno(e)));
             for name in [META_FILE, META_NEW] {
                 for_each_frame(&dir.join(name), |frame| {
+                    frames += 1;
                     found.highest = found.highest.max(frame[1]);
                     if frame[3] == FRAME_END {
                         found.whole.insert(frame[1]);
@@ -105,6 +119,7 @@ impl Pool {
                                 start: frame[5],
                                 end: frame[6],
                                 sum: frame[4] as u32,
+                                pages: 0,
                             };
                         }
                     }
@@ -112,7 +127,20 @@ impl Pool {
                 })?;
             }
         }
+        found.base.pages = self.pages_accounted(frames, complete)?;
         Ok(found)
+    }
+
+    /// Below which number the pages of a pool are that has `frames`: a frame of a page far beyond is
+    /// nothing that was ever written, and must not take all shared memory. What was on a rank that
+    /// is gone (`complete` false) is not known.
+    fn pages_accounted(&self, frames: u64, complete: bool) -> Result<u64> {
+        if !complete {
+            return Ok(at::PAGES_MAX);
+        }
+        let zones = self.load(header::POOL_BLOCKS)? / ZONE_BLOCKS
+            + u64::from(self.rank_count()) * (ZONE_TABLES + 1);
+        Ok(PAGES_UNSEEN + 2 * zones + PAGES_PER_FRAME * frames)
     }
 
     /// Loads the newest frames of whole checkpoints; returns where the log goes on from.
@@ -137,7 +165,7 @@ impl Pool {
                 if !whole.contains(&frame[1]) || frame[3] >= FRAME_FULL {
                     return Ok(());
                 }
-                self.load_newest(&mut newest, frame)
+                self.load_newest(&mut newest, frame, found.base.pages)
             })?;
             // A rank that cannot take it is as it was.
             let end = match found.end {
@@ -152,9 +180,9 @@ impl Pool {
     }
 
     /// Loads a page's frame unless a newer one was loaded before.
-    fn load_newest(&self, newest: &mut Vec<u64>, frame: &[u64]) -> Result<()> {
+    fn load_newest(&self, newest: &mut Vec<u64>, frame: &[u64], pages: u64) -> Result<()> {
         let page = frame[3];
-        if page == 0 || page >= at::PAGES_MAX || frame[7] != PAGE / 8 {
+        if page == 0 || page >= pages.min(at::PAGES_MAX) || frame[7] != PAGE / 8 {
             return Err(Errno::EIO);
         }
         let index = page as usize;
@@ -169,7 +197,7 @@ impl Pool {
     }
 
     fn load_frame(&self, page: u64, frame: &[u64]) -> Result<()> {
-        self.reach(page)?;
+        self.reach(page, at::PAGES_MAX)?;
         self.store(descriptor_at(page as u32) + descriptor::STATE, frame[4])?;
         let content = frame.get(FRAME_HEAD..).ok_or(Errno::EIO)?;
         for (i, word) in content.iter().enumerate() {
@@ -178,9 +206,9 @@ impl Pool {
         Ok(())
     }
 
-    /// Backs the arena up to and including `page`.
-    fn reach(&self, page: u64) -> Result<()> {
-        if page >= at::PAGES_MAX {
+    /// Backs the arena up to and including `page`, if that is among those that are accounted for.
+    fn reach(&self, page: u64, pages: u64) -> Result<()> {
+        if page >= pages.min(at::PAGES_MAX) {
             return Err(Errno::EIO);
         }
         let frontier = self.load(header::FRONTIER)?;
@@ -197,7 +225,9 @@ impl Pool {
             if found.kind != RecordKind::Change as u8 {
                 return Ok(());
             }
-            self.replay_record(&found, proofs.as_deref_mut())
+            let log = found.position - base.start + found.words.len() as u64 * 8;
+            let pages = base.pages + log / LOG_BYTES_PER_PAGE;
+            self.replay_record(&found, pages, proofs.as_deref_mut())
         })?;
         if end < base.end {
             // The checkpoint was finished only after the log had been flushed as far as that.
@@ -210,7 +240,12 @@ impl Pool {
         self.set_log_end(end, sum)
     }
 
-    fn replay_record(&self, found: &Found<'_>, mut proofs: Option<&mut Proofs>) -> Result<()> {
+    fn replay_record(
+        &self,
+        found: &Found<'_>,
+        pages: u64,
+        mut proofs: Option<&mut Proofs>,
+    ) -> Result<()> {
         let record = found.words;
         let mut i = RECORD_HEADER;
         while i < record.len() {
@@ -222,7 +257,7 @@ impl Pool {
             if flags & ENTRY_DURABLE == 0 {
                 continue;
             }
-            self.touch_replayed(off, count)?;
+            self.touch_replayed(found.position, off, count, pages)?;
             match proofs.as_deref_mut() {
                 _ if flags & ENTRY_ZERO != 0 => {
                     for w in 0..count as u64 {
@@ -262,20 +297,23 @@ impl Pool {
 
     /// Backs the page that a replayed entry is in: changed after the checkpoint, it has to be in
     /// the next one.
-    fn touch_replayed(&self, off: u64, count: usize) -> Result<()> {
+    fn touch_replayed(&self, position: u64, off: u64, count: usize, pages: u64) -> Result<()> {
         let last = off + (count as u64).saturating_sub(1) * 8;
         let page = if last >= at::PAGES {
             (last - at::PAGES) / PAGE
         } else if off >= at::DESCRIPTORS {
             (last - at::DESCRIPTORS) / at::DESCRIPTOR_BYTES
+        } else if (off, count) == (header::CONTAINERS, 1) {
+            return Ok(());
         } else {
-            0
+            // Everything else there belongs to the arena, not to the pool.
+            return Err(Errno::EIO);
         };
-        self.reach(page)?;
-        if page != 0 {
-            self.store(descriptor_at(page as u32) + descriptor::DIRTY, 1)?;
-        }
-        Ok(())
+        self.reach(page, pages)?;
+        self.store(
+            descriptor_at(page as u32) + descriptor::DIRTY,
+            position.max(1),
+        )
     }
 
     /// Everything that follows from the records.

@@ -123,6 +123,8 @@ impl Pool {
         let ranks = self.rank_count();
         let mut proofs = Proofs {
             flushed: vec![flushed; usize::from(ranks)],
+            // The checkpoint began a window there.
+            begins: vec![flushed],
             ..Proofs::default()
         };
         self.each_record(start, sum, |found| {

@@ -68,23 +68,13 @@ impl Pool {
 
     /// The same whether or not there is anything to do, also with locks held.
     pub(crate) fn sync_everything(&self) -> Result<()> {
-        self.sync_and_note(true)
-    }
-
-    /// The same; without `noted` the log does not say that the data is there: pointers that
-    /// recovery has dropped stand in it still.
-    pub(crate) fn sync_and_note(&self, noted: bool) -> Result<()> {
         let (window, from) = self.begin_window()?;
         crash_point!("sync.begun");
         for rank in 0..self.rank_count() {
             self.flush_data(rank)?;
         }
         crash_point!("sync.flushed");
-        let end = if noted {
-            self.append_flushed(from, RankSet([u64::MAX; RANKS_MAX / 64]))?
-        } else {
-            self.load(header::LOG_TAIL)?
-        };
+        let end = self.append_flushed(from, RankSet([u64::MAX; RANKS_MAX / 64]))?;
         self.flush_log(end)?;
         self.word(header::DATA_SYNCED)?
             .fetch_max(from, Ordering::AcqRel);
@@ -137,7 +127,7 @@ impl Pool {
     }
 
     /// Ends the window; the number of the new one, and the log position at which it begins.
-    fn begin_window(&self) -> Result<(u64, u64)> {
+    pub(crate) fn begin_window(&self) -> Result<(u64, u64)> {
         let (block, me) = self.me()?;
         // Under the log's lock: every record belongs to the window in which it is published.
         self.acquire(block, me, LockId::Log)?;

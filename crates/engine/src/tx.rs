@@ -650,8 +650,7 @@ pub(crate) fn apply(
     Ok(())
 }
 
-/// Notes on a page's descriptor that it differs from the checkpoint. After the words: a checkpoint
-/// clears the note before it copies the page, so that it has either the words or the note.
+/// Notes on a page's descriptor that it differs from checkpoints that began before `lsn`.
 fn mark_dirty(pool: &Pool, off: u64, lsn: u64) -> Result<()> {
     use crate::limits::at;
     let page = if off >= at::PAGES {

@@ -1,6 +1,7 @@
 //! The targets of `fuzz/`, for a moment each: with what a pool really has, and with that changed here
 //! and there from a fixed seed.
 
+use engine::EngineError;
 use engine::testing::fuzz;
 
 /// Changed copies of each input.
@@ -53,16 +54,20 @@ fn pool_maps() {
     let uuid = "3f2504e0-4f89-11d3-9a0c-0305e82c3301";
     let text = format!(
         "DAOS-EMBEDDED-POOL 1\nuuid {uuid}\nlabel l\nversion 1\nsize 1048576\ncreated 5\nreserved 0\n\
-         targets_per_rank 4\nrank 0 up /a\nrank 1 up /b%20c\nattr x y\n"
+         targets_per_rank 4\nrank 0 up /a\nrank 1 up /pools/{uuid}/rank01\nattr x y\n"
     );
-    run(&[text.into_bytes()], fuzz::pool_map);
+    let newer = text.replace("POOL 1", "POOL 2").replace("/a", "rank00");
+    run(&[text.into_bytes(), newer.into_bytes()], fuzz::pool_map);
 }
 
 #[test]
 fn attach_files() {
-    let text =
-        b"DAOS-EMBEDDED-ATTACH 1\nboot b\nmachine m\ninstance 00000000000000ff\narena /dev/shm/a";
-    run(&[text.to_vec()], fuzz::attach_file);
+    let texts: [&[u8]; 2] = [
+        b"DAOS-EMBEDDED-ATTACH 2\nboot b\nmachine m\ninstance 00000000000000ff\n\
+          mark 000000000000000a 000000000000000b\narena /dev/shm/a",
+        b"DAOS-EMBEDDED-HOME 1\nmark 000000000000000a 000000000000000b\ndir /d",
+    ];
+    run(&texts.map(<[u8]>::to_vec), fuzz::attach_file);
 }
 
 #[test]
@@ -72,4 +77,25 @@ fn logs_and_checkpoints() {
     run(&some(&image.checkpoint_seeds()), |input| {
         image.checkpoint(input)
     });
+}
+
+/// Where the pages of an arena begin, and their descriptors.
+const PAGES_AT: u64 = 512 << 20;
+const DESCRIPTORS_AT: u64 = 64 << 20;
+
+#[test]
+fn a_page_far_beyond_all_takes_no_memory() {
+    let image = fuzz::Image::new();
+    let refused = |opened: Result<(), EngineError>| {
+        assert!(matches!(opened, Err(EngineError::Corrupt(_))), "{opened:?}");
+    };
+    let page = 1 << 20;
+    refused(image.with_frame_of(page));
+    refused(image.with_change_at(PAGES_AT + page * 4096 + 8));
+    refused(image.with_change_at(DESCRIPTORS_AT + page * 32));
+    // What is no page's is not the pool's to change: the header, the locks.
+    refused(image.with_change_at(64));
+    // Near the others it is one that was made and whose neighbours were not changed.
+    assert_eq!(image.with_frame_of(4000).err(), None);
+    assert_eq!(image.with_change_at(PAGES_AT + 4000 * 4096 + 8).err(), None);
 }

@@ -1,8 +1,9 @@
 //! A system of its own for each test, and the built commands run on it.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// What a command left behind.
 pub(crate) struct Ran {
@@ -180,4 +181,62 @@ impl Ran {
 pub(crate) fn write(path: &Path, bytes: &[u8]) {
     std::fs::create_dir_all(path.parent().expect("parent")).expect("directory");
     std::fs::write(path, bytes).expect("written");
+}
+
+/// The root of which a process started by [`Holder::of`] opens the container.
+const HOLD: &str = "DAOS_CLI_TESTS_HOLD";
+
+/// A process that has the container `c1` of `tank` open. The test file needs a test `holder` that
+/// calls [`hold`].
+pub(crate) struct Holder {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Holder {
+    /// Starts it on this root.
+    pub(crate) fn of(root: &Path) -> Holder {
+        let mut child = Command::new(std::env::current_exe().expect("exe"))
+            .args(["--exact", "holder", "--nocapture"])
+            .env(HOLD, root)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("holder");
+        let mut output = BufReader::new(child.stdout.take().expect("stdout"));
+        let mut line = String::new();
+        while !line.contains("ready") {
+            line.clear();
+            let read = output.read_line(&mut line).expect("read");
+            assert_ne!(read, 0, "the holder has ended");
+        }
+        Holder { child, output }
+    }
+
+    /// Its process number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Lets it end.
+    pub(crate) fn end(mut self) {
+        drop(self.child.stdin.take());
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).expect("read");
+        let ended = self.child.wait().expect("ended");
+        assert!(ended.success(), "{rest}");
+    }
+}
+
+/// The other side of [`Holder`]; does nothing in a run of its own.
+pub(crate) fn hold() {
+    let Some(root) = std::env::var_os(HOLD) else {
+        return;
+    };
+    let root = engine::system::SystemRoot::locate(Some(root.as_encoded_bytes())).expect("root");
+    let tank = "tank".parse().expect("label");
+    root.open_container(&tank, "c1").expect("open");
+    println!("ready");
+    let read = std::io::stdin().read_line(&mut String::new());
+    assert_eq!(read.expect("read"), 0);
 }

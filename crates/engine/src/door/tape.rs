@@ -40,14 +40,16 @@ pub enum Event {
     Resize(u16, RankFile, u64),
     /// A file has space at least up to there.
     Allocate(u16, RankFile, u64),
-    /// A flush began: what was stored before is on the device once it has ended.
-    FlushBegins(u16, RankFile),
-    /// The flush has ended.
-    Flushed(u16, RankFile),
+    /// A flush with a number began: what was stored before is on the device once it has ended.
+    FlushBegins(u16, RankFile, u64),
+    /// The flush with that number has ended.
+    Flushed(u16, RankFile, u64),
+    /// The same of the names in the directory.
+    NamesFlushBegins(u16, u64),
+    /// The flush of names with that number has ended.
+    NamesFlushed(u16, u64),
     /// A flush has failed: what was stored before stays in memory, and is not flushed any more.
     FlushFailed(u16, RankFile),
-    /// The names in the directory are on the device.
-    NamesFlushed(u16),
     /// A file has another name.
     Rename(u16, RankFile, RankFile),
     /// The test's own.
@@ -175,7 +177,8 @@ pub fn make(path: &Path, ranks: &[PathBuf]) {
         for file in FILES {
             note_file(dir, rank, file);
         }
-        push(&Event::NamesFlushed(rank));
+        push(&Event::NamesFlushBegins(rank, 0));
+        push(&Event::NamesFlushed(rank, 0));
     }
     *locked(&DIRS) = ranks.to_vec();
     RUNS.store(ON, Ordering::Release);
@@ -199,8 +202,8 @@ fn note_file(dir: &Path, rank: u16, file: RankFile) {
         }
     }
     push(&Event::Resize(rank, file, bytes.len() as u64));
-    push(&Event::FlushBegins(rank, file));
-    push(&Event::Flushed(rank, file));
+    push(&Event::FlushBegins(rank, file, 0));
+    push(&Event::Flushed(rank, file, 0));
 }
 
 /// Opens a tape that was made earlier, to read it.
@@ -284,11 +287,12 @@ fn event(at: u64, what: u64, len: u64) -> Event {
         }
         2 => Event::Resize(rank, one, value),
         3 => Event::Allocate(rank, one, value),
-        4 => Event::FlushBegins(rank, one),
-        5 => Event::Flushed(rank, one),
-        6 => Event::NamesFlushed(rank),
+        4 => Event::FlushBegins(rank, one, value),
+        5 => Event::Flushed(rank, one, value),
+        6 => Event::NamesFlushed(rank, value),
+        9 => Event::NamesFlushBegins(rank, value),
         7 => Event::Rename(rank, one, other),
-        9 => Event::FlushFailed(rank, one),
+        10 => Event::FlushFailed(rank, one),
         _ => Event::Note(value),
     }
 }
@@ -300,12 +304,13 @@ fn push(event: &Event) {
         Event::Store(rank, one, off, _) => (1, *rank, file(*one), 0, *off),
         Event::Resize(rank, one, size) => (2, *rank, file(*one), 0, *size),
         Event::Allocate(rank, one, end) => (3, *rank, file(*one), 0, *end),
-        Event::FlushBegins(rank, one) => (4, *rank, file(*one), 0, 0),
-        Event::Flushed(rank, one) => (5, *rank, file(*one), 0, 0),
-        Event::NamesFlushed(rank) => (6, *rank, 0, 0, 0),
+        Event::FlushBegins(rank, one, id) => (4, *rank, file(*one), 0, *id),
+        Event::Flushed(rank, one, id) => (5, *rank, file(*one), 0, *id),
+        Event::NamesFlushed(rank, id) => (6, *rank, 0, 0, *id),
+        Event::NamesFlushBegins(rank, id) => (9, *rank, 0, 0, *id),
         Event::Rename(rank, one, other) => (7, *rank, file(*one), file(*other), 0),
         Event::Note(value) => (8, 0, 0, 0, *value),
-        Event::FlushFailed(rank, one) => (9, *rank, file(*one), 0, 0),
+        Event::FlushFailed(rank, one) => (10, *rank, file(*one), 0, 0),
     };
     let bytes: &[u8] = match event {
         Event::Store(_, _, _, bytes) => bytes,
@@ -407,20 +412,39 @@ pub(super) fn allocated(dir: &Path, file: RankFile, end: u64) {
     note(dir, |rank| Event::Allocate(rank, file, end));
 }
 
-pub(super) fn flushing(dir: &Path, file: RankFile) {
-    note(dir, |rank| Event::FlushBegins(rank, file));
+/// A number for a flush that is waited for.
+pub(super) fn flush_number() -> u64 {
+    if runs() {
+        word(0).load(Ordering::Acquire)
+    } else {
+        0
+    }
 }
 
-pub(super) fn flushed(dir: &Path, file: RankFile) {
-    note(dir, |rank| Event::Flushed(rank, file));
+/// A number for a flush of this process that the kernel does by itself: not one of the others'.
+pub(super) fn queued_number(data: u64) -> u64 {
+    let process = rustix::process::getpid().as_raw_nonzero().get();
+    (process as u64) << 40 ^ data
 }
 
 pub(super) fn flush_failed(dir: &Path, file: RankFile) {
     note(dir, |rank| Event::FlushFailed(rank, file));
 }
 
-pub(super) fn names_flushed(dir: &Path) {
-    note(dir, Event::NamesFlushed);
+pub(super) fn flushing(dir: &Path, file: RankFile, id: u64) {
+    note(dir, |rank| Event::FlushBegins(rank, file, id));
+}
+
+pub(super) fn flushed(dir: &Path, file: RankFile, id: u64) {
+    note(dir, |rank| Event::Flushed(rank, file, id));
+}
+
+pub(super) fn flushing_names(dir: &Path, id: u64) {
+    note(dir, |rank| Event::NamesFlushBegins(rank, id));
+}
+
+pub(super) fn names_flushed(dir: &Path, id: u64) {
+    note(dir, |rank| Event::NamesFlushed(rank, id));
 }
 
 pub(super) fn renamed(dir: &Path, from: RankFile, to: RankFile) {

@@ -109,6 +109,30 @@ impl Pool {
         self.store(header::LOG_DOUBT, 1)
     }
 
+    /// Notes that a flush of a rank's file that the kernel did by itself has failed.
+    pub(crate) fn doubt(&self, r: u16, file: RankFile) -> Result<()> {
+        match file {
+            RankFile::Data => {
+                self.word(rank_at(r) + rank::DOUBT)?
+                    .fetch_add(1, Ordering::SeqCst);
+                self.mark_unflushed(r)
+            }
+            RankFile::Log if r == self.log_rank()? => self.store(header::LOG_DOUBT, 1),
+            // Copies of the log and frames are written anew.
+            RankFile::Log | RankFile::Meta | RankFile::MetaNew => Ok(()),
+        }
+    }
+
+    /// Whether a rank's data file, or the log if that is meant and lies there, is in doubt.
+    pub(crate) fn is_in_doubt(&self, r: u16, data: bool) -> Result<bool> {
+        let word = match data {
+            true => rank_at(r) + rank::DOUBT,
+            false if r == self.log_rank()? => header::LOG_DOUBT,
+            false => return Ok(false),
+        };
+        Ok(self.load(word)? != 0)
+    }
+
     /// Before the log is flushed up to `tail`: stores again what an earlier flush may have lost.
     /// `Sync` is locked.
     pub(crate) fn settle_log_doubt(&self, tail: u64) -> Result<()> {

@@ -7,6 +7,7 @@
 //! them. So they never prove that a process is dead: they only refuse.
 
 use crate::system::fd::{Fd, errno, open_at, open_dir, read_at, write_all_at};
+use crate::system::home::{Home, checked_body, decode_mark, mark};
 use crate::system::{SystemError, checksum};
 use rustix::fs::{Mode, OFlags};
 use std::ffi::OsString;
@@ -15,7 +16,9 @@ use std::path::{Path, PathBuf};
 use sys::{Errno, Result};
 
 const NAME: &str = "attach";
-const MAGIC: &str = "DAOS-EMBEDDED-ATTACH 1";
+/// The same in the directory of a rank that lies elsewhere.
+const RANK_NAME: &str = "home";
+const MAGIC: &str = "DAOS-EMBEDDED-ATTACH 2";
 const BYTES_MAX: usize = 16 << 10;
 /// Offset of process 0's lock byte.
 const PROCESS_BYTES: i64 = 1 << 20;
@@ -70,6 +73,9 @@ pub struct Authority {
     pub machine: String,
     /// Instance number of the shared memory.
     pub instance: u64,
+    /// Mark of the file this was written to ([`crate::system::Home`]): a copy of the text does not
+    /// count.
+    pub mark: [u64; 2],
     /// Path of the shared memory.
     pub arena: PathBuf,
 }
@@ -81,14 +87,15 @@ impl Authority {
             boot: first_line("/proc/sys/kernel/random", "boot_id"),
             machine: first_line("/etc", "machine-id"),
             instance,
+            mark: [0; 2],
             arena: arena.to_owned(),
         }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = format!(
-            "{MAGIC}\nboot {}\nmachine {}\ninstance {:016x}\narena ",
-            self.boot, self.machine, self.instance
+            "{MAGIC}\nboot {}\nmachine {}\ninstance {:016x}\nmark {:016x} {:016x}\narena ",
+            self.boot, self.machine, self.instance, self.mark[0], self.mark[1]
         )
         .into_bytes();
         out.extend_from_slice(self.arena.as_os_str().as_bytes());
@@ -98,15 +105,7 @@ impl Authority {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Authority> {
-        let at = bytes.iter().position(|b| *b == 0)?;
-        let (body, trailer) = bytes.split_at(at);
-        let sum = core::str::from_utf8(trailer.get(1..15)?)
-            .ok()?
-            .strip_prefix("crc32 ")?;
-        if u32::from_str_radix(sum, 16) != Ok(checksum(body)) {
-            return None;
-        }
-        let mut lines = body.splitn(5, |b| *b == b'\n');
+        let mut lines = checked_body(bytes)?.splitn(6, |b| *b == b'\n');
         let mut field = |key: &str| lines.next()?.strip_prefix(key.as_bytes());
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
         field(MAGIC)?;
@@ -114,6 +113,7 @@ impl Authority {
             boot: text(field("boot ")?)?,
             machine: text(field("machine ")?)?,
             instance: u64::from_str_radix(&text(field("instance ")?)?, 16).ok()?,
+            mark: decode_mark(field("mark ")?)?,
             arena: PathBuf::from(OsString::from_vec(field("arena ")?.to_vec())),
         })
     }
@@ -142,11 +142,13 @@ pub enum Standing {
     Cold,
 }
 
-/// The open `attach` file of a pool.
+/// The open `attach` file of a pool, or the `home` file of a rank that lies elsewhere.
 #[derive(Debug)]
 pub struct AttachFile {
     file: Fd,
     dir: PathBuf,
+    name: &'static str,
+    mark: [u64; 2],
 }
 
 /// Exclusive right to decide; ends when dropped.
@@ -164,14 +166,58 @@ impl Drop for AttachLock<'_> {
 impl AttachFile {
     /// Opens or makes the `attach` file of a pool directory.
     pub fn open(dir: &Path) -> core::result::Result<AttachFile, SystemError> {
+        AttachFile::open_as(dir, NAME, OFlags::CREATE)
+    }
+
+    /// The `attach` file of a directory that is one.
+    pub(crate) fn open_existing(dir: &Path) -> core::result::Result<AttachFile, SystemError> {
+        AttachFile::open_as(dir, NAME, OFlags::empty())
+    }
+
+    /// Opens or makes the `home` file of a rank.
+    pub(crate) fn of_rank(dir: &Path) -> core::result::Result<AttachFile, SystemError> {
+        AttachFile::open_as(dir, RANK_NAME, OFlags::CREATE)
+    }
+
+    /// The `home` file of a rank that has one.
+    pub(crate) fn of_rank_existing(dir: &Path) -> core::result::Result<AttachFile, SystemError> {
+        AttachFile::open_as(dir, RANK_NAME, OFlags::empty())
+    }
+
+    fn open_as(
+        dir: &Path,
+        name: &'static str,
+        flags: OFlags,
+    ) -> core::result::Result<AttachFile, SystemError> {
         let opened = open_dir(dir).map_err(|e| SystemError::io("open directory", dir, e))?;
-        let flags = OFlags::RDWR | OFlags::CREATE;
-        let file = open_at(&opened, Path::new(NAME), flags, Mode::RUSR | Mode::WUSR)
+        let flags = OFlags::RDWR | flags;
+        let file = open_at(&opened, Path::new(name), flags, Mode::RUSR | Mode::WUSR)
             .map_err(|e| SystemError::io("open attach file of", dir, e))?;
+        let mark = mark(&file).map_err(|e| SystemError::io("stat attach file of", dir, e))?;
         Ok(AttachFile {
             file,
             dir: dir.to_owned(),
+            name,
+            mark,
         })
+    }
+
+    /// What tells this file from copies of it.
+    pub(crate) fn mark(&self) -> [u64; 2] {
+        self.mark
+    }
+
+    /// The directory it lies in.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The directory and its mark.
+    pub(crate) fn home(&self) -> Home {
+        Home {
+            dir: self.dir.clone(),
+            mark: self.mark,
+        }
     }
 
     fn io(&self, doing: &'static str, errno: Errno) -> SystemError {
@@ -199,21 +245,52 @@ impl AttachFile {
         Ok(lock)
     }
 
-    /// The authority on file; `None` if there is none or it was cut by a crash.
-    pub fn read(&self) -> Option<Authority> {
+    fn bytes(&self) -> Option<Vec<u8>> {
         let dir = open_dir(&self.dir).ok()?;
-        Authority::decode(&read_at(&dir, Path::new(NAME), BYTES_MAX).ok()?)
+        read_at(&dir, Path::new(self.name), BYTES_MAX).ok()
+    }
+
+    /// The authority on file; `None` if there is none, it was cut by a crash, or it came here with
+    /// a copy of the pool.
+    pub fn read(&self) -> Option<Authority> {
+        Authority::decode(&self.bytes()?).filter(|authority| authority.mark == self.mark)
+    }
+
+    /// The directory that a rank belongs to, from its `home` file.
+    pub(crate) fn read_home(&self) -> Option<Home> {
+        Home::decode(&self.bytes()?)
     }
 
     /// Writes the authority; only while holding the lock.
     pub fn write(
         &self,
-        _lock: &AttachLock<'_>,
+        lock: &AttachLock<'_>,
         authority: &Authority,
     ) -> core::result::Result<(), SystemError> {
+        let mark = self.mark;
+        let authority = Authority {
+            mark,
+            ..authority.clone()
+        };
+        self.write_bytes(lock, &authority.encode())
+    }
+
+    /// Writes the directory that a rank belongs to.
+    pub(crate) fn write_home(
+        &self,
+        lock: &AttachLock<'_>,
+        home: &Home,
+    ) -> core::result::Result<(), SystemError> {
+        self.write_bytes(lock, &home.encode())
+    }
+
+    fn write_bytes(
+        &self,
+        _lock: &AttachLock<'_>,
+        bytes: &[u8],
+    ) -> core::result::Result<(), SystemError> {
         let write = || -> Result<()> {
-            let bytes = authority.encode();
-            write_all_at(&self.file, &bytes, 0)?;
+            write_all_at(&self.file, bytes, 0)?;
             rustix::fs::ftruncate(&self.file, bytes.len() as u64).map_err(errno)?;
             rustix::fs::fsync(&self.file).map_err(errno)
         };
@@ -260,14 +337,21 @@ impl AttachFile {
     /// Decides how to attach; only while holding the lock.
     ///
     /// `alive` says whether the shared memory of an authority exists and is of its instance.
-    /// Errors: `OtherRuntime` when processes are attached through shared memory not seen here.
+    /// Errors: `OtherRuntime` when processes are attached through shared memory not seen here,
+    /// `AttachDamaged` when nothing says which.
     pub fn standing(
         &self,
         _lock: &AttachLock<'_>,
         alive: &mut dyn FnMut(&Authority) -> bool,
     ) -> core::result::Result<Standing, SystemError> {
         let Some(authority) = self.read() else {
-            return Ok(Standing::Cold);
+            return match self.holder()? {
+                Some(process) => Err(SystemError::AttachDamaged {
+                    path: self.dir.join(self.name),
+                    process,
+                }),
+                None => Ok(Standing::Cold),
+            };
         };
         let here = Authority::here(0, Path::new(""));
         if here.boot == authority.boot && alive(&authority) {

@@ -2,9 +2,12 @@
 
 use crate::media::DATA_FILE;
 use crate::system::fd::{errno, open, open_dir};
+use crate::system::home::{Home, settle};
 use crate::system::map::MAP_NAME;
 use crate::system::root::{check_local, make_dir, open_own_dir};
-use crate::system::{MapRank, PoolDescriptor, PoolMap, RankState, SystemError, SystemRoot};
+use crate::system::{
+    AttachFile, MapRank, PoolDescriptor, PoolMap, RankState, SystemError, SystemRoot,
+};
 use daos_types::{Ident, Label, PoolId};
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use std::path::{Path, PathBuf};
@@ -271,7 +274,12 @@ impl SystemRoot {
         cleanup: &mut Cleanup,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(), SystemError> {
-        let bytes = map.encode();
+        let bytes = map.clone().named_in(&self.pool_dir(map.uuid)).encode();
+        // The file keeps its mark when the directory gets its final name.
+        let home = Home {
+            dir: self.pool_dir(map.uuid),
+            ..AttachFile::open(staging)?.home()
+        };
         let write_map = |dir: &Path| {
             let opened = open_dir(dir).map_err(|e| SystemError::io("open directory", dir, e))?;
             crate::system::fd::replace_at(&opened, Path::new(MAP_NAME), &bytes)
@@ -297,6 +305,9 @@ impl SystemRoot {
             let dir = parent.join(rank.path.file_name().unwrap_or_default());
             make_dir(&dir)?;
             write_map(&dir)?;
+            if !spec.rank_paths.is_empty() {
+                settle(&dir, &home)?;
+            }
             made.push(dir);
         }
         crate::Pool::format(&crate::PoolSpec {
@@ -305,6 +316,7 @@ impl SystemRoot {
             targets_per_rank: spec.targets_per_rank.into(),
             size_bytes: spec.size_bytes,
             runtime_dir: PathBuf::new(),
+            home: Home::default(),
         })?;
         if spec.reserve {
             for dir in made {

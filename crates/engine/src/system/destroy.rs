@@ -2,16 +2,19 @@
 
 use crate::system::create::flock;
 use crate::system::find::{known_rank_paths, list_dir};
+use crate::system::home::other_home;
 use crate::system::join::remove_arena_files;
 use crate::system::{AttachFile, SystemError, SystemRoot};
 use daos_types::{Ident, PoolId};
 use std::path::Path;
 
-/// Removes the rank directories that lie outside the pool's own directory.
+/// Removes the rank directories that lie outside the pool's own directory, unless they belong to one
+/// of which it is a copy.
 ///
 /// Only paths of the form `.../<uuid>/rankNN` are touched, whatever a damaged map may say.
 fn remove_ranks(dir: &Path, uuid: PoolId) -> Result<(), SystemError> {
     let name = uuid.to_string();
+    let home = AttachFile::open(dir)?.home();
     for path in known_rank_paths(dir, uuid) {
         let Some(parent) = path.parent() else {
             continue;
@@ -21,7 +24,7 @@ fn remove_ranks(dir: &Path, uuid: PoolId) -> Result<(), SystemError> {
                 .file_name()
                 .and_then(|n| n.to_str())
                 .is_some_and(|n| n.starts_with("rank"));
-        if !ours || parent.starts_with(dir) {
+        if !ours || parent.starts_with(dir) || other_home(&path, &home).is_some() {
             continue;
         }
         for (removed, what) in [

@@ -126,6 +126,27 @@ pub enum SystemError {
         /// One of them.
         process: u32,
     },
+    /// Processes are attached, and the file that says through which shared memory is damaged.
+    AttachDamaged {
+        /// The file.
+        path: PathBuf,
+        /// One of them.
+        process: u32,
+    },
+    /// A rank belongs to another directory of the pool than the one it is used through.
+    OtherHome {
+        /// The rank.
+        rank: PathBuf,
+        /// The directory it belongs to.
+        home: PathBuf,
+    },
+    /// A rank is in use through a directory that is not visible here.
+    RankInUse {
+        /// The rank.
+        rank: PathBuf,
+        /// A process that uses it.
+        process: u32,
+    },
     /// The engine refused.
     Engine(EngineError),
 }
@@ -179,7 +200,11 @@ impl SystemError {
             SystemError::BeyondDevice { .. } => Der::NoSpace,
             SystemError::NewerFormat { .. } => Der::DfIncompt,
             SystemError::Damaged { .. } | SystemError::NoMajority { .. } => Der::Io,
-            SystemError::Attached { .. } | SystemError::OtherRuntime { .. } => Der::Busy,
+            SystemError::Attached { .. }
+            | SystemError::OtherRuntime { .. }
+            | SystemError::AttachDamaged { .. }
+            | SystemError::OtherHome { .. }
+            | SystemError::RankInUse { .. } => Der::Busy,
             SystemError::Engine(error) => error.der(),
         }
     }
@@ -296,6 +321,29 @@ impl fmt::Display for SystemError {
                  here; end that process, or run with the same /dev/shm (the same container)",
                 path.display(),
                 arena.display()
+            ),
+            SystemError::AttachDamaged { path, process } => write!(
+                f,
+                "{} is damaged and does not say which shared memory process {process} uses; end that \
+                 process, and try again",
+                path.display()
+            ),
+            SystemError::OtherHome { rank, home } => write!(
+                f,
+                "{} belongs to the pool directory {}, of which this is a copy; use that one \
+                 (DAOS_EMBEDDED_ROOT={}), or remove it to give its ranks to the copy",
+                rank.display(),
+                home.display(),
+                home.parent()
+                    .and_then(Path::parent)
+                    .unwrap_or(home)
+                    .display()
+            ),
+            SystemError::RankInUse { rank, process } => write!(
+                f,
+                "{} is in use by process {process} through a pool directory that is not visible here; \
+                 end that process, and try again",
+                rank.display()
             ),
             SystemError::Engine(error) => error.fmt(f),
         }

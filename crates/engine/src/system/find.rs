@@ -77,6 +77,7 @@ impl PoolDescriptor {
     ) -> Result<PoolDescriptor, SystemError> {
         let file = AttachFile::open(&self.dir)?;
         let _lock = file.lock_map()?;
+        self.check_ranks(&file.home())?;
         let mut found = read_maps(&self.dir, self.uuid)?;
         change(&mut found.map);
         found.map.version += 1;
@@ -88,7 +89,7 @@ impl PoolDescriptor {
 
 /// Writes the map to the registry and every reachable rank; returns how many copies count.
 pub(crate) fn store_map(dir: &Path, map: &PoolMap) -> Result<usize, SystemError> {
-    let bytes = map.encode();
+    let bytes = map.clone().named_in(dir).encode();
     let name = Path::new(MAP_NAME);
     let even = map.ranks.len().is_multiple_of(2);
     let mut stored = 0;
@@ -161,8 +162,14 @@ struct Copy {
     map: PoolMap,
 }
 
-/// Reads one copy. `Ok(None)`: missing, unreadable or damaged; errors: newer format, foreign.
-fn read_copy(dir: &Path, uuid: PoolId, known: &[Copy]) -> Result<Option<Copy>, SystemError> {
+/// Reads the copy in `dir` of the map of the pool in `pool`. `Ok(None)`: missing, unreadable or
+/// damaged; errors: newer format, foreign.
+fn read_copy(
+    dir: &Path,
+    pool: &Path,
+    uuid: PoolId,
+    known: &[Copy],
+) -> Result<Option<Copy>, SystemError> {
     let opened = match open_own_dir(dir, Mode::WGRP | Mode::WOTH) {
         Ok(opened) => opened,
         Err(SystemError::Io { .. }) => return Ok(None),
@@ -179,7 +186,10 @@ fn read_copy(dir: &Path, uuid: PoolId, known: &[Copy]) -> Result<Option<Copy>, S
         }));
     }
     match PoolMap::decode(&bytes, &dir.join(MAP_NAME)) {
-        Ok(map) if map.uuid == uuid => Ok(Some(Copy { bytes, map })),
+        Ok(map) if map.uuid == uuid => Ok(Some(Copy {
+            bytes,
+            map: map.found_in(pool),
+        })),
         Ok(_) | Err(SystemError::Damaged { .. }) => Ok(None),
         Err(error) => Err(error),
     }
@@ -190,7 +200,7 @@ pub(crate) fn registry_only(
     dir: &Path,
     uuid: PoolId,
 ) -> Result<Option<PoolDescriptor>, SystemError> {
-    let copy = read_copy(dir, uuid, &[])?;
+    let copy = read_copy(dir, dir, uuid, &[])?;
     Ok(copy.map(|Copy { map, .. }| {
         let present = vec![true; map.ranks.len()];
         Found {
@@ -231,7 +241,7 @@ pub(crate) fn list_dir(dir: &Path) -> Result<Vec<std::ffi::OsString>, SystemErro
 
 /// Reads every copy of a pool's map without demanding a majority.
 fn read_all(dir: &Path, uuid: PoolId) -> Result<Found, SystemError> {
-    let registry = read_copy(dir, uuid, &[])?;
+    let registry = read_copy(dir, dir, uuid, &[])?;
     let mut copies: Vec<Copy> = Vec::new();
     let registry_counts = registry.is_some();
     copies.extend(registry);
@@ -250,7 +260,7 @@ fn read_all(dir: &Path, uuid: PoolId) -> Result<Found, SystemError> {
     // The second turn follows a newer map that names directories the registry did not know.
     for _ in 0..2 {
         for path in queue.drain(..) {
-            if let Some(copy) = read_copy(&path, uuid, &copies)? {
+            if let Some(copy) = read_copy(&path, dir, uuid, &copies)? {
                 copies.push(copy);
                 present.push(path.clone());
             }

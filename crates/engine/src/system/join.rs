@@ -4,7 +4,9 @@ use crate::attach::{arena_path, attached};
 use crate::layout::{MAGIC, header};
 use crate::system::fd::{errno, open};
 use crate::system::find::{list_dir, registry_only};
-use crate::system::{AttachFile, Authority, PoolDescriptor, Standing, SystemError, SystemRoot};
+use crate::system::{
+    AttachFile, AttachLock, Authority, Home, PoolDescriptor, Standing, SystemError, SystemRoot,
+};
 use crate::{ContainerInfo, EngineError, Pool, PoolSpec};
 use daos_types::Ident;
 use rustix::fs::{Mode, OFlags};
@@ -22,21 +24,32 @@ const DESCRIPTOR_FLOOR: usize = 900;
 const F_DUPFD_CLOEXEC: usize = 1030;
 const SYS_FCNTL: usize = if cfg!(target_arch = "x86_64") { 72 } else { 25 };
 
-/// Instance number of the arena in a file; `None` if there is no whole arena.
-fn instance_of(path: &Path) -> Option<u64> {
+/// Which arena it is.
+struct Arena {
+    instance: u64,
+    mark: [u64; 2],
+}
+
+/// The arena in a file; `None` if there is no whole arena.
+fn arena_in(path: &Path) -> Option<Arena> {
     let file = open(path, OFlags::RDONLY, Mode::empty()).ok()?;
-    let mut bytes = [0; header::INSTANCE as usize + 8];
+    let mut bytes = [0; header::HOME_MARK as usize + 16];
     let count = rustix::io::pread(&file, &mut bytes, 0).ok()?;
     let word = |at: u64| {
         let bytes = bytes.get(at as usize..at as usize + 8)?;
         Some(u64::from_le_bytes(bytes.try_into().ok()?))
     };
-    let whole = count == bytes.len() && word(header::MAGIC) == Some(MAGIC);
-    whole.then(|| word(header::INSTANCE)).flatten()
+    if count != bytes.len() || word(header::MAGIC) != Some(MAGIC) {
+        return None;
+    }
+    Some(Arena {
+        instance: word(header::INSTANCE)?,
+        mark: [word(header::HOME_MARK)?, word(header::HOME_MARK + 8)?],
+    })
 }
 
 fn alive(authority: &Authority) -> bool {
-    instance_of(&authority.arena) == Some(authority.instance)
+    arena_in(&authority.arena).is_some_and(|arena| arena.instance == authority.instance)
 }
 
 /// Keeps the file, and so its locks, for the life of the process, out of the way of the
@@ -102,13 +115,14 @@ impl SystemRoot {
 
 impl PoolDescriptor {
     /// What the engine needs to know of the pool, with the arena in `runtime_dir`.
-    pub(crate) fn spec(&self, runtime_dir: PathBuf) -> PoolSpec {
+    pub(crate) fn spec(&self, runtime_dir: PathBuf, home: Home) -> PoolSpec {
         PoolSpec {
             uuid: self.uuid.0,
             ranks: self.ranks.iter().map(|rank| rank.path.clone()).collect(),
             targets_per_rank: self.targets_per_rank.into(),
             size_bytes: self.size_bytes,
             runtime_dir,
+            home,
         }
     }
 
@@ -129,12 +143,13 @@ impl PoolDescriptor {
     /// Joins the shared memory of the authority on file; if nobody runs the pool, brings it up
     /// from the rank files. Errors: `OtherRuntime`, `Io` (`ENOENT` once destroyed), `Engine`.
     pub fn attach(&self) -> Result<&'static Pool, SystemError> {
-        if let Some(pool) = attached(self.uuid.0) {
+        let file = AttachFile::open(&self.dir)?;
+        let home = file.home();
+        if let Some(pool) = self.attached_here(&home)? {
             return Ok(pool);
         }
-        let file = AttachFile::open(&self.dir)?;
         let lock = file.lock()?;
-        if let Some(pool) = attached(self.uuid.0) {
+        if let Some(pool) = self.attached_here(&home)? {
             return Ok(pool);
         }
         let warm = match file.standing(&lock, &mut |authority| alive(authority))? {
@@ -143,19 +158,58 @@ impl PoolDescriptor {
         };
         let pool = match warm {
             Some(pool) => pool,
-            None => {
-                let spec = self.spec(self.runtime_dir());
-                // An arena without authority is one that was cut while being brought up, or one
-                // of before the pool ran elsewhere: the rank files are newer.
-                Pool::remove_arena(&spec)?;
-                let pool = Pool::attach(&spec)?;
-                file.write(&lock, &Authority::here(pool.instance(), pool.arena_path()))?;
-                pool
-            }
+            None => self.bring_up(&file, &lock)?,
         };
         file.hold()?;
+        let ranks = self.hold_ranks(&home)?;
         drop(lock);
         keep_open(file);
+        if let Some(ranks) = ranks {
+            keep_open(ranks);
+        }
+        Ok(pool)
+    }
+
+    /// The pool if this process has it, through this directory.
+    fn attached_here(&self, home: &Home) -> Result<Option<&'static Pool>, SystemError> {
+        let Some(pool) = attached(self.uuid.0) else {
+            return Ok(None);
+        };
+        if pool.spec().home.mark == home.mark {
+            return Ok(Some(pool));
+        }
+        Err(SystemError::Engine(EngineError::Busy(format!(
+            "this process uses {}, of which {} is a copy or the original: use one of them at a time",
+            pool.spec().home.dir.display(),
+            self.dir.display()
+        ))))
+    }
+
+    /// Brings the pool up from the rank files.
+    fn bring_up(
+        &self,
+        file: &AttachFile,
+        lock: &AttachLock<'_>,
+    ) -> Result<&'static Pool, SystemError> {
+        let home = file.home();
+        let files = self.home_files()?;
+        let mut claims = Vec::new();
+        for file in &files {
+            claims.push((file, file.lock()?));
+        }
+        self.claim_ranks(&claims, &home)?;
+        let spec = self.spec(self.runtime_dir(), home);
+        // An arena without authority is one that was cut while being brought up, or one of before
+        // the pool ran elsewhere: the rank files are newer. One of another directory is that of a
+        // pool of which this is a copy; it may have been copied too.
+        let other = arena_in(&arena_path(&spec)).is_some_and(|arena| {
+            arena.mark != [0; 2] && arena.mark != spec.home.mark && spec.runtime_dir != self.dir
+        });
+        if !other {
+            Pool::remove_arena(&spec)?;
+        }
+        let pool = Pool::attach(&spec)?;
+        file.write(lock, &Authority::here(pool.instance(), pool.arena_path()))?;
         Ok(pool)
     }
 
@@ -167,7 +221,7 @@ impl PoolDescriptor {
         authority: &Authority,
     ) -> Result<Option<&'static Pool>, SystemError> {
         let dir = authority.arena.parent().unwrap_or(Path::new(SHARED_MEMORY));
-        let spec = self.spec(dir.to_owned());
+        let spec = self.spec(dir.to_owned(), file.home());
         if arena_path(&spec) != authority.arena {
             // Never a second arena beside the one in use.
             return Err(SystemError::Engine(EngineError::Busy(format!(
@@ -216,9 +270,10 @@ impl PoolDescriptor {
                 self.label
             ))));
         }
+        let _ranks = self.hold_ranks(&file.home())?;
         let bytes = rustix::fs::stat(arena).map_or(0, |stat| stat.st_blocks as u64 * 512);
         let dir = arena.parent().unwrap_or(Path::new(SHARED_MEMORY));
-        let pool = Pool::attach(&self.spec(dir.to_owned()))?;
+        let pool = Pool::attach(&self.spec(dir.to_owned(), file.home()))?;
         pool.sync()
             .map_err(|e| SystemError::io("sync", &self.dir, e))?;
         remove_arena_files(arena)?;
@@ -243,7 +298,7 @@ fn beside(arena: &Path) -> Result<Vec<PathBuf>, SystemError> {
 /// Removes the shared memory of a pool that goes or that nobody uses; only a file that is an
 /// arena, and what programs had mapped.
 pub(crate) fn remove_arena_files(arena: &Path) -> Result<(), SystemError> {
-    if instance_of(arena).is_none() {
+    if arena_in(arena).is_none() {
         return Ok(());
     }
     for path in beside(arena)?.iter().map(PathBuf::as_path).chain([arena]) {

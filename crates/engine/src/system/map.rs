@@ -5,10 +5,12 @@ use crate::system::{SystemError, checksum};
 use daos_types::{Label, PoolId, escape, unescape};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// Newest format read and written here.
-pub const MAP_FORMAT: u32 = 1;
+pub const MAP_FORMAT: u32 = 2;
+/// The format in which all ranks were named by their full paths.
+const FULL_PATHS: u32 = 1;
 /// Name of the file in a rank directory and in the registry.
 pub const MAP_NAME: &str = "pool.map";
 /// Largest file accepted, in bytes.
@@ -71,7 +73,8 @@ pub struct MapRank {
     pub rank: u16,
     /// State.
     pub state: RankState,
-    /// Absolute path of its directory.
+    /// Absolute path of its directory; on file, of a rank below the pool's directory the name alone,
+    /// so that a copy of the directory has ranks of its own.
     pub path: PathBuf,
 }
 
@@ -169,7 +172,25 @@ impl PoolMap {
         if u32::from_str_radix(sum, 16) != Ok(checksum(body.as_bytes())) {
             return Err(damaged("checksum mismatch"));
         }
-        parse_body(body).ok_or_else(|| damaged("malformed line"))
+        parse_body(body, format).ok_or_else(|| damaged("malformed line"))
+    }
+
+    /// The map as it is on file, for the pool of the directory `dir`.
+    pub(crate) fn named_in(mut self, dir: &Path) -> PoolMap {
+        for rank in &mut self.ranks {
+            if let Ok(name) = rank.path.strip_prefix(dir) {
+                rank.path = name.to_owned();
+            }
+        }
+        self
+    }
+
+    /// The reverse: names of ranks become paths.
+    pub(crate) fn found_in(mut self, dir: &Path) -> PoolMap {
+        for rank in &mut self.ranks {
+            rank.path = dir.join(&rank.path);
+        }
+        self
     }
 
     /// Targets of the pool.
@@ -184,7 +205,24 @@ impl PoolMap {
     }
 }
 
-fn parse_body(body: &str) -> Option<PoolMap> {
+/// Whether a path names a rank below the pool's directory.
+fn is_rank_name(path: &Path) -> bool {
+    let mut parts = path.components();
+    let name = match parts.next() {
+        Some(Component::Normal(name)) => name.as_bytes(),
+        _ => return false,
+    };
+    parts.next().is_none() && name.starts_with(b"rank")
+}
+
+/// The name of a rank that has its full path and lies below a pool's directory.
+fn own_name(path: &Path, uuid: PoolId) -> Option<&Path> {
+    let parent = path.parent()?;
+    let own = parent.ends_with(Path::new("pools").join(uuid.to_string()));
+    own.then(|| path.file_name().map(Path::new)).flatten()
+}
+
+fn parse_body(body: &str, format: u32) -> Option<PoolMap> {
     let mut lines = body.lines().skip(1);
     let mut field = |key: &str| lines.next()?.strip_prefix(key)?.strip_prefix(' ');
     let mut map = PoolMap {
@@ -204,8 +242,14 @@ fn parse_body(body: &str) -> Option<PoolMap> {
             "rank" => {
                 let rank: u16 = words.next()?.parse().ok()?;
                 let state = RankState::parse(words.next()?)?;
-                let path = PathBuf::from(OsString::from_vec(unescape(words.next()?)?));
-                if usize::from(rank) != map.ranks.len() || !path.is_absolute() {
+                let mut path = PathBuf::from(OsString::from_vec(unescape(words.next()?)?));
+                if format <= FULL_PATHS
+                    && let Some(name) = own_name(&path, map.uuid)
+                {
+                    path = name.to_owned();
+                }
+                let named = path.is_absolute() || is_rank_name(&path);
+                if usize::from(rank) != map.ranks.len() || !named {
                     return None;
                 }
                 map.ranks.push(MapRank { rank, state, path });

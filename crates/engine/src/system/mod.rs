@@ -7,6 +7,7 @@
 //! <root>/pools/<uuid>/attach     who runs the pool now (see `attach`)
 //! <root>/pools/<uuid>/rankNN/    a rank: its copy of pool.map and the engine's files
 //! <rank path>/<uuid>/rankNN/     the same for ranks on devices of their own
+//! <rank path>/<uuid>/rankNN/home which of several copies of the registry they belong to (`home`)
 //! ```
 //! Looking a pool up runs inside host programs: raw system calls only, nothing printed. Creating
 //! and destroying is for the command line and uses `std::fs`.
@@ -17,6 +18,7 @@ mod destroy;
 mod error;
 mod fd;
 mod find;
+mod home;
 mod join;
 mod map;
 mod root;
@@ -25,6 +27,7 @@ pub use attach::{AttachFile, AttachLock, Authority, Standing};
 pub use create::{PoolInfo, PoolSpec};
 pub use error::SystemError;
 pub use find::{PoolDescriptor, RankDescriptor};
+pub use home::Home;
 pub use map::{MAP_FORMAT, MAP_NAME, MapRank, PoolMap, RankState};
 pub use root::SystemRoot;
 

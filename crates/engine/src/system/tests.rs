@@ -304,7 +304,7 @@ fn the_newest_map_wins_and_newer_formats_are_refused() {
     );
 
     let text = String::from_utf8(old).expect("text");
-    let newer = text.replace("DAOS-EMBEDDED-POOL 1", "DAOS-EMBEDDED-POOL 7");
+    let newer = text.replace("DAOS-EMBEDDED-POOL 2", "DAOS-EMBEDDED-POOL 7");
     std::fs::write(pool.ranks[2].path.join(MAP_NAME), newer).expect("written");
     let error = home.root.find_pool(&ident("tank")).expect_err("newer");
     assert!(
@@ -312,7 +312,7 @@ fn the_newest_map_wins_and_newer_formats_are_refused() {
             error,
             SystemError::NewerFormat {
                 found: 7,
-                known: 1,
+                known: 2,
                 ..
             }
         ),
@@ -442,7 +442,10 @@ fn attaching_follows_the_authority() {
     let lock = second.lock().expect("locked");
     assert_eq!(
         second.standing(&lock, &mut |_| true),
-        Ok(Standing::Warm(authority.clone()))
+        Ok(Standing::Warm(Authority {
+            mark: second.home().mark,
+            ..authority.clone()
+        }))
     );
     let refused = second.standing(&lock, &mut |_| false);
     assert!(
@@ -459,6 +462,14 @@ fn attaching_follows_the_authority() {
     assert_eq!(second.standing(&lock, &mut |_| true), Ok(Standing::Cold));
     std::fs::write(pool.dir.join("attach"), b"DAOS-EMBEDDED-ATT").expect("torn");
     assert_eq!(second.read(), None);
+    assert_eq!(second.standing(&lock, &mut |_| true), Ok(Standing::Cold));
+    let third = AttachFile::open(&pool.dir).expect("opened");
+    third.hold().expect("held");
+    let refused = second.standing(&lock, &mut |_| true);
+    assert!(
+        matches!(refused, Err(SystemError::AttachDamaged { .. })),
+        "{refused:?}"
+    );
 }
 
 fn any_map() -> impl Strategy<Value = PoolMap> {

@@ -20,17 +20,18 @@ type Page = Box<[u8; PAGE]>;
 struct Pages {
     /// On the device.
     safe: Option<Page>,
-    /// Versions since the last flush, newest last.
-    later: Vec<Page>,
-    /// Of these, the ones that a flush in progress covers.
-    covered: usize,
-    /// Of these, the ones that a flush has failed to bring to the device.
-    dropped: usize,
+    /// Versions that no flush has covered, and when they came, newest last.
+    later: Vec<(u64, Page)>,
+    /// When a flush last failed to bring what there was to the device.
+    dropped: u64,
 }
 
 impl Pages {
     fn now(&self) -> Option<&Page> {
-        self.later.last().or(self.safe.as_ref())
+        self.later
+            .last()
+            .map(|(_, page)| page)
+            .or(self.safe.as_ref())
     }
 }
 
@@ -39,18 +40,28 @@ struct File {
     pages: BTreeMap<u64, Pages>,
     /// Size on the device, and sizes since then.
     size: u64,
-    later: Vec<u64>,
-    covered: usize,
+    later: Vec<(u64, u64)>,
+    /// Counts what happens to the file.
+    clock: u64,
+    /// When the flushes in progress began.
+    begun: HashMap<u64, u64>,
+}
+
+/// Takes what came up to `time` off the front; the last of it.
+fn covered<T>(later: &mut Vec<(u64, T)>, time: u64) -> Option<T> {
+    let count = later.partition_point(|(came, _)| *came <= time);
+    later.drain(..count).next_back().map(|(_, last)| last)
 }
 
 impl File {
     fn size_now(&self) -> u64 {
-        self.later.last().copied().unwrap_or(self.size)
+        self.later.last().map_or(self.size, |(_, size)| *size)
     }
 
     fn resize(&mut self, size: u64) {
         if size != self.size_now() {
-            self.later.push(size);
+            self.clock += 1;
+            self.later.push((self.clock, size));
         }
     }
 
@@ -63,30 +74,32 @@ impl File {
             let page = self.pages.entry(at / PAGE as u64).or_default();
             let mut next = page.now().cloned().unwrap_or_else(|| Box::new([0; PAGE]));
             next[inside..inside + count].copy_from_slice(&bytes[done..done + count]);
-            page.later.push(next);
+            self.clock += 1;
+            page.later.push((self.clock, next));
             done += count;
         }
         self.resize(self.size_now().max(off + bytes.len() as u64));
     }
 
-    fn flush_begins(&mut self) {
-        self.covered = self.later.len();
-        for page in self.pages.values_mut() {
-            page.covered = page.later.len();
-        }
+    fn flush_begins(&mut self, id: u64) {
+        self.begun.insert(id, self.clock);
     }
 
-    fn flushed(&mut self) {
-        if let Some(size) = self.later.drain(..self.covered).next_back() {
+    fn flushed(&mut self, id: u64) {
+        let time = self.begun.remove(&id).expect("a flush that began");
+        if let Some(size) = covered(&mut self.later, time) {
             self.size = size;
         }
         for page in self.pages.values_mut() {
             // A page that was not stored to since is clean for the kernel.
-            if page.covered <= page.dropped {
+            if page
+                .later
+                .iter()
+                .all(|(came, _)| *came <= page.dropped || *came > time)
+            {
                 continue;
             }
-            page.dropped = 0;
-            if let Some(safe) = page.later.drain(..page.covered).next_back() {
+            if let Some(safe) = covered(&mut page.later, time) {
                 page.safe = Some(safe);
             }
         }
@@ -94,7 +107,7 @@ impl File {
 
     fn flush_failed(&mut self) {
         for page in self.pages.values_mut() {
-            page.dropped = page.later.len();
+            page.dropped = self.clock;
         }
     }
 }
@@ -112,6 +125,9 @@ struct Dir {
     safe: HashMap<RankFile, usize>,
     now: HashMap<RankFile, usize>,
     later: Vec<NameChange>,
+    /// How many changes were safe, and how many there were when the flushes in progress began.
+    flushed: usize,
+    begun: HashMap<u64, usize>,
 }
 
 impl Dir {
@@ -133,6 +149,19 @@ impl Dir {
     fn change(&mut self, change: NameChange) {
         apply(&mut self.now, &change);
         self.later.push(change);
+    }
+
+    fn flush_begins(&mut self, id: u64) {
+        self.begun.insert(id, self.flushed + self.later.len());
+    }
+
+    fn flushed(&mut self, id: u64) {
+        let all = self.begun.remove(&id).expect("a flush that began");
+        let count = all.saturating_sub(self.flushed);
+        for change in self.later.drain(..count) {
+            apply(&mut self.safe, &change);
+        }
+        self.flushed += count;
     }
 }
 
@@ -213,12 +242,12 @@ impl Disk {
                         }
                     }
                     file.resize(bytes.len() as u64);
-                    file.flush_begins();
-                    file.flushed();
+                    file.flush_begins(0);
+                    file.flushed(0);
                 }
             }
-            dir.safe = dir.now.clone();
-            dir.later.clear();
+            dir.flush_begins(0);
+            dir.flushed(0);
         }
         disk
     }
@@ -240,14 +269,11 @@ impl Disk {
                 let file = self.file(*rank, *name);
                 file.resize(file.size_now().max(*end));
             }
-            Event::FlushBegins(rank, name) => self.file(*rank, *name).flush_begins(),
-            Event::Flushed(rank, name) => self.file(*rank, *name).flushed(),
+            Event::FlushBegins(rank, name, id) => self.file(*rank, *name).flush_begins(*id),
+            Event::Flushed(rank, name, id) => self.file(*rank, *name).flushed(*id),
             Event::FlushFailed(rank, name) => self.file(*rank, *name).flush_failed(),
-            Event::NamesFlushed(rank) => {
-                let dir = &mut self.dirs[usize::from(*rank)];
-                dir.safe = dir.now.clone();
-                dir.later.clear();
-            }
+            Event::NamesFlushBegins(rank, id) => self.dirs[usize::from(*rank)].flush_begins(*id),
+            Event::NamesFlushed(rank, id) => self.dirs[usize::from(*rank)].flushed(*id),
             Event::Rename(rank, from, to) => {
                 self.dirs[usize::from(*rank)].change(NameChange::Moved(*from, *to));
             }
@@ -305,7 +331,7 @@ fn write(path: &Path, file: &File, fate: Fate, dice: &mut Dice) {
     };
     let size = match pick(file.later.len()) {
         0 => file.size,
-        n => file.later[n - 1],
+        n => file.later[n - 1].1,
     };
     let out = std::fs::File::create(path).expect("image file");
     out.set_len(size).expect("image size");
@@ -313,7 +339,7 @@ fn write(path: &Path, file: &File, fate: Fate, dice: &mut Dice) {
         let at = index * PAGE as u64;
         let version = |n: usize| match n {
             0 => page.safe.as_ref(),
-            n => page.later.get(n - 1),
+            n => page.later.get(n - 1).map(|(_, page)| page),
         };
         let mut content = match version(pick(page.later.len())) {
             Some(content) => content.clone(),

@@ -4,19 +4,21 @@
 
 use super::TempPool;
 use crate::attach::{LOG_FILE, build_image};
-use crate::checkpoint::{FRAME_END, FRAME_FULL, FRAME_HEAD, FRAME_MAGIC, META_FILE};
-use crate::layout::{header, kind, rank, rank_at};
-use crate::limits::{PAGE, at};
+use crate::error::EngineError;
+use crate::frames::{FRAME_END, FRAME_FULL, FRAME_HEAD, FRAME_MAGIC, META_FILE};
+use crate::layout::{PageState, header, kind, rank, rank_at};
+use crate::limits::PAGE;
 use crate::log::{LOG_FILE_HEADER, as_bytes, checksum, kind_and_bytes, record_sum};
 use crate::pool::{LockId, Pool, PoolSpec};
-use crate::system::{Authority, PoolMap};
-use crate::tx::RECORD_HEADER;
+use crate::system::{Authority, Home, PoolMap};
+use crate::tx::{ENTRY_DURABLE, RECORD_HEADER};
 use std::path::{Path, PathBuf};
 
 /// Bytes of the ring of a pool that is fuzzed.
 const RING: u64 = 1 << 16;
-/// Pages that a fuzzed checkpoint may take.
+/// Pages that a fuzzed checkpoint may take, and those that are more than it accounts for.
 const PAGES: u64 = 1 << 12;
+const PAGES_BEYOND: u64 = 1 << 17;
 /// The word of the log's header that says when the machine was started.
 const BOOT_AT: usize = 40;
 
@@ -30,11 +32,14 @@ pub fn pool_map(bytes: &[u8]) {
     }
 }
 
-/// An attach file.
+/// An attach file, or the home file of a rank.
 pub fn attach_file(bytes: &[u8]) {
     for bytes in [bytes.to_vec(), with_sum(bytes, "\0")] {
         if let Some(authority) = Authority::decode(&bytes) {
             assert_eq!(Authority::decode(&authority.encode()), Some(authority));
+        }
+        if let Some(home) = Home::decode(&bytes) {
+            assert_eq!(Home::decode(&home.encode()), Some(home));
         }
     }
 }
@@ -210,7 +215,50 @@ impl Image {
                 .copy_from_slice(as_bytes(&record));
             position += bytes;
         }
-        self.open(&log, &self.meta, flags & 1 != 0);
+        self.open(&log, &self.meta, flags & 1 != 0).ok();
+    }
+
+    /// Opens the pool with a whole checkpoint more, of a page of this number.
+    pub fn with_frame_of(&self, page: u64) -> Result<(), EngineError> {
+        let state = PageState {
+            kind: kind::BLOB,
+            replicas: 1,
+            ..PageState::unpack(0)
+        };
+        let mut meta = self.meta.clone();
+        let content = [7; PAGE as usize / 8];
+        self.push_frame(&mut meta, page, [state.pack(), 0, 0], &content);
+        self.push_end(&mut meta);
+        self.open(&self.log, &meta, false)
+    }
+
+    /// Opens the pool with a record more, of a change of a word of the arena.
+    pub fn with_change_at(&self, offset: u64) -> Result<(), EngineError> {
+        let (position, sum) = self.tail;
+        let entry = (offset / 8) | (1 << 40) | ENTRY_DURABLE;
+        let bytes = (RECORD_HEADER as u64 + 2) * 8;
+        let mut record = vec![bytes | u64::from(sum) << 32, position, 0, 0, entry, 7];
+        record[2] = u64::from(record_sum(&record));
+        let mut log = self.log.clone();
+        let at = (LOG_FILE_HEADER + position % RING) as usize;
+        log[at..at + bytes as usize].copy_from_slice(as_bytes(&record));
+        self.open(&log, &self.meta, false)
+    }
+
+    /// Appends a frame of the checkpoint after the last.
+    fn push_frame(&self, meta: &mut Vec<u8>, page: u64, words: [u64; 3], content: &[u64]) {
+        let [state, start, end] = words;
+        let (sequence, len) = (self.sequence + 1, content.len() as u64);
+        let mut frame = vec![FRAME_MAGIC, sequence, 0, page, state, start, end, len];
+        frame.extend_from_slice(content);
+        frame[2] = u64::from(checksum(&frame));
+        meta.extend_from_slice(as_bytes(&frame));
+    }
+
+    /// Ends that checkpoint where the log ends.
+    fn push_end(&self, meta: &mut Vec<u8>) {
+        let (position, sum) = self.tail;
+        self.push_frame(meta, FRAME_END, [u64::from(sum), position, position], &[]);
     }
 
     /// Opens the pool with another checkpoint: after a flag (1: the power failed, 2: the bytes
@@ -224,14 +272,8 @@ impl Image {
             meta = input.0.to_vec();
             input.0 = &[];
         }
-        let sequence = self.sequence + 1;
         let mut push = |page: u64, words: [u64; 3], content: &[u64]| {
-            let [state, start, end] = words;
-            let len = content.len() as u64;
-            let mut frame = vec![FRAME_MAGIC, sequence, 0, page, state, start, end, len];
-            frame.extend_from_slice(content);
-            frame[2] = u64::from(checksum(&frame));
-            meta.extend_from_slice(as_bytes(&frame));
+            self.push_frame(&mut meta, page, words, content);
         };
         while !input.is_empty() {
             let page = u64::from(u32::from_le_bytes(input.bytes()));
@@ -240,8 +282,8 @@ impl Image {
                 0xffff_ffff => push(FRAME_END, [state, input.word(), input.word()], &[]),
                 0xffff_fffe => push(FRAME_FULL, [0; 3], &[]),
                 page => {
-                    // A number that is possible takes memory up to there: of that, not gigabytes.
-                    let page = match page < at::PAGES_MAX {
+                    // A number that is possible takes memory up to there: of that, little.
+                    let page = match page < PAGES_BEYOND {
                         true => page % PAGES,
                         false => page,
                     };
@@ -252,16 +294,12 @@ impl Image {
                 }
             }
         }
-        push(
-            FRAME_END,
-            [u64::from(self.tail.1), self.tail.0, self.tail.0],
-            &[],
-        );
-        self.open(&self.log, &meta, flags & 1 != 0);
+        self.push_end(&mut meta);
+        self.open(&self.log, &meta, flags & 1 != 0).ok();
     }
 
     /// Recovers the pool and, if that succeeds, uses it a little.
-    fn open(&self, log: &[u8], meta: &[u8], power_failed: bool) {
+    fn open(&self, log: &[u8], meta: &[u8], power_failed: bool) -> Result<(), EngineError> {
         let own = &self.spec.ranks[0];
         let mut log = log.to_vec();
         if power_failed {
@@ -269,15 +307,14 @@ impl Image {
         }
         std::fs::write(own.join(LOG_FILE), &log).expect("log");
         std::fs::write(own.join(META_FILE), meta).expect("meta");
-        let Ok(pool) = build_image(&self.spec) else {
-            return;
-        };
+        let pool = build_image(&self.spec)?;
         use_it(&pool);
         pool.leave().unwrap_or_default();
         let Pool { arena, log, .. } = pool;
         // SAFETY: the pool is given up, and nobody else has known it.
         let unmapped = unsafe { [arena.unmap(), log.unmap()] };
         assert_eq!(unmapped, [Ok(()); 2]);
+        Ok(())
     }
 }
 

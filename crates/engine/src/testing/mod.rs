@@ -5,6 +5,7 @@ mod disk;
 pub mod fuzz;
 
 use crate::pool::{Pool, PoolSpec};
+use crate::system::Home;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::path::{Path, PathBuf};
 
@@ -146,6 +147,7 @@ fn spec_in(dir: &std::path::Path, uuid: uuid::Uuid, ranks: usize, size_mib: u64)
         targets_per_rank: 4,
         size_bytes: size_mib << 20,
         runtime_dir: PathBuf::from("/dev/shm"),
+        home: Home::default(),
     }
 }
 

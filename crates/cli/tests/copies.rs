@@ -1,0 +1,219 @@
+//! Copies of a system root: each has its own files or is refused, and none touches another's.
+
+mod common;
+
+use common::{Holder, Ran, System, run};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Copies a directory as `cp` does with these flags.
+fn cp(flags: &str, from: &Path, to: &Path) {
+    let done = Command::new("cp").arg(flags).args([from, to]).status();
+    assert!(done.expect("cp").success());
+}
+
+fn daos(root: &Path, args: &[&str]) -> Ran {
+    on(root, "daos", args)
+}
+
+fn dmg(root: &Path, args: &[&str]) -> Ran {
+    on(root, "dmg", args)
+}
+
+fn on(root: &Path, program: &str, args: &[&str]) -> Ran {
+    let mut command = System::new().command(program, args);
+    run(command.env("DAOS_EMBEDDED_ROOT", root))
+}
+
+fn mkdir(root: &Path, name: &str) -> Ran {
+    daos(root, &["fs", "mkdir", "tank", "c1", name])
+}
+
+fn names(root: &Path) -> String {
+    daos(root, &["fs", "ls", "tank", "c1"]).ok()
+}
+
+/// A system with the pool `tank` and the container `c1`, in which `kept` is.
+fn filled() -> System {
+    let system = System::with_tank(3);
+    system.container("c1", "RP_3GX");
+    mkdir(&system.root(), "/kept").ok();
+    system
+}
+
+fn pool_dir(root: &Path) -> PathBuf {
+    let mut pools = std::fs::read_dir(root.join("pools")).expect("pools");
+    pools.next().expect("a pool").expect("entry").path()
+}
+
+/// Runs the cure at the end of an error line: everything after `then: `.
+fn cure(line: &str) {
+    let (_, command) = line.rsplit_once("then: ").expect("a cure");
+    let command = command.trim_end().trim_end_matches(')');
+    let dmg = PathBuf::from(env!("CARGO_BIN_EXE_dmg"));
+    let path = format!("{}:/usr/bin:/bin", dmg.parent().expect("bin").display());
+    let mut shell = Command::new("/bin/sh");
+    run(shell.args(["-c", command]).env("PATH", path)).ok();
+}
+
+#[test]
+fn holder() {
+    common::hold();
+}
+
+#[test]
+fn a_copy_has_ranks_of_its_own() {
+    let system = filled();
+    let (root, copy) = (system.root(), system.scratch("copy"));
+    system.dmg(&["system", "stop"]).ok();
+    cp("-a", &root, &copy);
+    mkdir(&copy, "/of_the_copy").ok();
+    // The original cannot run beside it; the line says what to do.
+    let line = mkdir(&root, "/refused").fails(&["copies run one at a time", "dmg system stop"]);
+    assert!(line.contains(copy.to_str().expect("path")), "{line}");
+    cure(&line);
+    assert_eq!(names(&root), "kept\n");
+    mkdir(&root, "/of_the_original").ok();
+    let line = mkdir(&copy, "/refused").fails(&["copies run one at a time"]);
+    cure(&line);
+    assert_eq!(names(&copy), "kept\nof_the_copy\n");
+    dmg(&copy, &["system", "stop"]).ok();
+    assert_eq!(names(&root), "kept\nof_the_original\n");
+    // Nothing of the original goes with the copy.
+    dmg(&copy, &["pool", "destroy", "tank"]).ok();
+    assert_eq!(names(&root), "kept\nof_the_original\n");
+    let check = system.daos(&["container", "check", "tank", "c1"]).ok();
+    assert!(check.contains("inconsistent: 0"), "{check}");
+}
+
+#[test]
+fn a_copy_of_a_pool_in_use_is_refused_and_harms_nothing() {
+    let system = filled();
+    let (root, copy) = (system.root(), system.scratch("copy"));
+    let holder = Holder::of(&root);
+    cp("-a", &root, &copy);
+    // What the copied attach file says is true, but not of the copy.
+    mkdir(&copy, "/refused").fails(&["runs from", "end the programs that use it"]);
+    assert_eq!(
+        dmg(&copy, &["system", "stop"]).ok(),
+        "tank: 0 B of shared memory freed\n"
+    );
+    mkdir(&root, "/later").ok();
+    holder.end();
+    system.dmg(&["system", "stop"]).ok();
+    assert_eq!(names(&copy), "kept\n");
+    dmg(&copy, &["pool", "destroy", "tank"]).ok();
+    assert_eq!(names(&root), "kept\nlater\n");
+}
+
+#[test]
+fn one_process_does_not_take_one_copy_for_the_other() {
+    let system = filled();
+    let (root, copy) = (system.root(), system.scratch("copy"));
+    system.dmg(&["system", "stop"]).ok();
+    cp("-a", &root, &copy);
+    let open = |root: &Path| {
+        let root = root.as_os_str().as_encoded_bytes();
+        let root = engine::system::SystemRoot::locate(Some(root)).expect("root");
+        root.open_pool(&"tank".parse().expect("label")).map(drop)
+    };
+    open(&root).expect("the original");
+    let refused = open(&copy).expect_err("the copy").to_string();
+    assert!(refused.contains("use one of them at a time"), "{refused}");
+    open(&root).expect("the original again");
+}
+
+#[test]
+fn ranks_elsewhere_belong_to_one_registry() {
+    let system = System::new();
+    let disk = system.scratch("disk");
+    std::fs::create_dir(&disk).expect("directory");
+    let at = format!("--rank-path={}", disk.display());
+    let create = ["pool", "create", "tank", "--size=64MiB", "--nranks=3"];
+    system.dmg(&[&create[..], &[&at]].concat()).ok();
+    system.container("c1", "RP_3GX");
+    let (root, copy, moved) = (
+        system.root(),
+        system.scratch("copy"),
+        system.scratch("moved"),
+    );
+    mkdir(&root, "/kept").ok();
+    system.dmg(&["system", "stop"]).ok();
+    cp("-a", &root, &copy);
+    let use_that = format!("(DAOS_EMBEDDED_ROOT={})", root.display());
+    mkdir(&copy, "/refused").fails(&["belongs to the pool directory", "is a copy", &use_that]);
+    daos(&copy, &["pool", "set-attr", "tank", "a:b"]).fails(&["belongs to the pool directory"]);
+    let third = system.scratch("third");
+    cp("-a", &root, &third);
+    dmg(&third, &["pool", "destroy", "tank"]).ok();
+    assert_eq!(names(&root), "kept\n");
+    // Moved, it is the same still.
+    system.dmg(&["system", "stop"]).ok();
+    std::fs::rename(&root, &moved).expect("moved");
+    assert_eq!(names(&moved), "kept\n");
+    mkdir(&copy, "/refused").fails(&[moved.to_str().expect("path")]);
+    // Once it is gone, the ranks go with who is left.
+    dmg(&moved, &["system", "stop"]).ok();
+    std::fs::remove_dir_all(pool_dir(&moved)).expect("removed");
+    assert_eq!(names(&copy), "kept\n");
+    std::fs::rename(&copy, &root).expect("for the end of the test");
+}
+
+#[test]
+fn ranks_in_use_are_not_taken_over() {
+    let system = System::new();
+    let disk = system.scratch("disk");
+    std::fs::create_dir(&disk).expect("directory");
+    let at = format!("--rank-path={}", disk.display());
+    let create = ["pool", "create", "tank", "--size=64MiB", "--nranks=3"];
+    system.dmg(&[&create[..], &[&at]].concat()).ok();
+    system.container("c1", "");
+    let (root, copy) = (system.root(), system.scratch("copy"));
+    cp("-a", &root, &copy);
+    let holder = Holder::of(&root);
+    // As where the registry in use cannot be seen, nor its shared memory.
+    let away = system.scratch("away");
+    std::fs::rename(&root, &away).expect("away");
+    let arena = arena_of(&away);
+    let hidden = arena.with_extension("hidden");
+    std::fs::rename(&arena, &hidden).expect("hidden");
+    let process = holder.id().to_string();
+    mkdir(&copy, "/refused").fails(&["is in use by process", &process]);
+    std::fs::rename(&hidden, &arena).expect("back");
+    std::fs::rename(&away, &root).expect("back");
+    holder.end();
+    mkdir(&root, "/served").ok();
+}
+
+/// The shared memory that runs the pool of a root.
+fn arena_of(root: &Path) -> PathBuf {
+    let file = engine::system::AttachFile::open(&pool_dir(root)).expect("attach file");
+    file.read().expect("authority").arena
+}
+
+#[test]
+fn a_copy_of_hard_links_is_refused() {
+    let system = filled();
+    let (root, copy) = (system.root(), system.scratch("copy"));
+    system.dmg(&["system", "stop"]).ok();
+    cp("-al", &root, &copy);
+    mkdir(&copy, "/refused").fails(&["hard links", "cp -a"]);
+    std::fs::remove_dir_all(&copy).expect("removed");
+    assert_eq!(names(&root), "kept\n");
+}
+
+#[test]
+fn shared_memory_of_a_pool_that_was_restored_is_not_used() {
+    let system = filled();
+    let (root, backup) = (system.root(), system.scratch("backup"));
+    cp("-a", &root, &backup);
+    mkdir(&root, "/after_the_backup").ok();
+    let arena = arena_of(&root);
+    std::fs::remove_dir_all(&root).expect("removed");
+    cp("-a", &backup, &root);
+    let line = mkdir(&root, "/refused").fails(&["runs from", "end the programs"]);
+    assert!(line.contains("gone or replaced by a copy"), "{line}");
+    cure(&line);
+    assert!(!arena.exists());
+    assert_eq!(names(&root), "kept\n");
+}

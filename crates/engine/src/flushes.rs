@@ -1,0 +1,304 @@
+//! The flushes that a checkpoint needs. The kernel does them by itself (`door::queue`): whoever
+//! comes by asks for some and looks what has come back; nobody waits unless the log is full.
+//!
+//! A round of flushes has a number in the arena. What a process has asked for is known to it alone,
+//! so one that comes while another's are under way asks for its own only when they take long: the
+//! other may not come back. Whoever's are all done ends the round.
+
+use crate::door::queue::{Event, Queue};
+use crate::door::{self, RankFile};
+use crate::layout::{PASSED_OVER, header, rank, rank_at};
+use crate::media::is_absent;
+use crate::pool::Pool;
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicU64, Ordering};
+use shm::crash_point;
+use sys::{Errno, Result};
+
+/// Flushes under way at a time when there is not much room left in the log. As long as there is, it is
+/// one: the kernel does them on the processor where they are asked for, so each competes with who asks.
+const FLUSHES_AT_ONCE: u64 = 16;
+/// Events taken at a time.
+const EVENTS: usize = 32;
+/// Nanoseconds after which the flushes that another process has asked for are not counted on.
+const PATIENCE: i64 = 300_000_000;
+
+/// Words of a process for [`Own`](crate::prove::Own): its queue, the round, how far it has asked, how many are
+/// out, the error of one that failed.
+pub(crate) const FLUSH_WORDS: usize = 5;
+const QUEUE: usize = 0;
+const ROUND: usize = 1;
+const NEXT: usize = 2;
+const OUT: usize = 3;
+const FAILED: usize = 4;
+
+/// How a step is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Pace {
+    /// A piece of it, without waiting.
+    Piece,
+    /// The same, waiting a little if there is nothing to do.
+    Patient,
+    /// The whole of it, now.
+    Whole,
+}
+
+/// What is flushed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Round {
+    /// All that the checkpoint stands on: data, frames, the log and its copies.
+    Base,
+    /// The frames that end it.
+    Ends,
+}
+
+/// One file or directory of a rank.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Data,
+    Frames,
+    Names,
+    Log,
+}
+
+const EACH: [What; 4] = [What::Data, What::Frames, What::Names, What::Log];
+
+fn load(word: &AtomicU64) -> u64 {
+    word.load(Ordering::Relaxed)
+}
+
+fn store(word: &AtomicU64, value: u64) {
+    word.store(value, Ordering::Relaxed);
+}
+
+impl Pool {
+    /// Begins a round.
+    pub(crate) fn begin_round(&self) -> Result<()> {
+        let round = self.load(header::CHECKPOINT_ROUND)? + 1;
+        self.store(header::CHECKPOINT_ASKED, 0)?;
+        self.store(header::CHECKPOINT_ROUND, round)
+    }
+
+    /// Goes on with a round; true once everything is on its device.
+    pub(crate) fn flush_round(&self, round: Round, pace: Pace) -> Result<bool> {
+        if pace == Pace::Whole {
+            for index in 0..self.flush_count() {
+                self.flush_now(round, index)?;
+            }
+            return Ok(true);
+        }
+        let (own, number) = (self.own.flushes(), self.load(header::CHECKPOINT_ROUND)?);
+        if load(&own[ROUND]) != number {
+            let asked = self.load(header::CHECKPOINT_ASKED)? as i64;
+            if asked != 0 && (0..PATIENCE).contains(&(sys::clock::monotonic() - asked)) {
+                if pace == Pace::Patient {
+                    std::thread::sleep(core::time::Duration::from_millis(1));
+                }
+                return Ok(false);
+            }
+            self.store(
+                header::CHECKPOINT_ASKED,
+                sys::clock::monotonic().max(1) as u64,
+            )?;
+            for word in [NEXT, OUT, FAILED] {
+                store(&own[word], 0);
+            }
+            store(&own[ROUND], number);
+        }
+        self.take_events(Pace::Piece)?;
+        let asked = self.ask(round, pace)?;
+        self.take_events(pace)?;
+        if !asked || load(&own[OUT]) != 0 {
+            return Ok(false);
+        }
+        // Should it be asked again, then anew.
+        store(&own[ROUND], 0);
+        match load(&own[FAILED]) {
+            0 => Ok(true),
+            error => Err(Errno::new(error as i32)),
+        }
+    }
+
+    fn flush_count(&self) -> u64 {
+        u64::from(self.rank_count()) * EACH.len() as u64
+    }
+
+    fn flush_at(index: u64) -> (u16, What) {
+        let each = EACH.len() as u64;
+        ((index / each) as u16, EACH[(index % each) as usize])
+    }
+
+    /// The file concerned, if it has to be flushed; `Names` go with the frame file.
+    fn is_wanted(&self, round: Round, r: u16, what: What) -> Result<Option<RankFile>> {
+        let frames = self.frame_file(r)?;
+        let base = round == Round::Base;
+        Ok(match what {
+            What::Data => (base && self.is_unflushed(r)?).then_some(RankFile::Data),
+            What::Frames => frames.map(|(file, _)| file),
+            What::Names => frames
+                .filter(|_| base && self.is_frame_name_new(r) == Ok(true))
+                .map(|(file, _)| file),
+            What::Log => {
+                let stored = self.load(rank_at(r) + rank::LOG_STORED)?;
+                let copy = stored != 0 && stored != PASSED_OVER;
+                (base && (copy || r == self.log_rank()?)).then_some(RankFile::Log)
+            }
+        })
+    }
+
+    fn flush_now(&self, round: Round, index: u64) -> Result<()> {
+        let (r, what) = Pool::flush_at(index);
+        let Some(file) = self.is_wanted(round, r, what)? else {
+            return Ok(());
+        };
+        let dir = self.rank_dir(r)?;
+        let opened = || match what {
+            What::Data => self.flush_data(r),
+            What::Names => door::flush_names(dir),
+            What::Log if r == self.log_rank()? => self.flush_log(self.load(header::LOG_TAIL)?),
+            What::Frames | What::Log => door::flush(&door::open(dir, file)?, dir, file),
+        };
+        let done = match opened() {
+            // Gone with its rank.
+            Err(Errno::EIO) if what == What::Data && self.is_data_gone(r) => Ok(()),
+            other => other,
+        };
+        self.settle_flush(r, what, done)?;
+        if round == Round::Ends {
+            crash_point!("checkpoint.ended");
+        }
+        Ok(())
+    }
+
+    fn is_data_gone(&self, r: u16) -> bool {
+        self.rank_dir(r)
+            .is_ok_and(|dir| door::open(dir, RankFile::Data).is_err_and(is_absent))
+    }
+
+    /// What a failed flush means: a copy of the log is made anew some time, everything else fails
+    /// the checkpoint.
+    fn settle_flush(&self, r: u16, what: What, done: Result<()>) -> Result<()> {
+        match done {
+            Err(gone) if what == What::Log && r == self.log_rank()? && is_absent(gone) => {
+                // Its copies are what there is.
+                if self.has_stored_copy()? {
+                    Ok(())
+                } else {
+                    Err(Errno::EIO)
+                }
+            }
+            Err(_) if what == What::Log && r != self.log_rank()? => {
+                self.store(rank_at(r) + rank::LOG_COPIED, 0)?;
+                self.store(rank_at(r) + rank::LOG_STORED, PASSED_OVER)
+            }
+            other => other,
+        }
+    }
+
+    /// Asks the kernel for some of the flushes; true once it was asked for all.
+    fn ask(&self, round: Round, pace: Pace) -> Result<bool> {
+        let own = self.own.flushes();
+        let most = match self.is_room_short()? {
+            true => FLUSHES_AT_ONCE,
+            false => 1,
+        };
+        while load(&own[NEXT]) < self.flush_count() {
+            if pace == Pace::Piece && load(&own[OUT]) >= most {
+                return Ok(false);
+            }
+            let index = load(&own[NEXT]);
+            let (r, what) = Pool::flush_at(index);
+            if let Some(file) = self.is_wanted(round, r, what)? {
+                if self.is_in_doubt(r, what == What::Data)? {
+                    self.flush_now(round, index)?;
+                    store(&own[NEXT], index + 1);
+                    continue;
+                }
+                match self.ask_for(r, what, file, load(&own[ROUND]) << 16 | index) {
+                    Ok(()) => {
+                        store(&own[OUT], load(&own[OUT]) + 1);
+                        crash_point!("checkpoint.asked");
+                    }
+                    // The kernel does not do so, or not for this file; or the file is gone.
+                    Err(_) => self.flush_now(round, index)?,
+                }
+            }
+            store(&own[NEXT], index + 1);
+        }
+        Ok(true)
+    }
+
+    fn ask_for(&self, r: u16, what: What, file: RankFile, data: u64) -> Result<()> {
+        let own = self.own.flushes();
+        let queue = match Queue::from_number(load(&own[QUEUE])) {
+            Some(queue) => queue,
+            None => {
+                let queue = Queue::new(self.flush_count() as usize)?;
+                store(&own[QUEUE], queue.number());
+                queue
+            }
+        };
+        let dir = self.rank_dir(r)?;
+        match what {
+            What::Names => door::queue_names(queue, dir, data),
+            What::Data => door::queue_flush(queue, &self.open_data(r)?, dir, file, data),
+            _ => door::queue_flush(queue, &door::open(dir, file)?, dir, file, data),
+        }
+    }
+
+    /// Takes what has come back.
+    fn take_events(&self, pace: Pace) -> Result<()> {
+        const A_LITTLE: i64 = 5_000_000;
+        let own = self.own.flushes();
+        let Some(queue) = Queue::from_number(load(&own[QUEUE])) else {
+            return Ok(());
+        };
+        let mut wait = if pace == Pace::Patient && load(&own[OUT]) > 0 {
+            A_LITTLE
+        } else {
+            0
+        };
+        loop {
+            let mut room = [const { MaybeUninit::uninit() }; EVENTS];
+            let events = queue.events(wait, &mut room)?;
+            for event in events {
+                self.take_event(event)?;
+            }
+            if events.len() < EVENTS {
+                return Ok(());
+            }
+            wait = 0;
+        }
+    }
+
+    fn take_event(&self, event: &Event) -> Result<()> {
+        let own = self.own.flushes();
+        if event.data >> 16 != load(&own[ROUND]) {
+            // Of a round that others have ended.
+            return Ok(());
+        }
+        store(&own[OUT], load(&own[OUT]).saturating_sub(1));
+        let (r, what) = Pool::flush_at(event.data & 0xffff);
+        let dir = self.rank_dir(r)?;
+        let file = match what {
+            What::Names => None,
+            What::Data => Some(RankFile::Data),
+            What::Log => Some(RankFile::Log),
+            What::Frames => self.frame_file(r)?.map(|(file, _)| file),
+        };
+        let done = event.result();
+        match (done, file) {
+            (Ok(()), Some(file)) => door::flushed(dir, file, event.data),
+            (Ok(()), None) => door::names_flushed(dir, event.data),
+            (Err(_), Some(file)) => {
+                door::flush_failed(dir, file);
+                self.doubt(r, file)?;
+            }
+            (Err(_), None) => {}
+        }
+        if let Err(error) = self.settle_flush(r, what, done) {
+            store(&own[FAILED], error.code() as u64);
+        }
+        Ok(())
+    }
+}

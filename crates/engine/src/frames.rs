@@ -1,0 +1,234 @@
+//! Frames: pages as the rank files hold them, appended by checkpoints.
+
+use crate::door::{self, RankFile};
+use crate::layout::{
+    PASSED_OVER, PageState, descriptor, descriptor_at, header, kind, rank, rank_at,
+};
+use crate::limits::{PAGE, PAGE_REPLICAS_MAX, at};
+use crate::log::{as_bytes, checksum};
+use crate::media::{errno, is_absent};
+use crate::pool::Pool;
+use rustix::fs::OFlags;
+use shm::crash_point;
+use std::path::Path;
+use sys::Result;
+
+/// `DAOSFRM1`.
+pub(crate) const FRAME_MAGIC: u64 = u64::from_le_bytes(*b"DAOSFRM1");
+/// Words of a frame's head: magic, sequence, checksum, page or kind, state, start, end, length.
+pub(crate) const FRAME_HEAD: usize = 8;
+/// In the page word: this frame ends a checkpoint.
+pub(crate) const FRAME_END: u64 = u64::MAX;
+/// In the page word: this frame starts a file that needs no earlier frames.
+pub(crate) const FRAME_FULL: u64 = u64::MAX - 1;
+/// Words of a page's frame.
+const FRAME_WORDS: usize = FRAME_HEAD + (PAGE / 8) as usize;
+/// A rank's frames are rewritten once they exceed this and four times what is live.
+const REWRITE_BYTES: u64 = 32 << 20;
+/// Pages copied in one piece, and pages looked at: a fraction of a millisecond's work.
+pub(crate) const PAGES_AT_ONCE: u64 = 32;
+const LOOKS_AT_ONCE: u64 = 8192;
+
+/// Name of a rank's frame file.
+pub(crate) const META_FILE: &str = RankFile::Meta.name();
+/// The same while it is written anew. It counts in place of the old one as soon as its checkpoint
+/// does, renamed or not.
+pub(crate) const META_NEW: &str = RankFile::MetaNew.name();
+
+/// Fills in a frame's checksum.
+fn seal(frame: &mut [u64]) {
+    frame[2] = u64::from(checksum(frame));
+}
+
+impl Pool {
+    /// Makes a rank's frame file ready for a checkpoint's frames, behind the last whole one, or in
+    /// a file written anew if the old one has outgrown what is live.
+    pub(crate) fn ready_frames(&self, r: u16, sequence: u64, frontier: u64) -> Result<()> {
+        let (base, dir) = (rank_at(r), self.rank_dir(r)?);
+        if self.load(base + rank::META_UNNAMED)? != 0 {
+            match door::rename(dir, RankFile::MetaNew, RankFile::Meta) {
+                Err(e) if !is_absent(e) => return Err(e),
+                _ => self.store(base + rank::META_UNNAMED, 0)?,
+            }
+        }
+        self.store(base + rank::LOG_STORED, 0)?;
+        self.store(base + rank::META_ANEW, 0)?;
+        let fd = match door::create(dir, RankFile::Meta, OFlags::empty()) {
+            Err(e) if is_absent(e) => return self.store(base + rank::META_AT, PASSED_OVER),
+            other => other?,
+        };
+        let size = rustix::fs::fstat(&fd).map_err(errno)?.st_size as u64;
+        // Only what counts: the rest of a checkpoint that was cut short would hide what follows it.
+        let end = self.load(base + rank::META_END)?.min(size);
+        if end > REWRITE_BYTES && end > 4 * frontier * (PAGE + FRAME_HEAD as u64 * 8) {
+            let fd = door::create(dir, RankFile::MetaNew, OFlags::TRUNC)?;
+            let mut full = [FRAME_MAGIC, sequence, 0, FRAME_FULL, 0, 0, 0, 0];
+            seal(&mut full);
+            door::write(&fd, dir, RankFile::MetaNew, as_bytes(&full), 0)?;
+            self.store(base + rank::META_ANEW, 1)?;
+            return self.store(base + rank::META_AT, size_of_val(&full) as u64);
+        }
+        if end < size {
+            door::resize(&fd, dir, RankFile::Meta, end)?;
+        }
+        self.store(base + rank::META_END, end)?;
+        self.store(base + rank::META_AT, end)
+    }
+
+    /// The file that takes a rank's frames in the checkpoint in progress, and where in it the next
+    /// one goes; `None` if the rank is gone.
+    pub(crate) fn frame_file(&self, r: u16) -> Result<Option<(RankFile, u64)>> {
+        let (place, anew) = (rank_at(r) + rank::META_AT, rank_at(r) + rank::META_ANEW);
+        let at = self.load(place)?;
+        let file = match self.load(anew)? {
+            0 => RankFile::Meta,
+            _ => RankFile::MetaNew,
+        };
+        Ok((at != PASSED_OVER).then_some((file, at)))
+    }
+
+    /// Whether the frame file of a rank may have a name that is not on the device.
+    pub(crate) fn is_frame_name_new(&self, r: u16) -> Result<bool> {
+        let (anew, end) = (rank_at(r) + rank::META_ANEW, rank_at(r) + rank::META_END);
+        Ok(self.load(anew)? != 0 || self.load(end)? == 0)
+    }
+
+    /// Copies pages that have changed since the last checkpoint to the ranks that hold them, from
+    /// where it was left; true at the end.
+    pub(crate) fn copy_pages(&self) -> Result<bool> {
+        let sequence = self.load(header::CHECKPOINT_SEQUENCE)?;
+        let frontier = self.load(header::CHECKPOINT_FRONTIER)?;
+        let covered = self.load(header::LOG_HEAD)?;
+        let mut page = self.load(header::CHECKPOINT_PAGE)?;
+        let mut files = Vec::with_capacity(self.rank_count().into());
+        for r in 0..self.rank_count() {
+            files.push(self.frame_file(r)?);
+        }
+        let is_new = |file: &Option<(RankFile, u64)>| matches!(file, Some((RankFile::MetaNew, _)));
+        let rewriting = files.iter().any(is_new);
+        let end = frontier.min(page + LOOKS_AT_ONCE);
+        let room = PAGES_AT_ONCE as usize;
+        // Kept, for a fresh one costs as much as the copying. A child forked meanwhile has its own.
+        let mut kept = self.scratch.try_lock();
+        let mut own = Vec::new();
+        let words = match &mut kept {
+            Ok(kept) => &mut **kept,
+            Err(_) => &mut own,
+        };
+        words.resize(2 * room * FRAME_WORDS, 0);
+        let (frames, batch) = words.split_at_mut(room * FRAME_WORDS);
+        let mut places = Vec::with_capacity(room);
+        while page < end && places.len() < room {
+            let note = self.load(descriptor_at(page as u32) + descriptor::DIRTY)?;
+            let changed = note != 0 && note >= covered;
+            if changed || rewriting {
+                let frame = &mut frames[places.len() * FRAME_WORDS..][..FRAME_WORDS];
+                let (first, copies) = self.frame_of(page as u32, sequence, frame)?;
+                let split = usize::from(first).min(files.len());
+                let (before, from) = files.split_at(split);
+                // A rank that is gone is replaced by the next: frames are looked for on all of them.
+                let ranks = (split..files.len()).chain(0..split);
+                let present = ranks.zip(from.iter().chain(before));
+                let mut place = [usize::MAX; PAGE_REPLICAS_MAX];
+                let takers = present.filter(|(_, file)| file.is_some());
+                for (slot, (r, file)) in place.iter_mut().zip(takers.take(copies.into())) {
+                    if changed || is_new(file) {
+                        *slot = r;
+                    }
+                }
+                places.push(place);
+            }
+            page += 1;
+        }
+        for (r, file) in (0u16..).zip(files) {
+            let Some((file, at)) = file else { continue };
+            let mut len = 0;
+            for (frame, place) in frames.chunks(FRAME_WORDS).zip(&places) {
+                if place.contains(&r.into()) {
+                    batch[len..][..FRAME_WORDS].copy_from_slice(frame);
+                    len += FRAME_WORDS;
+                }
+            }
+            if len > 0 {
+                let (dir, bytes) = (self.rank_dir(r)?, as_bytes(&batch[..len]));
+                door::write(&door::open(dir, file)?, dir, file, bytes, at)?;
+                self.store(rank_at(r) + rank::META_AT, at + bytes.len() as u64)?;
+            }
+        }
+        crash_point!("checkpoint.copying");
+        self.store(header::CHECKPOINT_PAGE, page)?;
+        Ok(page >= frontier)
+    }
+
+    /// Makes the frame of a page; the rank on which its copies start, and how many there are.
+    fn frame_of(&self, page: u32, sequence: u64, frame: &mut [u64]) -> Result<(u16, u16)> {
+        let word = self.load(descriptor_at(page) + descriptor::STATE)?;
+        let mut state = PageState::unpack(word);
+        if state.replicas == 0 && word != 0 {
+            // Volatile now and maybe on disk once: what is on disk must not come back.
+            state = PageState {
+                kind: kind::FREE,
+                replicas: PAGE_REPLICAS_MAX as u8,
+                ..state
+            };
+        }
+        let (head, content) = frame.split_at_mut(FRAME_HEAD);
+        self.words(at::PAGES + u64::from(page) * PAGE, content)?;
+        let length = content.len() as u64;
+        head.copy_from_slice(&[
+            FRAME_MAGIC,
+            sequence,
+            0,
+            page.into(),
+            state.pack(),
+            0,
+            0,
+            length,
+        ]);
+        seal(frame);
+        let first = state.target / (self.spec.targets_per_rank as u16).max(1);
+        Ok((first % self.rank_count().max(1), state.replicas.into()))
+    }
+
+    /// Writes the frames that end the checkpoint. May be done again.
+    pub(crate) fn put_ends(&self) -> Result<()> {
+        let mut end = [
+            FRAME_MAGIC,
+            self.load(header::CHECKPOINT_SEQUENCE)?,
+            0,
+            FRAME_END,
+            self.load(header::CHECKPOINT_SUM)?,
+            self.load(header::CHECKPOINT_START)?,
+            self.load(header::CHECKPOINT_END)?,
+            0,
+        ];
+        seal(&mut end);
+        for r in 0..self.rank_count() {
+            if let Some((file, at)) = self.frame_file(r)? {
+                let dir: &Path = self.rank_dir(r)?;
+                door::write(&door::open(dir, file)?, dir, file, as_bytes(&end), at)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes where the next checkpoint goes on, and gives files that were written anew their name.
+    /// May be done again.
+    pub(crate) fn adopt_frames(&self) -> Result<()> {
+        for r in 0..self.rank_count() {
+            let Some((file, at)) = self.frame_file(r)? else {
+                continue;
+            };
+            if file == RankFile::MetaNew {
+                match door::rename(self.rank_dir(r)?, file, RankFile::Meta) {
+                    Err(e) if !is_absent(e) => return Err(e),
+                    _ => {}
+                }
+            }
+            let end = at + FRAME_HEAD as u64 * 8;
+            self.store(rank_at(r) + rank::META_END, end)?;
+            self.store(rank_at(r) + rank::META_ANEW, 0)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,164 @@
+//! Checkpoints that are made in pieces while a pool is in use: killed anywhere, gone on with by others, and
+//! by errors of the devices.
+
+mod common;
+
+use common::{after_restart, in_child};
+use engine::testing::{Failure, RankFile, Step, TempPool, tape};
+use engine::{LockId, PageLink, Pool, kind};
+use shm::fault::{self, Action};
+use std::os::unix::process::ExitStatusExt;
+use sys::Errno;
+
+const RING: u64 = 1 << 20;
+const WORDS: usize = 100;
+/// Changes that fill the log twice.
+const TWICE: u64 = 2 * RING / (WORDS as u64 * 8);
+
+fn pool_with_page() -> (TempPool, PageLink) {
+    let temp = TempPool::with_log(&std::env::temp_dir(), 2, 64, RING);
+    let mut tx = temp.pool.tx(&[LockId::Target(0)]).expect("tx");
+    let page = tx.alloc_page(kind::BLOB, 0, 2, true).expect("page");
+    tx.commit().expect("commit");
+    (temp, page)
+}
+
+fn change(pool: &Pool, page: PageLink, value: u64) {
+    let mut tx = pool.tx(&[LockId::Target(0)]).expect("tx");
+    tx.put(page.offset(), &[value; WORDS]).expect("put");
+    tx.commit().expect("commit");
+}
+
+fn value(pool: &Pool, page: PageLink) -> u64 {
+    let mut words = [0; WORDS];
+    pool.words(page.offset(), &mut words).expect("words");
+    assert!(words.iter().all(|word| *word == words[0]), "{words:?}");
+    words[0]
+}
+
+/// Makes changes until a checkpoint ends.
+fn change_until_checkpointed(pool: &Pool, page: PageLink) {
+    let first = value(pool, page);
+    let mut used = 0;
+    for i in 1..3 * TWICE {
+        change(pool, page, first + i);
+        let (now, _) = pool.log_fill().expect("fill");
+        if now < used {
+            return;
+        }
+        used = now;
+    }
+    panic!("no checkpoint ends");
+}
+
+fn link(numbers: &[u64]) -> PageLink {
+    PageLink(numbers[0])
+}
+
+/// A process that dies at a named point while it makes changes.
+#[test]
+fn changer() {
+    let Ok(point) = std::env::var("SLICES_POINT") else {
+        return;
+    };
+    let (pool, numbers) = in_child().expect("a pool");
+    fault::arm(point.leak(), Action::Kill, 1);
+    let first = value(pool, link(&numbers));
+    for i in 1..TWICE {
+        change(pool, link(&numbers), first + i);
+    }
+    panic!("the point is never reached");
+}
+
+/// After a restart: what was there last.
+#[test]
+fn reader() {
+    if std::env::var("SLICES_POINT").is_ok() {
+        return;
+    }
+    if let Some((pool, numbers)) = in_child() {
+        assert_eq!(value(pool, link(&numbers)), numbers[1]);
+        pool.leave().expect("leave");
+    }
+}
+
+fn is_there_after_a_restart(temp: &TempPool, page: PageLink) {
+    let last = value(temp.pool, page);
+    temp.pool.leave().expect("leave");
+    after_restart(temp, "reader", &format!("{},{last}", page.0));
+}
+
+#[test]
+fn killed_anywhere_another_process_goes_on() {
+    for point in [
+        "checkpoint.begun",
+        "checkpoint.copying",
+        "checkpoint.written",
+        "checkpoint.mirrored",
+        "checkpoint.asked",
+        "checkpoint.flushed",
+        "checkpoint.ending",
+        "checkpoint.finished",
+    ] {
+        for goes_on in ["yes", "no"] {
+            // A process has only few pools.
+            let status = std::process::Command::new(std::env::current_exe().expect("exe"))
+                .args(["--exact", "killer", "--nocapture"])
+                .env("SLICES_KILL", point)
+                .env("SLICES_GOES_ON", goes_on)
+                .status()
+                .expect("child");
+            assert!(status.success(), "{point}, goes on: {goes_on}");
+        }
+    }
+}
+
+/// Has another process killed at a point; this one goes on or not.
+#[test]
+fn killer() {
+    let Ok(point) = std::env::var("SLICES_KILL") else {
+        return;
+    };
+    let (temp, page) = pool_with_page();
+    change(temp.pool, page, 1);
+    let status = std::process::Command::new(std::env::current_exe().expect("exe"))
+        .args(["--exact", "changer", "--nocapture"])
+        .env("REBUILD_HANDOVER", temp.handover())
+        .env("REBUILD_ARGS", page.0.to_string())
+        .env("SLICES_POINT", &point)
+        .status()
+        .expect("child");
+    assert_eq!(status.signal(), Some(9), "{point}");
+    temp.pool.reap().expect("reap");
+    assert!(value(temp.pool, page) > 1, "{point}");
+    if std::env::var("SLICES_GOES_ON").expect("whether") == "yes" {
+        change_until_checkpointed(temp.pool, page);
+    }
+    is_there_after_a_restart(&temp, page);
+}
+
+#[test]
+fn an_error_of_a_device_fails_a_checkpoint_and_no_change() {
+    for (step, file) in [
+        (Step::Flush, RankFile::Meta),
+        (Step::Write, RankFile::Meta),
+        (Step::Flush, RankFile::Log),
+    ] {
+        let (temp, page) = pool_with_page();
+        tape::start(&temp.pool.spec().ranks);
+        tape::fail(Some(Failure {
+            step,
+            file,
+            rank: None,
+            after: 1,
+            times: 5,
+            errno: Errno::EIO,
+        }));
+        for i in 1..TWICE {
+            change(temp.pool, page, i);
+        }
+        change_until_checkpointed(temp.pool, page);
+        tape::stop();
+        is_there_after_a_restart(&temp, page);
+    }
+}
