@@ -12,7 +12,7 @@ use crate::layout::{
 use crate::limits::{
     BLOCK, GRANULE, GROW_PAGES, PAGE, RANK_BLOCKS_MAX, ZONE_BLOCKS, ZONE_TABLES, at,
 };
-use crate::log::{RecordKind, checksum};
+use crate::log::{RecordKind, as_bytes, checksum};
 use crate::media::{errno, is_absent};
 use crate::pool::Pool;
 use crate::recover::{Found, Proofs, stride};
@@ -42,6 +42,8 @@ pub(crate) struct Checkpoint {
     /// Numbers of those that count, and the highest number of all.
     whole: HashSet<u64>,
     highest: u64,
+    /// The end frame of the last that counts.
+    end: Option<[u64; FRAME_HEAD]>,
 }
 
 /// Pages that no file accounts for: of open files, locks, hash tables.
@@ -112,6 +114,7 @@ impl Pool {
                         found.whole.insert(frame[1]);
                         if frame[1] > last {
                             last = frame[1];
+                            found.end = frame.try_into().ok();
                             found.base = Base {
                                 start: frame[5],
                                 end: frame[6],
@@ -151,13 +154,24 @@ impl Pool {
                 anew |= frame[3] == FRAME_FULL && whole.contains(&frame[1]);
                 Ok(())
             })?;
-            let name = if anew { META_NEW } else { META_FILE };
-            let end = for_each_frame(&dir.join(name), |frame| {
+            let file = if anew {
+                RankFile::MetaNew
+            } else {
+                RankFile::Meta
+            };
+            let mut ended = found.end.is_none();
+            let end = for_each_frame(&dir.join(file.name()), |frame| {
+                ended |= found.end.is_some_and(|end| end == frame);
                 if !whole.contains(&frame[1]) || frame[3] >= FRAME_FULL {
                     return Ok(());
                 }
                 self.load_newest(&mut newest, frame, found.base.pages)
             })?;
+            // A rank that cannot take it is as it was.
+            let end = match found.end {
+                Some(frame) if !ended => end_checkpoint(dir, file, end, &frame).unwrap_or(end),
+                _ => end,
+            };
             self.store(rank_at(r) + rank::META_END, end)?;
             self.store(rank_at(r) + rank::META_UNNAMED, u64::from(anew))?;
         }
@@ -487,6 +501,21 @@ fn for_each_frame(path: &Path, mut each: impl FnMut(&[u64]) -> Result<()>) -> Re
         }
         at += taken;
     }
+}
+
+/// Writes the end frame of the last checkpoint to a rank that it had not reached, behind `at`: what
+/// is built on the checkpoint must not depend on the few ranks that have its end. Returns where the
+/// frames end now.
+fn end_checkpoint(dir: &Path, file: RankFile, at: u64, frame: &[u64; FRAME_HEAD]) -> Result<u64> {
+    let fd = door::open(dir, file)?;
+    if rustix::fs::fstat(&fd).map_err(errno)?.st_size as u64 > at {
+        // Half a frame, behind which nothing counts.
+        door::resize(&fd, dir, file, at)?;
+    }
+    let bytes = as_bytes(frame);
+    door::write(&fd, dir, file, bytes, at)?;
+    door::flush(&fd, dir, file)?;
+    Ok(at + bytes.len() as u64)
 }
 
 /// The frames of a file up to the first that is not whole.
