@@ -271,6 +271,7 @@ impl Pool {
     /// Goes by the log that goes on furthest, in an arena that nobody has seen: that of rank
     /// `first`, which is mapped, or one of the others.
     pub(crate) fn choose_log(&mut self, first: u16, others: Vec<(u16, Segment)>) -> Result<()> {
+        self.store(header::FORMAT, self.log_word_at(1))?;
         self.store(header::LOG_BYTES, self.log_word_at(4))?;
         self.store(header::LOG_RANK, u64::from(first))?;
         if others.is_empty() {
