@@ -14,12 +14,14 @@ use daos_types::ObjectClass;
 use rustix::fd::OwnedFd;
 use rustix::fs::OFlags;
 use shm::Segment;
-use sys::{Errno, Result};
+use sys::{Errno, Result, uaccess};
 
 /// Most places of the log.
 const PLACES_MAX: u64 = 8;
 /// Bytes made ready in a copy ahead of what is written.
 const AHEAD: u64 = 4 << 20;
+/// Bytes compared at a time.
+const COMPARED: usize = 64 << 10;
 /// Bytes copied at a time for a checkpoint.
 const MIRROR_PIECE: u64 = 256 << 10;
 /// Bytes copied at a time.
@@ -281,24 +283,68 @@ impl Pool {
             return Ok(());
         }
         let base = self.find_checkpoint()?.base;
-        let reach = |pool: &Pool| {
-            let end = pool.each_record(base.start, base.sum, |_| Ok(()));
-            end.map(|(end, _)| end)
-        };
-        let mut best = reach(self)?;
+        let mut marks = vec![(base.start, base.sum)];
+        let mut best = self.marked(&mut marks)?;
+        let mut copies = Vec::new();
         for (rank, log) in others {
+            // As far as both are the same the copy need not be looked at: it may go on otherwise.
+            let same = self.same_up_to(&log, base.start, best)?;
+            let mut known: Vec<_> = marks.iter().copied().filter(|at| at.0 <= same).collect();
             let before = core::mem::replace(&mut self.log, log);
             self.store(header::LOG_BYTES, self.log_word_at(4))?;
-            let end = reach(self)?;
+            let end = self.marked(&mut known)?;
             if end > best {
-                best = end;
+                (best, marks) = (end, known);
+                copies.push((self.log_rank()?, before));
                 self.store(header::LOG_RANK, u64::from(rank))?;
             } else {
-                self.log = before;
+                copies.push((rank, core::mem::replace(&mut self.log, before)));
                 self.store(header::LOG_BYTES, self.log_word_at(4))?;
             }
         }
+        // What a copy holds need not be written again.
+        for (rank, copy) in copies {
+            let same = self.same_up_to(&copy, base.start, best)?;
+            for word in [rank::LOG_COPIED, rank::LOG_MADE, rank::LOG_FILLED] {
+                self.store(rank_at(rank) + word, same)?;
+            }
+        }
         Ok(())
+    }
+
+    /// Where the log ends that goes on from the last of `marks`: positions of records and the checksums
+    /// that these hold, to which more are added.
+    fn marked(&self, marks: &mut Vec<(u64, u32)>) -> Result<u64> {
+        let mut last = marks.last().copied().ok_or(Errno::EIO)?;
+        let end = self.each_record(last.0, last.1, |found| {
+            if found.position >= last.0 + COMPARED as u64 {
+                last = (found.position, (found.words[0] >> 32) as u32);
+                marks.push(last);
+            }
+            Ok(())
+        })?;
+        Ok(end.0)
+    }
+
+    /// How far between two positions another log holds the same, to within [`COMPARED`].
+    fn same_up_to(&self, other: &Segment, from: u64, end: u64) -> Result<u64> {
+        let ring = self.load(header::LOG_BYTES)?;
+        let mut same = from;
+        let (mut ours, mut theirs) = (vec![0u8; COMPARED], vec![0u8; COMPARED]);
+        while same < end {
+            let off = same % ring;
+            let len = (end - same).min(ring - off).min(COMPARED as u64);
+            let (ours, theirs) = (&mut ours[..len as usize], &mut theirs[..len as usize]);
+            let read = |log: &Segment, to: &mut [u8]| {
+                let bytes = log.bytes(LOG_FILE_HEADER + off, len);
+                bytes.is_some_and(|bytes| uaccess::copy_in(to, bytes as usize).is_ok())
+            };
+            if !read(&self.log, ours) || !read(other, theirs) || ours != theirs {
+                break;
+            }
+            same += len;
+        }
+        Ok(same)
     }
 
     /// A word of the log file's first page.
