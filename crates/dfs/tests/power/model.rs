@@ -150,7 +150,8 @@ impl Model {
             for (index, sector) in content.chunks(SECTOR).enumerate() {
                 let at = index * SECTOR;
                 let whole = allowed.iter().any(|version| same(version, at, sector));
-                if !whole && !(self.in_place && is_half_done(&allowed, at, sector)) {
+                let half = self.in_place && is_half_done(&allowed, at, sector);
+                if !(whole || half) {
                     return Err(format!(
                         "{name} (file {file}), byte {at}: {:?} is of none of the {} versions of calls \
                          {safe}..={call}; {}",
