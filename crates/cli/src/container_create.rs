@@ -431,5 +431,8 @@ fn make(request: Request) -> Result<Opened, Failure> {
     if opened.meta.kind == ContainerType::Posix {
         opened.ensure_root("failed to create container")?;
     }
+    // From now on the log has its copies: a rank may be lost.
+    let synced = opened.attached.sync_names();
+    synced.map_err(|e| Failure::errno("failed to create container: cannot flush the log", e))?;
     Ok(opened)
 }

@@ -95,6 +95,10 @@ where
 {
     sys::file_limit::learn();
     let tool = Tool { name, json: false };
+    // A rank's file that somebody cuts is an error, not the end of the command.
+    if let Err(error) = sys::uaccess::install() {
+        return tool.finish(Err(Failure::errno("cannot handle signals", error)));
+    }
     let parsed = match usage::parse(C::command(), args) {
         Ok(Parsed::Matches(matches)) => C::from_arg_matches(&matches),
         Ok(Parsed::Help(text)) => {

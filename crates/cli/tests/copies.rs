@@ -123,6 +123,88 @@ fn one_process_does_not_take_one_copy_for_the_other() {
     open(&root).expect("the original again");
 }
 
+/// A mounted image of a file system.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn of(image: &Path, at: PathBuf) -> Mounted {
+        std::fs::create_dir(&at).expect("directory");
+        let done = Command::new("mount")
+            .args(["-o", "loop"])
+            .args([image, &at])
+            .status();
+        assert!(done.expect("mount").success());
+        Mounted(at)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let done = Command::new("umount").arg(&self.0).status();
+        assert!(done.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
+}
+
+#[test]
+fn a_snapshot_of_the_whole_file_system_is_a_copy() {
+    snapshot(false);
+}
+
+#[test]
+fn a_snapshot_of_an_idle_file_system_is_a_copy() {
+    snapshot(true);
+}
+
+fn snapshot(stopped: bool) {
+    let has = |path: &str| Path::new(path).exists();
+    if !rustix::process::geteuid().is_root() || !has("/sbin/mkfs.ext4") || !has("/dev/loop-control")
+    {
+        return;
+    }
+    let system = System::new();
+    let (image, snapshot) = (system.scratch("image"), system.scratch("snapshot.image"));
+    let file = std::fs::File::create(&image).expect("image");
+    file.set_len(128 << 20).expect("size");
+    let made = Command::new("/sbin/mkfs.ext4")
+        .arg("-q")
+        .arg(&image)
+        .status();
+    assert!(made.expect("mkfs.ext4").success());
+    let disk = Mounted::of(&image, system.scratch("disk"));
+    let root = disk.0.join("root");
+    let size = ["pool", "create", "tank", "--size=32MiB", "--nranks=2"];
+    dmg(&root, &size).ok();
+    daos(
+        &root,
+        &["container", "create", "--type=POSIX", "tank", "c1"],
+    )
+    .ok();
+    mkdir(&root, "/kept").ok();
+    if stopped {
+        dmg(&root, &["system", "stop"]).ok();
+    }
+    let synced = Command::new("sync").arg("-f").arg(&disk.0).status();
+    assert!(synced.expect("sync").success());
+    cp("-a", &image, &snapshot);
+    let other = Mounted::of(&snapshot, system.scratch("other"));
+    let copy = other.0.join("root");
+    assert_eq!(names(&root), "kept\n");
+    let holder = Holder::of(&root);
+    mkdir(&copy, "/refused").fails(&["copies run one at a time"]);
+    holder.end();
+    let line = mkdir(&copy, "/refused").fails(&["copies run one at a time"]);
+    cure(&line);
+    mkdir(&copy, "/of_the_snapshot").ok();
+    dmg(&copy, &["system", "stop"]).ok();
+    let holder = Holder::of(&root);
+    let arena = arena_of(&root);
+    dmg(&copy, &["pool", "destroy", "tank"]).ok();
+    assert!(arena.exists(), "the original's shared memory");
+    holder.end();
+    assert_eq!(names(&root), "kept\n");
+    dmg(&root, &["pool", "destroy", "tank"]).ok();
+}
+
 #[test]
 fn ranks_elsewhere_belong_to_one_registry() {
     let system = System::new();
@@ -212,7 +294,10 @@ fn shared_memory_of_a_pool_that_was_restored_is_not_used() {
     std::fs::remove_dir_all(&root).expect("removed");
     cp("-a", &backup, &root);
     let line = mkdir(&root, "/refused").fails(&["runs from", "end the programs"]);
-    assert!(line.contains("gone or replaced by a copy"), "{line}");
+    assert!(
+        line.contains("gone or whose attach file was replaced"),
+        "{line}"
+    );
     cure(&line);
     assert!(!arena.exists());
     assert_eq!(names(&root), "kept\n");

@@ -5,7 +5,7 @@
 
 use crate::door::{self, RankFile};
 use crate::error::EngineError;
-use crate::layout::{ARENA_VERSION, MAGIC, VERSION, header};
+use crate::layout::{ARENA_VERSION, MAGIC, VERSION, VERSION_MIN, header};
 use crate::limits::{BLOCK, GROW_PAGES, PAGE, POOLS_MAX, RANKS_MAX, TARGETS_MAX, at};
 use crate::log::{LOG_FILE_HEADER, ring_bytes};
 use crate::media::{Media, errno};
@@ -205,8 +205,12 @@ fn check(spec: &PoolSpec) -> Outcome<()> {
 /// Where a pool's arena lies. The same for every process, also in a user name space, where it has
 /// other ids.
 pub(crate) fn arena_path(spec: &PoolSpec) -> PathBuf {
-    spec.runtime_dir
-        .join(format!("daos-{}", spec.uuid.simple()))
+    arena_of(&spec.runtime_dir, spec.uuid)
+}
+
+/// The same, of any pool.
+pub(crate) fn arena_of(runtime_dir: &Path, uuid: uuid::Uuid) -> PathBuf {
+    runtime_dir.join(format!("daos-{}", uuid.simple()))
 }
 
 /// Maps the arena if it exists and is one of this pool, in this layout.
@@ -244,8 +248,9 @@ fn open_arena(path: &Path, spec: &PoolSpec) -> Outcome<Option<Segment>> {
     if (word(header::UUID_HIGH), word(header::UUID_LOW)) != (high, low) {
         return Err(not_an_arena(path));
     }
-    if [word(header::HOME_MARK), word(header::HOME_MARK + 8)] != spec.home.mark {
-        return Err(runs_elsewhere(&arena, path, spec));
+    let home = home_of(&arena);
+    if !home.is(&spec.home) {
+        return Err(runs_elsewhere(&home, path, spec));
     }
     let pages = word(header::PAGES_BACKED).min(at::PAGES_MAX);
     // The size now: the arena may have grown since it was opened.
@@ -267,24 +272,23 @@ fn not_an_arena(path: &Path) -> EngineError {
     ))
 }
 
+/// The directory through which an arena was brought up.
+fn home_of(arena: &Segment) -> Home {
+    let word = |off| arena.word(off).map_or(0, |w| w.load(Ordering::Acquire));
+    let words = (header::HOME_DIR..header::HOME_DIR + header::HOME_DIR_BYTES).step_by(8);
+    let bytes = words.flat_map(|off| word(off).to_ne_bytes());
+    let dir = bytes.take_while(|byte| *byte != 0).collect();
+    Home {
+        dir: PathBuf::from(std::ffi::OsString::from_vec(dir)),
+        mark: [word(header::HOME_MARK), word(header::HOME_MARK + 8)],
+    }
+}
+
 /// The pool was brought up through another directory than that of `spec`.
-fn runs_elsewhere(arena: &Segment, path: &Path, spec: &PoolSpec) -> EngineError {
-    let words = (0..header::HOME_DIR_BYTES / 8)
-        .map_while(|i| arena.word(header::HOME_DIR + i * 8))
-        .flat_map(|word| word.load(Ordering::Acquire).to_ne_bytes());
-    let bytes = words.take_while(|byte| *byte != 0).collect();
-    let dir = PathBuf::from(std::ffi::OsString::from_vec(bytes));
+fn runs_elsewhere(home: &Home, path: &Path, spec: &PoolSpec) -> EngineError {
+    let dir = &home.dir;
     // <root>/pools/<uuid>
-    let root = dir.parent().and_then(Path::parent).unwrap_or(&dir);
-    let mark = [header::HOME_MARK, header::HOME_MARK + 8].map(|at| {
-        arena
-            .word(at)
-            .map_or(0, |word| word.load(Ordering::Acquire))
-    });
-    let home = Home {
-        dir: dir.clone(),
-        mark,
-    };
+    let root = dir.parent().and_then(Path::parent).unwrap_or(dir);
     EngineError::Busy(if home.is_there() {
         format!(
             "pool {} runs from {}, of which {} is a copy or the original, and copies run one at a \
@@ -296,8 +300,8 @@ fn runs_elsewhere(arena: &Segment, path: &Path, spec: &PoolSpec) -> EngineError 
         )
     } else {
         format!(
-            "pool {} runs from {}, which is gone or replaced by a copy: end the programs that use it, \
-             then: rm {}",
+            "pool {} runs from {}, which is gone or whose attach file was replaced: end the programs \
+             that use it, then: rm {}",
             spec.uuid,
             dir.display(),
             path.display()
@@ -345,9 +349,9 @@ fn open_log(spec: &PoolSpec, rank: usize) -> Outcome<Segment> {
             path.display()
         )));
     }
-    if word(1) != VERSION {
+    if !(VERSION_MIN..=VERSION).contains(&word(1)) {
         return Err(EngineError::Corrupt(format!(
-            "{} has format {}, this software reads {VERSION}: use the version that wrote it",
+            "{} has format {}, this software reads {VERSION_MIN} to {VERSION}: use the version that wrote it",
             path.display(),
             word(1)
         )));
@@ -377,6 +381,14 @@ fn open_logs(spec: &PoolSpec) -> Outcome<(RankLog, Vec<RankLog>)> {
     let mut logs = logs.into_iter();
     match (logs.next(), first) {
         (Some(log), _) => Ok((log, logs.collect())),
+        (None, Some(EngineError::System { what, errno })) => Err(EngineError::system(
+            format!(
+                "no rank of pool {} has its log: bring back the directory of the rank that is gone, or \
+                 destroy the pool (dmg pool destroy {}); {what}",
+                spec.uuid, spec.uuid
+            ),
+            errno,
+        )),
         (None, Some(error)) => Err(error),
         (None, None) => Err(EngineError::Corrupt("a pool without ranks".into())),
     }

@@ -153,25 +153,18 @@ pub(crate) fn allocate(fd: &OwnedFd, dir: &Path, file: RankFile, off: u64, len: 
 pub(crate) fn flush(fd: &OwnedFd, dir: &Path, file: RankFile) -> Result<()> {
     #[cfg(feature = "testing")]
     let number = tape::flush_number();
-    let begin = || {
+    let flush = || {
         may(dir, file, Step::Flush)?;
         note!(tape::flushing(dir, file, number));
         rustix::io::retry_on_intr(|| rustix::fs::fdatasync(fd)).map_err(errno)
     };
-    let flushed = begin();
+    let flushed = flush();
     if flushed.is_ok() {
         note!(tape::flushed(dir, file, number));
     } else {
-        flush_failed(dir, file);
+        note!(tape::flush_failed(dir, file, number));
     }
     flushed
-}
-
-/// What was asked of [`queue_flush`] has failed.
-pub(crate) fn flush_failed(dir: &Path, file: RankFile) {
-    note!(tape::flush_failed(dir, file));
-    #[cfg(not(feature = "testing"))]
-    let _: (&Path, RankFile) = (dir, file);
 }
 
 /// Has the kernel bring what was written to the device, and the size of the file; the event in `queue`
@@ -191,6 +184,13 @@ pub(crate) fn queue_flush(
 /// What was asked of [`queue_flush`] with `data` is done.
 pub(crate) fn flushed(dir: &Path, file: RankFile, data: u64) {
     note!(tape::flushed(dir, file, tape::queued_number(data)));
+    #[cfg(not(feature = "testing"))]
+    let _: (&Path, RankFile, u64) = (dir, file, data);
+}
+
+/// What was asked of [`queue_flush`] with `data` has failed.
+pub(crate) fn flush_failed(dir: &Path, file: RankFile, data: u64) {
+    note!(tape::flush_failed(dir, file, tape::queued_number(data)));
     #[cfg(not(feature = "testing"))]
     let _: (&Path, RankFile, u64) = (dir, file, data);
 }
@@ -220,25 +220,30 @@ pub(crate) fn write_out(fd: &OwnedFd, dir: &Path, file: RankFile) -> Result<()> 
     /// Wait for what is under way, write, wait for that.
     const ALL: usize = 7;
     may(dir, file, Step::Flush)?;
-    sync_file_range(fd, ALL)
+    sync_file_range(fd, 0, 0, ALL)
 }
 
 /// Begins to bring what was written to a file to its device, without waiting.
 /// Nothing depends on it: whoever needs it there flushes.
 pub(crate) fn begin_flush(fd: &OwnedFd) {
-    const WRITE: usize = 2;
-    sync_file_range(fd, WRITE).unwrap_or_default();
+    begin_flush_of(fd, 0, 0);
 }
 
-/// `sync_file_range(2)` of a whole file.
-fn sync_file_range(fd: &OwnedFd, how: usize) -> Result<()> {
+/// The same for `len` bytes from `off`; 0 = all that follow.
+pub(crate) fn begin_flush_of(fd: &OwnedFd, off: u64, len: u64) {
+    const WRITE: usize = 2;
+    sync_file_range(fd, off, len, WRITE).unwrap_or_default();
+}
+
+/// `sync_file_range(2)`.
+fn sync_file_range(fd: &OwnedFd, off: u64, len: u64, how: usize) -> Result<()> {
     const NUMBER: usize = if cfg!(target_arch = "x86_64") {
         277
     } else {
         84
     };
     // SAFETY: the descriptor is open, and the call touches no memory.
-    unsafe { sys::syscall!(NUMBER, fd.as_raw_fd(), 0usize, 0usize, how) }.map(|_| ())
+    unsafe { sys::syscall!(NUMBER, fd.as_raw_fd(), off, len, how) }.map(|_| ())
 }
 
 /// Brings the names in a rank's directory to the device.

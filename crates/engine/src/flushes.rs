@@ -128,22 +128,32 @@ impl Pool {
         ((index / each) as u16, EACH[(index % each) as usize])
     }
 
-    /// The file concerned, if it has to be flushed; `Names` go with the frame file.
+    /// The file concerned, if it has to be flushed; for names it says nothing more.
     fn is_wanted(&self, round: Round, r: u16, what: What) -> Result<Option<RankFile>> {
         let frames = self.frame_file(r)?;
         let base = round == Round::Base;
         Ok(match what {
             What::Data => (base && self.is_unflushed(r)?).then_some(RankFile::Data),
             What::Frames => frames.map(|(file, _)| file),
-            What::Names => frames
-                .filter(|_| base && self.is_frame_name_new(r) == Ok(true))
-                .map(|(file, _)| file),
+            What::Names => {
+                let frames = frames.is_some() && self.is_frame_name_new(r)?;
+                let log = self.has_copy(r)? && self.load(rank_at(r) + rank::LOG_COPIED)? == 0;
+                (base && (frames || log)).then_some(RankFile::Meta)
+            }
             What::Log => {
-                let stored = self.load(rank_at(r) + rank::LOG_STORED)?;
-                let copy = stored != 0 && stored != PASSED_OVER;
-                (base && (copy || r == self.log_rank()?)).then_some(RankFile::Log)
+                let wanted = match r == self.log_rank()? {
+                    true => self.load(header::LOG_SYNCED)? < self.load(header::CHECKPOINT_END)?,
+                    false => self.has_copy(r)?,
+                };
+                (base && wanted).then_some(RankFile::Log)
             }
         })
+    }
+
+    /// Whether the checkpoint has written to a copy of the log in this rank.
+    fn has_copy(&self, r: u16) -> Result<bool> {
+        let stored = self.load(rank_at(r) + rank::LOG_STORED)?;
+        Ok(stored != 0 && stored != PASSED_OVER)
     }
 
     fn flush_now(&self, round: Round, index: u64) -> Result<()> {
@@ -152,18 +162,20 @@ impl Pool {
             return Ok(());
         };
         let dir = self.rank_dir(r)?;
-        let opened = || match what {
+        let flush = || match what {
             What::Data => self.flush_data(r),
             What::Names => door::flush_names(dir),
-            What::Log if r == self.log_rank()? => self.flush_log(self.load(header::LOG_TAIL)?),
+            What::Log if r == self.log_rank()? => {
+                self.flush_log(self.load(header::CHECKPOINT_END)?)
+            }
             What::Frames | What::Log => door::flush(&door::open(dir, file)?, dir, file),
         };
-        let done = match opened() {
+        match flush() {
             // Gone with its rank.
-            Err(Errno::EIO) if what == What::Data && self.is_data_gone(r) => Ok(()),
-            other => other,
-        };
-        self.settle_flush(r, what, done)?;
+            Err(_) if what == What::Data && self.is_data_gone(r) => {}
+            Err(_) if what == What::Log && r != self.log_rank()? => self.forsake_copy(r)?,
+            other => other?,
+        }
         if round == Round::Ends {
             crash_point!("checkpoint.ended");
         }
@@ -175,23 +187,18 @@ impl Pool {
             .is_ok_and(|dir| door::open(dir, RankFile::Data).is_err_and(is_absent))
     }
 
-    /// What a failed flush means: a copy of the log is made anew some time, everything else fails
-    /// the checkpoint.
-    fn settle_flush(&self, r: u16, what: What, done: Result<()>) -> Result<()> {
-        match done {
-            Err(gone) if what == What::Log && r == self.log_rank()? && is_absent(gone) => {
-                // Its copies are what there is.
-                if self.has_stored_copy()? {
-                    Ok(())
-                } else {
-                    Err(Errno::EIO)
-                }
-            }
-            Err(_) if what == What::Log && r != self.log_rank()? => {
-                self.store(rank_at(r) + rank::LOG_COPIED, 0)?;
-                self.store(rank_at(r) + rank::LOG_STORED, PASSED_OVER)
-            }
-            other => other,
+    /// A copy of the log that cannot be flushed is made anew some time.
+    fn forsake_copy(&self, r: u16) -> Result<()> {
+        self.store(rank_at(r) + rank::LOG_COPIED, 0)?;
+        self.store(rank_at(r) + rank::LOG_STORED, PASSED_OVER)
+    }
+
+    /// Whether the kernel can be asked for a flush: not if success would say nothing.
+    fn can_ask_for(&self, r: u16, what: What) -> Result<bool> {
+        match what {
+            What::Data => self.is_data_sure(r),
+            What::Log if r == self.log_rank()? => self.is_log_sure(),
+            _ => Ok(true),
         }
     }
 
@@ -209,18 +216,13 @@ impl Pool {
             let index = load(&own[NEXT]);
             let (r, what) = Pool::flush_at(index);
             if let Some(file) = self.is_wanted(round, r, what)? {
-                if self.is_in_doubt(r, what == What::Data)? {
+                let data = load(&own[ROUND]) << 16 | index;
+                if self.can_ask_for(r, what)? && self.ask_for(r, what, file, data).is_ok() {
+                    store(&own[OUT], load(&own[OUT]) + 1);
+                    crash_point!("checkpoint.asked");
+                } else {
+                    // Or the kernel does not do so, or not for this file; or the file is gone.
                     self.flush_now(round, index)?;
-                    store(&own[NEXT], index + 1);
-                    continue;
-                }
-                match self.ask_for(r, what, file, load(&own[ROUND]) << 16 | index) {
-                    Ok(()) => {
-                        store(&own[OUT], load(&own[OUT]) + 1);
-                        crash_point!("checkpoint.asked");
-                    }
-                    // The kernel does not do so, or not for this file; or the file is gone.
-                    Err(_) => self.flush_now(round, index)?,
                 }
             }
             store(&own[NEXT], index + 1);
@@ -273,32 +275,38 @@ impl Pool {
 
     fn take_event(&self, event: &Event) -> Result<()> {
         let own = self.own.flushes();
-        if event.data >> 16 != load(&own[ROUND]) {
-            // Of a round that others have ended.
-            return Ok(());
-        }
-        store(&own[OUT], load(&own[OUT]).saturating_sub(1));
         let (r, what) = Pool::flush_at(event.data & 0xffff);
         let dir = self.rank_dir(r)?;
         let file = match what {
-            What::Names => None,
             What::Data => Some(RankFile::Data),
             What::Log => Some(RankFile::Log),
             What::Frames => self.frame_file(r)?.map(|(file, _)| file),
+            What::Names => None,
         };
         let done = event.result();
-        match (done, file) {
-            (Ok(()), Some(file)) => door::flushed(dir, file, event.data),
-            (Ok(()), None) => door::names_flushed(dir, event.data),
-            (Err(_), Some(file)) => {
-                door::flush_failed(dir, file);
-                self.doubt(r, file)?;
+        match (file, done) {
+            (None, Ok(())) => door::names_flushed(dir, event.data),
+            (None, Err(_)) => {}
+            (Some(file), Ok(())) => door::flushed(dir, file, event.data),
+            (Some(file), Err(_)) => door::flush_failed(dir, file, event.data),
+        }
+        // Whoever flushes next has to know, also if others have ended the round.
+        match (what, done) {
+            (What::Data, Err(_)) => self.doubt_data(r)?,
+            (What::Log, Err(_)) if r == self.log_rank()? => self.doubt_log()?,
+            _ => {}
+        }
+        if event.data >> 16 != load(&own[ROUND]) {
+            return Ok(());
+        }
+        store(&own[OUT], load(&own[OUT]).saturating_sub(1));
+        match done {
+            Err(_) if what == What::Log && r != self.log_rank()? => self.forsake_copy(r),
+            Err(error) => {
+                store(&own[FAILED], error.code() as u64);
+                Ok(())
             }
-            (Err(_), None) => {}
+            Ok(()) => Ok(()),
         }
-        if let Err(error) = self.settle_flush(r, what, done) {
-            store(&own[FAILED], error.code() as u64);
-        }
-        Ok(())
     }
 }

@@ -4,7 +4,9 @@
 //! stores in files is what the log says anyway.
 
 use crate::door::{self, RankFile};
-use crate::frames::{FRAME_END, FRAME_FULL, FRAME_HEAD, FRAME_MAGIC, META_FILE, META_NEW};
+use crate::frames::{
+    FRAME_END, FRAME_FULL, FRAME_HEAD, FRAME_MAGIC, META_FILE, META_NEW, unpacked,
+};
 use crate::layout::{
     BlockPtr, CLASSES, PageLink, PageState, Rec, descriptor, descriptor_at, header, kind,
     partial_at, partial_shift, rank, rank_at, tag_kind,
@@ -182,7 +184,7 @@ impl Pool {
     /// Loads a page's frame unless a newer one was loaded before.
     fn load_newest(&self, newest: &mut Vec<u64>, frame: &[u64], pages: u64) -> Result<()> {
         let page = frame[3];
-        if page == 0 || page >= pages.min(at::PAGES_MAX) || frame[7] != PAGE / 8 {
+        if page == 0 || page >= pages.min(at::PAGES_MAX) {
             return Err(Errno::EIO);
         }
         let index = page as usize;
@@ -197,13 +199,11 @@ impl Pool {
     }
 
     fn load_frame(&self, page: u64, frame: &[u64]) -> Result<()> {
+        let content = frame.get(FRAME_HEAD..).ok_or(Errno::EIO)?;
+        let content = unpacked(content).ok_or(Errno::EIO)?;
         self.reach(page, at::PAGES_MAX)?;
         self.store(descriptor_at(page as u32) + descriptor::STATE, frame[4])?;
-        let content = frame.get(FRAME_HEAD..).ok_or(Errno::EIO)?;
-        for (i, word) in content.iter().enumerate() {
-            self.store(at::PAGES + page * PAGE + i as u64 * 8, *word)?;
-        }
-        Ok(())
+        self.store_words(at::PAGES + page * PAGE, &content)
     }
 
     /// Backs the arena up to and including `page`, if that is among those that are accounted for.

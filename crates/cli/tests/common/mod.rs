@@ -186,7 +186,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) {
 /// The root of which a process started by [`Holder::of`] opens the container.
 const HOLD: &str = "DAOS_CLI_TESTS_HOLD";
 
-/// A process that has the container `c1` of `tank` open. The test file needs a test `holder` that
+/// A process that has the container `c1` of `tank` open, and writes a checkpoint first. The test file needs a test `holder` that
 /// calls [`hold`].
 pub(crate) struct Holder {
     child: Child,
@@ -235,7 +235,8 @@ pub(crate) fn hold() {
     };
     let root = engine::system::SystemRoot::locate(Some(root.as_encoded_bytes())).expect("root");
     let tank = "tank".parse().expect("label");
-    root.open_container(&tank, "c1").expect("open");
+    let (_, pool, _) = root.open_container(&tank, "c1").expect("open");
+    pool.checkpoint().expect("checkpoint");
     println!("ready");
     let read = std::io::stdin().read_line(&mut String::new());
     assert_eq!(read.expect("read"), 0);

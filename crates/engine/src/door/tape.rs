@@ -44,12 +44,13 @@ pub enum Event {
     FlushBegins(u16, RankFile, u64),
     /// The flush with that number has ended.
     Flushed(u16, RankFile, u64),
-    /// The same of the names in the directory.
+    /// The flush with that number has failed: what was stored before stays in memory, and is not
+    /// flushed any more.
+    FlushFailed(u16, RankFile, u64),
+    /// A flush of the names in the directory began, and has ended.
     NamesFlushBegins(u16, u64),
     /// The flush of names with that number has ended.
     NamesFlushed(u16, u64),
-    /// A flush has failed: what was stored before stays in memory, and is not flushed any more.
-    FlushFailed(u16, RankFile),
     /// A file has another name.
     Rename(u16, RankFile, RankFile),
     /// The test's own.
@@ -292,7 +293,7 @@ fn event(at: u64, what: u64, len: u64) -> Event {
         6 => Event::NamesFlushed(rank, value),
         9 => Event::NamesFlushBegins(rank, value),
         7 => Event::Rename(rank, one, other),
-        10 => Event::FlushFailed(rank, one),
+        10 => Event::FlushFailed(rank, one, value),
         _ => Event::Note(value),
     }
 }
@@ -310,7 +311,7 @@ fn push(event: &Event) {
         Event::NamesFlushBegins(rank, id) => (9, *rank, 0, 0, *id),
         Event::Rename(rank, one, other) => (7, *rank, file(*one), file(*other), 0),
         Event::Note(value) => (8, 0, 0, 0, *value),
-        Event::FlushFailed(rank, one) => (10, *rank, file(*one), 0, 0),
+        Event::FlushFailed(rank, one, id) => (10, *rank, file(*one), 0, *id),
     };
     let bytes: &[u8] = match event {
         Event::Store(_, _, _, bytes) => bytes,
@@ -427,16 +428,16 @@ pub(super) fn queued_number(data: u64) -> u64 {
     (process as u64) << 40 ^ data
 }
 
-pub(super) fn flush_failed(dir: &Path, file: RankFile) {
-    note(dir, |rank| Event::FlushFailed(rank, file));
-}
-
 pub(super) fn flushing(dir: &Path, file: RankFile, id: u64) {
     note(dir, |rank| Event::FlushBegins(rank, file, id));
 }
 
 pub(super) fn flushed(dir: &Path, file: RankFile, id: u64) {
     note(dir, |rank| Event::Flushed(rank, file, id));
+}
+
+pub(super) fn flush_failed(dir: &Path, file: RankFile, id: u64) {
+    note(dir, |rank| Event::FlushFailed(rank, file, id));
 }
 
 pub(super) fn flushing_names(dir: &Path, id: u64) {

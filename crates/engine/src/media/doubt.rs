@@ -106,31 +106,8 @@ impl Pool {
                 self.mark_unflushed(r)?;
             }
         }
-        self.store(header::LOG_DOUBT, 1)
-    }
-
-    /// Notes that a flush of a rank's file that the kernel did by itself has failed.
-    pub(crate) fn doubt(&self, r: u16, file: RankFile) -> Result<()> {
-        match file {
-            RankFile::Data => {
-                self.word(rank_at(r) + rank::DOUBT)?
-                    .fetch_add(1, Ordering::SeqCst);
-                self.mark_unflushed(r)
-            }
-            RankFile::Log if r == self.log_rank()? => self.store(header::LOG_DOUBT, 1),
-            // Copies of the log and frames are written anew.
-            RankFile::Log | RankFile::Meta | RankFile::MetaNew => Ok(()),
-        }
-    }
-
-    /// Whether a rank's data file, or the log if that is meant and lies there, is in doubt.
-    pub(crate) fn is_in_doubt(&self, r: u16, data: bool) -> Result<bool> {
-        let word = match data {
-            true => rank_at(r) + rank::DOUBT,
-            false if r == self.log_rank()? => header::LOG_DOUBT,
-            false => return Ok(false),
-        };
-        Ok(self.load(word)? != 0)
+        let all_synced = self.load(header::LOG_TAIL)? <= self.load(header::LOG_SYNCED)?;
+        self.store(header::LOG_DOUBT, u64::from(!all_synced))
     }
 
     /// Before the log is flushed up to `tail`: stores again what an earlier flush may have lost.
@@ -162,9 +139,31 @@ impl Pool {
         Ok(())
     }
 
+    /// A flush of the log that nobody waited for has failed.
+    pub(crate) fn doubt_log(&self) -> Result<()> {
+        self.store(header::LOG_DOUBT, 1)
+    }
+
+    /// Whether no flush of the log is under way or has failed.
+    pub(crate) fn is_log_sure(&self) -> Result<bool> {
+        Ok(self.load(header::LOG_DOUBT)? == 0)
+    }
+
     /// After the log was flushed.
     pub(crate) fn log_settled(&self) -> Result<()> {
         self.store(header::LOG_DOUBT, 0)
+    }
+
+    /// A flush that nobody waited for has failed.
+    pub(crate) fn doubt_data(&self, r: u16) -> Result<()> {
+        self.word(rank_at(r) + rank::DOUBT)?
+            .fetch_add(1, Ordering::SeqCst);
+        self.mark_unflushed(r)
+    }
+
+    /// Whether success of a flush says that the rank's device has what memory has.
+    pub(crate) fn is_data_sure(&self, r: u16) -> Result<bool> {
+        Ok(self.load(rank_at(r) + rank::DOUBT)? == 0)
     }
 
     /// Flushes a rank's data file so that success means that the device has what memory has.

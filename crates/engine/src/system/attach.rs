@@ -207,6 +207,11 @@ impl AttachFile {
         self.mark
     }
 
+    /// The device it lies on.
+    pub(crate) fn device(&self) -> Option<u64> {
+        Some(rustix::fs::fstat(&self.file).ok()?.st_dev)
+    }
+
     /// The directory it lies in.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir

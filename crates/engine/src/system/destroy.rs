@@ -3,7 +3,7 @@
 use crate::system::create::flock;
 use crate::system::find::{known_rank_paths, list_dir};
 use crate::system::home::other_home;
-use crate::system::join::remove_arena_files;
+use crate::system::join::{own_arena, remove_arena_files};
 use crate::system::{AttachFile, SystemError, SystemRoot};
 use daos_types::{Ident, PoolId};
 use std::path::Path;
@@ -62,7 +62,7 @@ impl SystemRoot {
                 process,
             });
         }
-        let arena = attach.read().map(|authority| authority.arena);
+        let arena = own_arena(&attach, uuid);
         let doomed = self.pools().join(format!("{uuid}.old"));
         // Every copy of the map must still be found under the old name.
         let ranks = remove_ranks(&dir, uuid);

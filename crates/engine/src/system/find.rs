@@ -275,7 +275,8 @@ fn read_all(dir: &Path, uuid: PoolId) -> Result<Found, SystemError> {
         .cloned()
         .ok_or_else(|| SystemError::Damaged {
             path: dir.join(MAP_NAME),
-            why: "no readable copy of the pool map, neither here nor on any rank",
+            why: "no readable copy of the pool map, neither here nor on any rank; copy pool.map from one \
+                  of the pool's rank directories (UUID/rankNN below --rank-path) to this place",
         })?;
     let present: Vec<bool> = map
         .ranks
@@ -341,7 +342,8 @@ impl SystemRoot {
                 let uuid = core::str::from_utf8(name)
                     .ok()
                     .and_then(|text| text.parse().ok());
-                let why = "not a link to a pool directory";
+                let why =
+                    "not a link to a pool directory; remove it, and name the pool by its UUID";
                 uuid.map(Some)
                     .ok_or(SystemError::Damaged { path: link, why })
             }

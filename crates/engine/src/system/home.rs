@@ -4,7 +4,8 @@
 //! A copy of a pool has the same UUID, and its files say the same. It differs in the inode of its
 //! `attach` file and in when that was made: its mark. The arena carries the mark of the directory
 //! through which it was brought up, and so does the authority on file: neither is used through
-//! another. Ranks below the pool's directory are copied with it. Ranks elsewhere are not: each has a
+//! another. (A snapshot of a whole file system has the marks of the original, and is told by its
+//! device while both are mounted.) Ranks below the pool's directory are copied with it. Ranks elsewhere are not: each has a
 //! file `home` that names the directory and its mark, and on whose bytes processes hold the same locks
 //! as on the `attach` file.
 
@@ -70,6 +71,18 @@ impl Home {
         })
     }
 
+    /// Whether `other` is the same directory, perhaps by another name. Copies of a whole file system
+    /// have equal marks: two of them that are mounted lie on different devices.
+    pub(crate) fn is(&self, other: &Home) -> bool {
+        let device = |home: &Home| {
+            let file = AttachFile::open_existing(&home.dir).ok()?;
+            (file.mark() == home.mark).then(|| file.device()).flatten()
+        };
+        self.mark == other.mark
+            && (self.dir == other.dir
+                || device(self).is_none_or(|one| device(other).is_none_or(|two| one == two)))
+    }
+
     /// Whether the directory is still there and no copy.
     pub(crate) fn is_there(&self) -> bool {
         AttachFile::open_existing(&self.dir).is_ok_and(|file| file.mark() == self.mark)
@@ -110,7 +123,7 @@ impl PoolDescriptor {
     /// Directories of the ranks that do not lie below the pool's own, as far as they are there.
     fn ranks_elsewhere(&self) -> impl Iterator<Item = &Path> {
         let ranks = self.ranks.iter().map(|rank| rank.path.as_path());
-        ranks.filter(|path| !path.starts_with(&self.dir) && path.exists())
+        ranks.filter(|path| !path.starts_with(&self.dir) && rustix::fs::stat(*path).is_ok())
     }
 
     /// Refuses if ranks belong to another directory of the registry, or of another.

@@ -1,6 +1,6 @@
 //! Attaching a pool that was found, by the rules of the `attach` file.
 
-use crate::attach::{arena_path, attached};
+use crate::attach::{arena_of, arena_path, attached};
 use crate::layout::{MAGIC, header};
 use crate::system::fd::{errno, open};
 use crate::system::find::{list_dir, registry_only};
@@ -8,8 +8,9 @@ use crate::system::{
     AttachFile, AttachLock, Authority, Home, PoolDescriptor, Standing, SystemError, SystemRoot,
 };
 use crate::{ContainerInfo, EngineError, Pool, PoolSpec};
-use daos_types::Ident;
+use daos_types::{Ident, PoolId};
 use rustix::fs::{Mode, OFlags};
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use sys::Errno;
@@ -24,16 +25,17 @@ const DESCRIPTOR_FLOOR: usize = 900;
 const F_DUPFD_CLOEXEC: usize = 1030;
 const SYS_FCNTL: usize = if cfg!(target_arch = "x86_64") { 72 } else { 25 };
 
-/// Which arena it is.
+/// Which arena it is, and through which directory it was brought up.
 struct Arena {
     instance: u64,
-    mark: [u64; 2],
+    home: Home,
 }
 
 /// The arena in a file; `None` if there is no whole arena.
 fn arena_in(path: &Path) -> Option<Arena> {
+    const BYTES: usize = (header::HOME_DIR + header::HOME_DIR_BYTES) as usize;
     let file = open(path, OFlags::RDONLY, Mode::empty()).ok()?;
-    let mut bytes = [0; header::HOME_MARK as usize + 16];
+    let mut bytes = [0; BYTES];
     let count = rustix::io::pread(&file, &mut bytes, 0).ok()?;
     let word = |at: u64| {
         let bytes = bytes.get(at as usize..at as usize + 8)?;
@@ -42,9 +44,14 @@ fn arena_in(path: &Path) -> Option<Arena> {
     if count != bytes.len() || word(header::MAGIC) != Some(MAGIC) {
         return None;
     }
+    let dir = bytes.get(header::HOME_DIR as usize..)?;
+    let dir = dir.split(|byte| *byte == 0).next()?;
     Some(Arena {
         instance: word(header::INSTANCE)?,
-        mark: [word(header::HOME_MARK)?, word(header::HOME_MARK + 8)?],
+        home: Home {
+            dir: PathBuf::from(OsStr::from_bytes(dir)),
+            mark: [word(header::HOME_MARK)?, word(header::HOME_MARK + 8)?],
+        },
     })
 }
 
@@ -175,7 +182,7 @@ impl PoolDescriptor {
         let Some(pool) = attached(self.uuid.0) else {
             return Ok(None);
         };
-        if pool.spec().home.mark == home.mark {
+        if pool.spec().home.is(home) {
             return Ok(Some(pool));
         }
         Err(SystemError::Engine(EngineError::Busy(format!(
@@ -203,7 +210,8 @@ impl PoolDescriptor {
         // the pool ran elsewhere: the rank files are newer. One of another directory is that of a
         // pool of which this is a copy; it may have been copied too.
         let other = arena_in(&arena_path(&spec)).is_some_and(|arena| {
-            arena.mark != [0; 2] && arena.mark != spec.home.mark && spec.runtime_dir != self.dir
+            let nobodys = arena.home == Home::default() || spec.runtime_dir == self.dir;
+            !nobodys && !arena.home.is(&spec.home)
         });
         if !other {
             Pool::remove_arena(&spec)?;
@@ -279,6 +287,15 @@ impl PoolDescriptor {
         remove_arena_files(arena)?;
         Ok(bytes)
     }
+}
+
+/// The shared memory of a pool, if it was brought up through the directory of the file.
+pub(crate) fn own_arena(file: &AttachFile, uuid: PoolId) -> Option<PathBuf> {
+    let named = file.read().map(|authority| authority.arena);
+    let path = named.unwrap_or_else(|| arena_of(Path::new(SHARED_MEMORY), uuid.0));
+    arena_in(&path)
+        .is_some_and(|arena| arena.home.is(&file.home()))
+        .then_some(path)
 }
 
 /// Files of mapped files: beside an arena, under its name and a dot.

@@ -22,7 +22,7 @@ struct Pages {
     safe: Option<Page>,
     /// Versions that no flush has covered, and when they came, newest last.
     later: Vec<(u64, Page)>,
-    /// When a flush last failed to bring what there was to the device.
+    /// What came up to then a flush has failed to bring to the device.
     dropped: u64,
 }
 
@@ -92,20 +92,20 @@ impl File {
         }
         for page in self.pages.values_mut() {
             // A page that was not stored to since is clean for the kernel.
-            if page
-                .later
-                .iter()
-                .all(|(came, _)| *came <= page.dropped || *came > time)
-            {
+            let came = page.later.iter().map(|(came, _)| *came);
+            if came.filter(|came| *came <= time).max() <= Some(page.dropped) {
                 continue;
             }
+            page.dropped = 0;
             if let Some(safe) = covered(&mut page.later, time) {
                 page.safe = Some(safe);
             }
         }
     }
 
-    fn flush_failed(&mut self) {
+    fn flush_failed(&mut self, id: u64) {
+        // It may not even have begun.
+        self.begun.remove(&id);
         for page in self.pages.values_mut() {
             page.dropped = self.clock;
         }
@@ -271,7 +271,7 @@ impl Disk {
             }
             Event::FlushBegins(rank, name, id) => self.file(*rank, *name).flush_begins(*id),
             Event::Flushed(rank, name, id) => self.file(*rank, *name).flushed(*id),
-            Event::FlushFailed(rank, name) => self.file(*rank, *name).flush_failed(),
+            Event::FlushFailed(rank, name, id) => self.file(*rank, *name).flush_failed(*id),
             Event::NamesFlushBegins(rank, id) => self.dirs[usize::from(*rank)].flush_begins(*id),
             Event::NamesFlushed(rank, id) => self.dirs[usize::from(*rank)].flushed(*id),
             Event::Rename(rank, from, to) => {
