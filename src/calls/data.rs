@@ -12,7 +12,9 @@ use sys::{Errno, Result};
 
 const RWF_APPEND: u32 = 0x10;
 const RWF_NOAPPEND: u32 = 0x20;
-/// High priority, sync and nowait change nothing here.
+const RWF_DSYNC: u32 = 0x02;
+const RWF_SYNC: u32 = 0x04;
+/// High priority and nowait change nothing here, nor does any of these for a read.
 const RWF_HARMLESS: u32 = 0x0f;
 
 fn one(c: &Call) -> [IoVec; 1] {
@@ -186,6 +188,15 @@ pub(crate) fn pwritev2(c: &mut Call) -> Served {
     if flags & !(RWF_HARMLESS | RWF_APPEND | RWF_NOAPPEND) != 0 {
         return Err(Errno::EOPNOTSUPP.into());
     }
+    let done = write_with(c, &held, flags)?;
+    if flags & (RWF_DSYNC | RWF_SYNC) != 0 && done > 0 {
+        held.fs.fsync(held.ofd)?;
+    }
+    Ok(done)
+}
+
+/// `pwritev2(2)` but for bringing what was written to the devices.
+fn write_with(c: &Call, held: &Held, flags: u32) -> Result<usize> {
     let append = flags & RWF_APPEND != 0;
     let current = c.args[3] as i64 == -1;
     let at = if current {
@@ -194,12 +205,10 @@ pub(crate) fn pwritev2(c: &mut Call) -> Served {
         Some(position(c.args[3])?)
     };
     if !(append && current) {
-        return Ok(user::with_vector(c.args[1], c.args[2], |v| {
-            write_at(&held, v, at, append)
-        })?);
+        return user::with_vector(c.args[1], c.args[2], |v| write_at(held, v, at, append));
     }
     // Appends and moves the file offset to the end of what it wrote.
-    let done = user::with_vector(c.args[1], c.args[2], |v| write_at(&held, v, Some(0), true))?;
+    let done = user::with_vector(c.args[1], c.args[2], |v| write_at(held, v, Some(0), true))?;
     held.fs.seek(held.ofd, 0, SEEK_END)?;
     Ok(done)
 }
@@ -256,7 +265,8 @@ pub(crate) fn refuse_path(held: &Held) -> core::result::Result<(), Stop> {
 pub(crate) fn sync_file_range(c: &mut Call) -> Served {
     let held = files::ours(c.args[0] as i32)?;
     refuse_path(&held)?;
-    if c.args[3] as u32 & !7 != 0 || (c.args[1] as i64) < 0 || (c.args[2] as i64) < 0 {
+    let (at, len) = (c.args[1] as i64, c.args[2] as i64);
+    if c.args[3] as u32 & !7 != 0 || at < 0 || len < 0 || at.checked_add(len).is_none() {
         return Err(Errno::EINVAL.into());
     }
     if c.args[3] as u32 & 7 != 0 {
@@ -267,6 +277,7 @@ pub(crate) fn sync_file_range(c: &mut Call) -> Served {
 
 pub(crate) fn syncfs(c: &mut Call) -> Served {
     let held = files::ours(c.args[0] as i32)?;
+    refuse_path(&held)?;
     held.fs.sync()?;
     Ok(0)
 }

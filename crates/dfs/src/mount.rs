@@ -46,6 +46,8 @@ impl Dfs {
         dfs.drain_reclaim();
         // Whether others' affairs could be put in order is no concern of this mount.
         dfs.reap(REAP_AT_MOUNT).unwrap_or_default();
+        // What is not proven may be lost in a power failure, no more.
+        pool.prove_others().unwrap_or_default();
         Ok(dfs)
     }
 

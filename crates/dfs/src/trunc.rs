@@ -83,7 +83,7 @@ fn zero_tail(file: &File<'_>, size: u64) -> Result<bool> {
         return Ok(true);
     }
     match replace_tail(file, size) {
-        Err(Errno::ENOSPC) => {
+        Err(full) if full.is_full() => {
             // Then in place, once the file is as short after a power failure too.
             file.pool.sync()?;
             clean_tail(file, size)

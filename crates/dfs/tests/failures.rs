@@ -89,6 +89,29 @@ fn no_space_for_a_rank_to_grow() {
 }
 
 #[test]
+fn a_user_over_quota_is_told_so() {
+    let bench = Bench::new("RP_2GX");
+    let file = File::open(&bench.c.dfs, "f", RDWR);
+    let data = vec![3u8; 1 << 20];
+    assert_eq!(file.pwrite(&data, 0), Ok(data.len()));
+    bench.fail(Step::Allocate, RankFile::Data, Errno::EDQUOT, 0);
+    let mut pos = data.len() as u64;
+    let refused = loop {
+        match file.pwrite(&data, pos) {
+            Ok(written) => pos += written as u64,
+            Err(errno) => break errno,
+        }
+        assert!(pos < 64 << 20);
+    };
+    assert_eq!(refused, Errno::EDQUOT);
+    assert!(file.content().iter().all(|byte| *byte == 3));
+    bench.mend();
+    assert_eq!(file.pwrite(&data, pos), Ok(data.len()));
+    drop(file);
+    bench.audit();
+}
+
+#[test]
 fn what_waits_for_a_sync_is_used_before_a_full_device_is_told() {
     let bench = Bench::new("RP_2GX");
     let file = File::open(&bench.c.dfs, "f", RDWR);

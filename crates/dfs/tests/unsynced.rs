@@ -8,11 +8,14 @@ use daos_types::{ObjectClass, Redundancy};
 use dfs::{Dfs, IoVec};
 use engine::Pool;
 use engine::testing::{self, TempPool};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 const JOB: &str = "PIL4DFS_UNSYNCED_JOB";
 const START: u64 = 1_700_000_000_000_000_000;
+/// Long enough after that.
+const LATER: u64 = START + 11_000_000_000;
 const LEN: usize = 40_000;
 
 fn mount(pool: &'static Pool) -> Dfs {
@@ -72,14 +75,28 @@ fn pool(copies: u8) -> TempPool {
     temp
 }
 
-/// Another process: `end` or `die` after it has stored something, or after it has overwritten it.
+/// Another process: `end` or `die` after it has stored something, or after it has overwritten it; `idle`
+/// stays and does nothing more, `look` attaches and ends.
 #[test]
 fn other() {
     let Ok(job) = std::env::var(JOB) else { return };
     let (what, handover) = job.split_once(' ').expect("job");
+    testing::stop_clock(match what {
+        "look" => LATER,
+        _ => START,
+    });
     let pool = testing::attach_from(handover);
     let dfs = mount(pool);
+    if what == "look" {
+        pool.leave().expect("leave");
+        return;
+    }
     store(&dfs, "f", 0, &[7; LEN]);
+    if what == "idle" {
+        println!("\nstored");
+        std::io::stdin().read_line(&mut String::new()).expect("end");
+        return;
+    }
     if what == "overwrite" {
         pool.prove().expect("prove");
         store(&dfs, "f", 5000, &[8; 100]);
@@ -106,12 +123,35 @@ fn run(what: &str, temp: &TempPool) {
     assert_eq!(status.expect("other").success(), what != "die");
 }
 
+/// Starts a process that stores something and then lives on.
+fn idle(temp: &TempPool) -> Child {
+    let mut child = Command::new(std::env::current_exe().expect("exe"))
+        .args(["--exact", "other", "--nocapture"])
+        .env(JOB, format!("idle {}", temp.handover()))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("other");
+    let mut lines = BufReader::new(child.stdout.take().expect("output")).lines();
+    assert!(lines.any(|line| line.expect("line") == "stored"));
+    child
+}
+
 /// Runs each case in a process of its own: pools are few, and the clock is stopped.
 #[test]
 fn unsynced_data_is_there_once_it_is_proven() {
     const CASE: &str = "PIL4DFS_UNSYNCED_CASE";
     let Ok(case) = std::env::var(CASE) else {
-        for case in ["nothing", "end", "die", "overwrite", "time"] {
+        for case in [
+            "nothing",
+            "end",
+            "die",
+            "overwrite",
+            "time",
+            "idle",
+            "idle and nobody",
+            "idle and looked at",
+        ] {
             for copies in ["1", "3"] {
                 let status = Command::new(std::env::current_exe().expect("exe"))
                     .args(["--exact", "unsynced_data_is_there_once_it_is_proven"])
@@ -122,11 +162,12 @@ fn unsynced_data_is_there_once_it_is_proven() {
         }
         return;
     };
-    let (case, copies) = case.split_once(' ').expect("case");
+    let (case, copies) = case.rsplit_once(' ').expect("case");
     testing::stop_clock(START);
     let temp = pool(copies.parse().expect("copies"));
     let dfs = mount(temp.pool);
     let mut wanted = vec![7; LEN];
+    let mut other = None;
     match case {
         // Who does not prove loses what is not synced: the rest of this test can fail.
         "nothing" => {
@@ -142,9 +183,21 @@ fn unsynced_data_is_there_once_it_is_proven() {
             run("die", &temp);
             assert_eq!(dfs.reap(1000), Ok(1));
         }
+        "idle and nobody" => {
+            other = Some(idle(&temp));
+            wanted.fill(0);
+        }
+        "idle and looked at" => {
+            other = Some(idle(&temp));
+            run("look", &temp);
+        }
         _ => {
-            store(&dfs, "f", 0, &wanted);
-            testing::stop_clock(START + 11_000_000_000);
+            if case == "idle" {
+                other = Some(idle(&temp));
+            } else {
+                store(&dfs, "f", 0, &wanted);
+            }
+            testing::stop_clock(LATER);
             for name in ["a", "b", "c"] {
                 dfs.mkdir(&ROOT, dfs.root(), name.as_bytes(), 0o755)
                     .expect("mkdir");
@@ -152,4 +205,8 @@ fn unsynced_data_is_there_once_it_is_proven() {
         }
     }
     assert_eq!(after_power_failure(&temp, "f"), wanted, "{case} {copies}");
+    if let Some(mut other) = other {
+        other.kill().expect("kill");
+        other.wait().expect("other");
+    }
 }

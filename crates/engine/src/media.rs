@@ -370,13 +370,19 @@ impl Pool {
         self.mark_unflushed(rank)
     }
 
-    /// Extends a rank's data file to `blocks` blocks, with space.
+    /// Extends a rank's data file from `from` blocks to `to`, with space. Nobody uses what lies behind
+    /// `from`.
     pub(crate) fn extend_data(&self, rank: u16, from: u64, to: u64) -> Result<()> {
-        let file = self.open_data(rank)?;
+        let (file, dir) = (self.open_data(rank)?, self.rank_dir(rank)?);
         let (off, len) = (from * BLOCK, (to - from) * BLOCK);
-        match door::allocate(&file, self.rank_dir(rank)?, RankFile::Data, off, len) {
-            // As full as it can be: over the user's quota, over what a file can hold.
-            Err(Errno::EFBIG | Errno::EDQUOT) => Err(Errno::ENOSPC),
+        let extended = door::allocate(&file, dir, RankFile::Data, off, len);
+        if extended.is_err() {
+            // What there was of space was taken, and others may need it.
+            door::resize(&file, dir, RankFile::Data, off).unwrap_or_default();
+        }
+        match extended {
+            // As full as a file can be.
+            Err(Errno::EFBIG) => Err(Errno::ENOSPC),
             other => other,
         }
     }

@@ -4,7 +4,8 @@
 //! failure a pointer counts only if its data is known to be there. So a process puts the checksums
 //! of blocks that it has stored, and that no sync has covered, into the log, and flushes nothing:
 //! some seconds after it stored them, piece by piece, when it next changes something, and the rest
-//! when it ends. For one that was killed, whoever finds it dead does so.
+//! when it ends. For one that was killed, whoever finds it dead does so; for one that lives and does
+//! nothing, whoever changes something or attaches meanwhile.
 
 use crate::flushes::FLUSH_WORDS;
 use crate::layout::{BlockPtr, header, process_at};
@@ -67,16 +68,16 @@ impl Own {
     #[inline]
     fn tick(&self, now: u64) {
         let at = self.0[Own::DUE_AT].load(Ordering::Relaxed);
-        if at != 0 && now > at {
-            self.0[Own::DUE].store(1, Ordering::Relaxed);
+        if now > at {
+            self.come_due(at, now);
         }
     }
 
-    /// Something was stored.
-    #[inline]
-    fn begin(&self, now: u64) {
-        if self.0[Own::DUE_AT].load(Ordering::Relaxed) == 0 {
-            self.0[Own::DUE_AT].store(now + AFTER, Ordering::Relaxed);
+    #[cold]
+    fn come_due(&self, at: u64, now: u64) {
+        match at {
+            0 => self.0[Own::DUE_AT].store(now + AFTER, Ordering::Relaxed),
+            _ => self.0[Own::DUE].store(1, Ordering::Relaxed),
         }
     }
 
@@ -127,7 +128,6 @@ impl Pool {
                 word.compare_exchange(0, first, Ordering::AcqRel, Ordering::Relaxed)
                     .unwrap_or(first);
             }
-            self.own.begin(now);
         }
         self.own.tick(now);
         Ok(())
@@ -149,12 +149,39 @@ impl Pool {
     fn prove_some(&self) {
         let now = self.now_ns() as u64;
         self.own.set_due(now + BETWEEN);
-        let proven = self
+        let own = self
             .prove_overwritten()
             .and_then(|()| self.prove_of(process::slot(self)?, BLOCKS_AT_ONCE));
-        if proven == Ok(true) {
-            self.own.set_due(0);
+        if own == Ok(true) && self.prove_others() == Ok(true) {
+            self.own.set_due(now + AFTER);
         }
+    }
+
+    /// Does some of it for processes that have not done it for their part in time; true if all of it
+    /// is done.
+    pub fn prove_others(&self) -> Result<bool> {
+        let (own, now) = (process::known_slot(self), self.now_ns() as u64);
+        for slot in (0..process::used(self)?).filter(|slot| Some(*slot) != own) {
+            let first = self.load(process_at(slot) + process::UNPROVEN)?;
+            if first == 0 || !self.is_due_at(first - 1, now)? {
+                continue;
+            }
+            if !self.prove_of(slot, BLOCKS_AT_ONCE)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether the record at a position was published long enough ago, or is not there any more.
+    fn is_due_at(&self, position: u64, now: u64) -> Result<bool> {
+        let ring = self.load(header::LOG_BYTES)?.max(1);
+        let mut head = [0; RECORD_HEADER];
+        if ring - position % ring < size_of_val(&head) as u64 {
+            return Ok(true);
+        }
+        self.log_words(position, &mut head)?;
+        Ok(head[1] != position || head[3].saturating_add(AFTER) < now)
     }
 
     /// Puts the checksums of what this process has stored, and nobody has synced, into the log.

@@ -244,7 +244,7 @@ impl Pool {
             }
             match self.grow_rank(block, me, r, want) {
                 // The device is full, but not of what is in use.
-                Err(Errno::ENOSPC) if self.waits_for_sync(r)? => self.sync_everything()?,
+                Err(full) if full.is_full() && self.waits_for_sync(r)? => self.sync_everything()?,
                 other => other?,
             }
         }
@@ -465,17 +465,23 @@ impl Pool {
             return Err(Errno::ENOSPC);
         }
         self.acquire(block, me, LockId::Rank(r))?;
-        let extended = if self.load(base + rank::BLOCKS)? == before {
-            self.extend_data(r, before, after)
-        } else {
-            Err(Errno::EAGAIN)
+        let least = (before + want.next_multiple_of(64)).min(after);
+        let extend = || {
+            if self.load(base + rank::BLOCKS)? != before {
+                return Ok(before);
+            }
+            match self.extend_data(r, before, after) {
+                // The device is almost full.
+                Err(full) if full.is_full() && least < after => {
+                    self.extend_data(r, before, least)?;
+                    Ok(least)
+                }
+                other => other.map(|()| after),
+            }
         };
+        let extended = extend();
         self.release(block, me, LockId::Rank(r));
-        match extended {
-            Err(Errno::EAGAIN) => return Ok(()),
-            other => other?,
-        }
-        self.add_zones(r, before, after)
+        self.add_zones(r, before, extended?)
     }
 
     /// Gives the blocks `before..after` their bitmap and opens them, a few zones at a time.

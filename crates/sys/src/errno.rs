@@ -89,6 +89,11 @@ impl Errno {
         self.0
     }
 
+    /// Whether it says that there is no space: of the device, or of what the user may have of it.
+    pub const fn is_full(self) -> bool {
+        matches!(self, Errno::ENOSPC | Errno::EDQUOT)
+    }
+
     /// The value a system call returns for this error: `-errno`.
     pub const fn as_ret(self) -> isize {
         -(self.0 as isize)

@@ -75,6 +75,9 @@ impl Dfs {
         if done > 0 && source.flags & flag::NOATIME == 0 {
             read::touch_atime(&from_file);
         }
+        if done > 0 && target.flags & flag::DSYNC != 0 {
+            super::durable::sync(&to_file)?;
+        }
         Ok(done)
     }
 }

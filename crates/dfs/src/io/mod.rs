@@ -164,7 +164,7 @@ fn transfer_out(
     let write = || write_at(file, Source::User(cursor), start, cursor.left(), rules);
     let (written, end) = match write() {
         // Dead processes may hold the space of files without a name.
-        Err(Errno::ENOSPC) if dfs.reap(usize::MAX).unwrap_or_default() > 0 => write()?,
+        Err(full) if full.is_full() && dfs.reap(usize::MAX).unwrap_or_default() > 0 => write()?,
         other => other?,
     };
     if open.flags & flag::DSYNC != 0 && written > 0 {

@@ -432,6 +432,11 @@ fn put_leaf(
     Ok(())
 }
 
+/// Whether it takes less: there is no space, or it lies in too many places.
+fn does_not_fit(errno: Errno) -> bool {
+    errno.is_full() || errno == Errno::EOVERFLOW
+}
+
 /// Grabs blocks for every copy, chunk by chunk. `ENOSPC` when not even one block has all copies.
 fn grab<'p>(file: &File<'p>, stage: &mut Stage<'p>, extent: &Extent) -> Result<Plan> {
     let mut plan = Plan {
@@ -451,11 +456,11 @@ fn grab<'p>(file: &File<'p>, stage: &mut Stage<'p>, extent: &Extent) -> Result<P
             .min(border);
         match grab_chunk(file, stage, &mut plan, chunk, to) {
             Ok(()) => plan.end = to,
-            Err(Errno::ENOSPC | Errno::EOVERFLOW) if plan.end > extent.first => {
+            Err(errno) if does_not_fit(errno) && plan.end > extent.first => {
                 let end = plan.end;
                 return regrab(file, stage, extent, end);
             }
-            Err(Errno::ENOSPC | Errno::EOVERFLOW) if to - plan.end > 1 => {
+            Err(errno) if does_not_fit(errno) && to - plan.end > 1 => {
                 return grab_less(file, stage, extent);
             }
             Err(Errno::EOVERFLOW) => return Err(Errno::ENOSPC),
@@ -483,7 +488,7 @@ fn grab_less<'p>(file: &File<'p>, stage: &mut Stage<'p>, extent: &Extent) -> Res
         let to = plan.end + 1;
         match grab_chunk(file, stage, &mut plan, chunk, to) {
             Ok(()) => plan.end = to,
-            Err(Errno::ENOSPC | Errno::EOVERFLOW) if plan.end > extent.first => {
+            Err(errno) if does_not_fit(errno) && plan.end > extent.first => {
                 // What was grabbed for the block that is not complete must not be consumed.
                 let end = plan.end;
                 return regrab(file, stage, extent, end);
@@ -516,7 +521,7 @@ fn regrab<'p>(
             if !extent.kept.contains(plan.end) {
                 match grab_chunk(file, stage, &mut plan, chunk, to) {
                     Ok(()) => {}
-                    Err(Errno::ENOSPC | Errno::EOVERFLOW) if plan.end > extent.first => {
+                    Err(errno) if does_not_fit(errno) && plan.end > extent.first => {
                         end = plan.end;
                         continue 'again;
                     }
@@ -563,10 +568,10 @@ fn grab_run(
     blocks: u32,
 ) -> Result<Run> {
     let home = *ranks.get(copy).ok_or(Errno::EIO)?;
-    match stage.grab(home, blocks) {
-        Err(Errno::ENOSPC) => {}
+    let full = match stage.grab(home, blocks) {
+        Err(full) if full.is_full() => full,
         other => return other,
-    }
+    };
     let count = file.pool.rank_count();
     for step in 1..count {
         let rank = (home + step) % count;
@@ -577,11 +582,11 @@ fn grab_run(
             continue;
         }
         match stage.grab(rank, blocks) {
-            Err(Errno::ENOSPC) => {}
+            Err(full) if full.is_full() => {}
             other => return other,
         }
     }
-    Err(Errno::ENOSPC)
+    Err(full)
 }
 
 impl Plan {
