@@ -20,6 +20,9 @@ use crate::tx::{ENTRY_DATA, ENTRY_STRIDE_SHIFT, ENTRY_ZERO, RECORD_HEADER, entry
 use std::collections::HashMap;
 use sys::{Errno, Result};
 
+/// Words of the log that recovery copies at a time.
+const WINDOW_WORDS: u64 = 4 * TX_WORDS_MAX as u64;
+
 /// Where a block lies: rank, number.
 type Place = (u16, u64);
 
@@ -65,11 +68,10 @@ impl Pool {
     ) -> Result<(u64, u32)> {
         let ring = self.load(header::LOG_BYTES)?;
         let mut position = start;
-        let mut record = vec![0u64; TX_WORDS_MAX];
+        let mut window = Window::default();
         while position - start < ring {
             let to_end = ring - position % ring;
-            if let Some(len) = self.read_record(position, to_end, sum, &mut record)? {
-                let words = &record[..len];
+            if let Some(words) = window.record(self, position, to_end, sum)? {
                 let (kind, bytes) = kind_and_bytes(words[0]);
                 each(Found {
                     kind,
@@ -80,42 +82,14 @@ impl Pool {
                 position += bytes;
                 continue;
             }
-            let mut pad = [0u64; 2];
             let head = if to_end > 8 { 2 } else { 1 };
-            self.log_words(position, &mut pad[..head])?;
+            let pad = window.words(self, position, to_end, head)?;
             if pad[0] != to_end | PAD_MAGIC << 32 || head == 2 && pad[1] != position {
                 break;
             }
             position += to_end;
         }
         Ok((position, sum))
-    }
-
-    /// Reads the record at `position` if it is whole and follows on `sum`; its length in words.
-    fn read_record(
-        &self,
-        position: u64,
-        to_end: u64,
-        sum: u32,
-        record: &mut [u64],
-    ) -> Result<Option<usize>> {
-        if to_end < RECORD_HEADER as u64 * 8 {
-            return Ok(None);
-        }
-        self.log_words(position, &mut record[..RECORD_HEADER])?;
-        let (_, bytes) = kind_and_bytes(record[0]);
-        let len = (bytes / 8) as usize;
-        if record[0] >> 32 != u64::from(sum)
-            || record[1] != position
-            || !(RECORD_HEADER..=TX_WORDS_MAX).contains(&len)
-            || !bytes.is_multiple_of(8)
-            || bytes > to_end
-        {
-            return Ok(None);
-        }
-        let record = &mut record[..len];
-        self.log_words(position, record)?;
-        Ok((record_sum(record) == record[2] as u32).then_some(len))
     }
 
     /// Collects what the log from `start` on proves; data published before `flushed` is there.
@@ -230,6 +204,58 @@ impl Pool {
         door::write(&file, dir, RankFile::Data, &bytes, at.block() * BLOCK)?;
         self.mark_unflushed(at.rank())?;
         Ok(true)
+    }
+}
+
+/// A part of the log, copied in one go: copying each record by itself takes most of a recovery.
+#[derive(Default)]
+struct Window {
+    from: u64,
+    words: Vec<u64>,
+}
+
+impl Window {
+    /// `count` words of the log at `position`, `to_end` bytes before the end of the ring.
+    fn words(&mut self, pool: &Pool, position: u64, to_end: u64, count: usize) -> Result<&[u64]> {
+        let at = position.wrapping_sub(self.from) / 8;
+        let known = at.saturating_add(count as u64) <= self.words.len() as u64;
+        if position < self.from || !known {
+            self.words
+                .resize((to_end / 8).min(WINDOW_WORDS) as usize, 0);
+            self.from = position;
+            if let Err(error) = pool.log_words(position, &mut self.words) {
+                self.words.clear();
+                return Err(error);
+            }
+        }
+        let at = ((position - self.from) / 8) as usize;
+        self.words.get(at..at + count).ok_or(Errno::EIO)
+    }
+
+    /// The record at `position` if it is whole and follows on `sum`.
+    fn record(
+        &mut self,
+        pool: &Pool,
+        position: u64,
+        to_end: u64,
+        sum: u32,
+    ) -> Result<Option<&[u64]>> {
+        if to_end < RECORD_HEADER as u64 * 8 {
+            return Ok(None);
+        }
+        let head = self.words(pool, position, to_end, RECORD_HEADER)?;
+        let (_, bytes) = kind_and_bytes(head[0]);
+        let len = (bytes / 8) as usize;
+        if head[0] >> 32 != u64::from(sum)
+            || head[1] != position
+            || !(RECORD_HEADER..=TX_WORDS_MAX).contains(&len)
+            || !bytes.is_multiple_of(8)
+            || bytes > to_end
+        {
+            return Ok(None);
+        }
+        let record = self.words(pool, position, to_end, len)?;
+        Ok((record_sum(record) == record[2] as u32).then_some(record))
     }
 }
 
