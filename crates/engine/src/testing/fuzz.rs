@@ -22,24 +22,64 @@ const PAGES_BEYOND: u64 = 1 << 17;
 /// The word of the log's header that says when the machine was started.
 const BOOT_AT: usize = 40;
 
-/// A pool map file.
-pub fn pool_map(bytes: &[u8]) {
+/// A pool map file; whether it is one, with or without the line that proves it.
+pub fn pool_map(bytes: &[u8]) -> bool {
     let path = Path::new("pool.map");
+    let mut whole = false;
     for bytes in [bytes.to_vec(), with_sum(bytes, "")] {
         if let Ok(map) = PoolMap::decode(&bytes, path) {
             assert_eq!(PoolMap::decode(&map.encode(), path).ok(), Some(map));
+            whole = true;
         }
     }
+    whole
 }
 
-/// An attach file, or the home file of a rank.
-pub fn attach_file(bytes: &[u8]) {
+/// An attach file, or the home file of a rank; whether it is one, likewise.
+pub fn attach_file(bytes: &[u8]) -> bool {
+    let mut whole = false;
     for bytes in [bytes.to_vec(), with_sum(bytes, "\0")] {
         if let Some(authority) = Authority::decode(&bytes) {
             assert_eq!(Authority::decode(&authority.encode()), Some(authority));
+            whole = true;
         }
         if let Some(home) = Home::decode(&bytes) {
             assert_eq!(Home::decode(&home.encode()), Some(home));
+            whole = true;
+        }
+    }
+    whole
+}
+
+/// Inputs for [`pool_map`]: the formats there are, without the line that proves them.
+pub fn pool_map_seeds() -> Vec<Vec<u8>> {
+    let uuid = "3f2504e0-4f89-11d3-9a0c-0305e82c3301";
+    let text = format!(
+        "DAOS-EMBEDDED-POOL 1\nuuid {uuid}\nlabel l\nversion 1\nsize 1048576\ncreated 5\nreserved 0\n\
+         targets_per_rank 4\nrank 0 up /a\nrank 1 up /pools/{uuid}/rank01\nattr x y\n"
+    );
+    let newer = text
+        .replace("POOL 1", "POOL 2")
+        .replace("0 up /a", "0 up rank00");
+    vec![text.into_bytes(), newer.into_bytes()]
+}
+
+/// Inputs for [`attach_file`], likewise.
+pub fn attach_file_seeds() -> Vec<Vec<u8>> {
+    let texts: [&[u8]; 2] = [
+        b"DAOS-EMBEDDED-ATTACH 2\nboot b\nmachine m\ninstance 00000000000000ff\n\
+          mark 000000000000000a 000000000000000b\narena /dev/shm/a",
+        b"DAOS-EMBEDDED-HOME 1\nmark 000000000000000a 000000000000000b\ndir /d",
+    ];
+    texts.map(<[u8]>::to_vec).to_vec()
+}
+
+/// Leaves inputs to start from in the directory that `FUZZ_SEEDS` names, if it is set.
+pub fn leave(seeds: &[Vec<u8>]) {
+    if let Ok(dir) = std::env::var("FUZZ_SEEDS") {
+        for (i, seed) in seeds.iter().enumerate() {
+            let path = Path::new(&dir).join(format!("seed-{i}"));
+            std::fs::write(path, seed).expect("seed");
         }
     }
 }
