@@ -512,7 +512,8 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
         rustix::fs::fallocate(file, FallocateFlags::empty(), off, len).map_err(|e| {
             EngineError::system(
                 format!(
-                    "reserving {} MiB for the arena {}",
+                    "reserving {} MiB for the arena {} (enlarge its file system, or free what idle \
+                     pools have there: dmg system stop)",
                     len >> 20,
                     path.display()
                 ),

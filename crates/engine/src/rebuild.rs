@@ -45,7 +45,7 @@ pub(crate) struct Checkpoint {
 }
 
 /// Pages that no file accounts for: of open files, locks, hash tables.
-const PAGES_UNSEEN: u64 = 1 << 16;
+const PAGES_UNSEEN: u64 = 1 << 17;
 /// Pages that an arena of which a frame has come down may have had besides.
 const PAGES_PER_FRAME: u64 = 64;
 /// Bytes of the log that account for a page: a sixteenth of what making one takes.

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 const RING: u64 = 1 << 16;
 /// Pages that a fuzzed checkpoint may take, and those that are more than it accounts for.
 const PAGES: u64 = 1 << 12;
-const PAGES_BEYOND: u64 = 1 << 17;
+const PAGES_BEYOND: u64 = 1 << 18;
 /// The word of the log's header that says when the machine was started.
 const BOOT_AT: usize = 40;
 
