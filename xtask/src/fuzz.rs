@@ -66,7 +66,7 @@ pub(crate) fn fuzz(options: &Options) -> Result<bool, Failure> {
         .arg(format!("-max_total_time={}", options.seconds))
         .arg(format!("-timeout={TIMEOUT_S}"))
         .args([
-            "-rss_limit_mb=8192",
+            "-rss_limit_mb=4096",
             "-max_len=8192",
             "-print_final_stats=1",
         ])

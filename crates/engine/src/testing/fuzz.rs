@@ -7,7 +7,7 @@ use crate::attach::{LOG_FILE, build_image};
 use crate::error::EngineError;
 use crate::frames::{FRAME_END, FRAME_FULL, FRAME_HEAD, FRAME_MAGIC, META_FILE};
 use crate::layout::{PageState, header, kind, rank, rank_at};
-use crate::limits::PAGE;
+use crate::limits::{PAGE, at};
 use crate::log::{LOG_FILE_HEADER, as_bytes, checksum, kind_and_bytes, record_sum};
 use crate::pool::{LockId, Pool, PoolSpec};
 use crate::system::{Authority, Home, PoolMap};
@@ -355,6 +355,49 @@ impl Image {
         let unmapped = unsafe { [arena.unmap(), log.unmap()] };
         assert_eq!(unmapped, [Ok(()); 2]);
         Ok(())
+    }
+}
+
+/// What an arena holds, to be put back: the pool must be this process's alone, and at rest.
+pub struct Kept(Vec<(u64, Vec<u64>)>);
+
+/// Parts of the arena that exist.
+fn parts(pool: &Pool) -> [(u64, u64); 3] {
+    let pages = pool.load(header::PAGES_BACKED).expect("pages");
+    [
+        (0, at::FIXED_END),
+        (at::DESCRIPTORS, pages * at::DESCRIPTOR_BYTES),
+        (at::PAGES, pages * PAGE),
+    ]
+}
+
+impl Kept {
+    /// What it holds now.
+    pub fn of(pool: &Pool) -> Kept {
+        let keep = |(from, bytes): (u64, u64)| {
+            let mut words = vec![0; (bytes / 8) as usize];
+            pool.words(from, &mut words).expect("words");
+            (from, words)
+        };
+        Kept(parts(pool).map(keep).to_vec())
+    }
+
+    /// Puts it back; what the arena has grown by since is zeros again.
+    pub fn restore(&self, pool: &Pool) {
+        const PIECE: usize = PAGE as usize / 8;
+        let (mut now, zeros) = ([0; PIECE], [0; PIECE]);
+        for ((from, bytes), (_, kept)) in parts(pool).into_iter().zip(&self.0) {
+            for (i, at) in (from..from + bytes).step_by(PAGE as usize).enumerate() {
+                pool.words(at, &mut now).expect("words");
+                let kept = kept.get(i * PIECE..(i + 1) * PIECE).unwrap_or(&zeros);
+                if now == kept {
+                    continue;
+                }
+                for (at, word) in (at..).step_by(8).zip(kept) {
+                    pool.store(at, *word).expect("word");
+                }
+            }
+        }
     }
 }
 
