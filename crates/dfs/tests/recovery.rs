@@ -7,7 +7,7 @@ use common::{Container, ROOT};
 use daos_types::{ObjectClass, Redundancy};
 use dfs::{Dfs, Ino, IoVec};
 use engine::Pool;
-use engine::testing::{self, Disk, Failure, Fate, RankFile, Step, TempPool, tape};
+use engine::testing::{self, Disk, Event, Failure, Fate, RankFile, Step, TempPool, tape};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use sys::Errno;
@@ -229,20 +229,24 @@ fn a_sync_that_succeeds_after_one_that_failed_has_brought_everything_there() {
     const SMALL: usize = 40_000;
     const LARGE: usize = 700_000;
     let _one = one();
+    let (temp, dfs) = pool(8 << 20, 2);
+    let mut disk = Disk::new(&temp.pool.spec().ranks);
     // The log lies on the first rank.
-    for (file, rank, whole) in [
-        (RankFile::Log, Some(0), false),
-        (RankFile::Data, None, false),
-        (RankFile::Data, None, true),
-    ] {
-        let (temp, dfs) = pool(8 << 20, 2);
-        let mut disk = Disk::new(&temp.pool.spec().ranks);
+    for (case, (file, rank)) in [
+        (RankFile::Log, Some(0)),
+        (RankFile::Data, None),
+        (RankFile::Data, None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
         tape::start(&temp.pool.spec().ranks);
-        let open = |name, len| {
+        let (small, large) = (format!("small{case}"), format!("large{case}"));
+        let open = |name: &str, len| {
             let ino = store(&dfs, name, &vec![7; len]);
             dfs.open(&ROOT, ino, 2).expect("open")
         };
-        let (small, large) = (open("small", SMALL), open("large", LARGE));
+        let ofds = [open(&small, SMALL), open(&large, LARGE)];
         tape::fail(Some(Failure {
             step: Step::Flush,
             file,
@@ -252,15 +256,16 @@ fn a_sync_that_succeeds_after_one_that_failed_has_brought_everything_there() {
             errno: Errno::EIO,
         }));
         assert_eq!(dfs.sync(), Err(Errno::EIO));
-        if whole {
+        if case == 2 {
             dfs.sync().expect("sync");
         } else {
-            dfs.fsync(small).expect("fsync");
-            dfs.fsync(large).expect("fsync");
+            for ofd in ofds {
+                dfs.fsync(ofd).expect("fsync");
+            }
         }
         lost_after(&mut disk, &temp, |dfs| {
-            assert_eq!(content(dfs, "small"), [7; SMALL], "{file:?}");
-            assert_eq!(content(dfs, "large"), vec![7; LARGE], "{file:?}");
+            assert_eq!(content(dfs, &small), [7; SMALL], "{case}");
+            assert_eq!(content(dfs, &large), vec![7; LARGE], "{case}");
         });
     }
 }
@@ -287,4 +292,46 @@ fn a_sync_after_the_memory_was_lost_brings_there_what_nobody_knows_of() {
         assert_eq!(content(dfs, "f"), vec![7; LEN]);
     });
     std::fs::remove_dir_all(&on).expect("image");
+}
+
+#[test]
+fn a_checkpoint_that_ended_on_one_rank_does_not_go_with_that_rank() {
+    let _one = one();
+    let (temp, dfs) = pool(1 << 20, 2);
+    store(&dfs, "before", &[7; 4096]);
+    temp.pool.checkpoint().expect("checkpoint");
+    for i in 0..200 {
+        store(&dfs, &format!("f{i}"), &[8; 4096]);
+    }
+    let ranks = &temp.pool.spec().ranks;
+    let mut disk = Disk::new(ranks);
+    tape::start(ranks);
+    temp.pool.checkpoint().expect("checkpoint");
+    let events = tape::stop();
+    // The power fails when the first rank alone has the last frame.
+    let ended = |event: &Event| matches!(event, Event::Flushed(0, RankFile::Meta, _));
+    let last = events.iter().rposition(ended).expect("end");
+    events[..=last].iter().for_each(|event| disk.step(event));
+    let cut = image("cut");
+    disk.fail(&cut, Fate::Lost, 1);
+    let look = |dfs: &Dfs| {
+        assert_eq!(content(dfs, "before"), [7; 4096]);
+        for i in 0..200 {
+            assert_eq!(content(dfs, &format!("f{i}")), [8; 4096], "f{i}");
+        }
+    };
+    testing::power_failed();
+    let pool = testing::open_image(&cut, temp.pool.spec()).expect("recovered");
+    let found = mount(pool);
+    look(&found);
+    store(&found, "more", &[9; 4096]);
+    found.sync().expect("sync");
+    pool.checkpoint().expect("checkpoint");
+    pool.leave().expect("leave");
+    std::fs::remove_dir_all(&ranks_of(&cut, &temp)[0]).expect("rank");
+    testing::power_failed();
+    let pool = testing::open_image(&cut, temp.pool.spec()).expect("recovered");
+    look(&mount(pool));
+    pool.leave().expect("leave");
+    std::fs::remove_dir_all(&cut).expect("image");
 }

@@ -5,7 +5,7 @@
 
 use crate::door::{self, RankFile};
 use crate::error::EngineError;
-use crate::layout::{ARENA_VERSION, MAGIC, VERSION, header};
+use crate::layout::{ARENA_VERSION, MAGIC, VERSION, VERSION_MIN, header};
 use crate::limits::{BLOCK, GROW_PAGES, PAGE, POOLS_MAX, RANKS_MAX, TARGETS_MAX, at};
 use crate::log::{LOG_FILE_HEADER, ring_bytes};
 use crate::media::{Media, errno};
@@ -349,9 +349,9 @@ fn open_log(spec: &PoolSpec, rank: usize) -> Outcome<Segment> {
             path.display()
         )));
     }
-    if word(1) != VERSION {
+    if !(VERSION_MIN..=VERSION).contains(&word(1)) {
         return Err(EngineError::Corrupt(format!(
-            "{} has format {}, this software reads {VERSION}: use the version that wrote it",
+            "{} has format {}, this software reads {VERSION_MIN} to {VERSION}: use the version that wrote it",
             path.display(),
             word(1)
         )));

@@ -128,25 +128,32 @@ impl Pool {
         ((index / each) as u16, EACH[(index % each) as usize])
     }
 
-    /// The file concerned, if it has to be flushed; `Names` go with the frame file.
+    /// The file concerned, if it has to be flushed; for names it says nothing more.
     fn is_wanted(&self, round: Round, r: u16, what: What) -> Result<Option<RankFile>> {
         let frames = self.frame_file(r)?;
         let base = round == Round::Base;
         Ok(match what {
             What::Data => (base && self.is_unflushed(r)?).then_some(RankFile::Data),
             What::Frames => frames.map(|(file, _)| file),
-            What::Names => frames
-                .filter(|_| base && self.is_frame_name_new(r) == Ok(true))
-                .map(|(file, _)| file),
+            What::Names => {
+                let frames = frames.is_some() && self.is_frame_name_new(r)?;
+                let log = self.has_copy(r)? && self.load(rank_at(r) + rank::LOG_COPIED)? == 0;
+                (base && (frames || log)).then_some(RankFile::Meta)
+            }
             What::Log => {
-                let stored = self.load(rank_at(r) + rank::LOG_STORED)?;
                 let wanted = match r == self.log_rank()? {
                     true => self.load(header::LOG_SYNCED)? < self.load(header::CHECKPOINT_END)?,
-                    false => stored != 0 && stored != PASSED_OVER,
+                    false => self.has_copy(r)?,
                 };
                 (base && wanted).then_some(RankFile::Log)
             }
         })
+    }
+
+    /// Whether the checkpoint has written to a copy of the log in this rank.
+    fn has_copy(&self, r: u16) -> Result<bool> {
+        let stored = self.load(rank_at(r) + rank::LOG_STORED)?;
+        Ok(stored != 0 && stored != PASSED_OVER)
     }
 
     fn flush_now(&self, round: Round, index: u64) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use crate::door::{self, RankFile};
 use crate::layout::{
-    PASSED_OVER, PageState, descriptor, descriptor_at, header, kind, rank, rank_at,
+    PASSED_OVER, PageState, VERSION_PACKED, descriptor, descriptor_at, header, kind, rank, rank_at,
 };
 use crate::limits::{PAGE, PAGE_REPLICAS_MAX, at};
 use crate::log::{as_bytes, checksum};
@@ -11,7 +11,7 @@ use crate::pool::Pool;
 use rustix::fs::OFlags;
 use shm::crash_point;
 use std::path::Path;
-use sys::Result;
+use sys::{Errno, Result};
 
 /// `DAOSFRM1`.
 pub(crate) const FRAME_MAGIC: u64 = u64::from_le_bytes(*b"DAOSFRM1");
@@ -21,8 +21,12 @@ pub(crate) const FRAME_HEAD: usize = 8;
 pub(crate) const FRAME_END: u64 = u64::MAX;
 /// In the page word: this frame starts a file that needs no earlier frames.
 pub(crate) const FRAME_FULL: u64 = u64::MAX - 1;
-/// Words of a page's frame.
-const FRAME_WORDS: usize = FRAME_HEAD + (PAGE / 8) as usize;
+/// Words of a page.
+const PAGE_WORDS: usize = (PAGE / 8) as usize;
+/// Words that say which of a page's words follow: bits, from the lowest of the first on.
+const MAP_WORDS: usize = PAGE_WORDS / 64;
+/// Words of a page's frame at most.
+const FRAME_WORDS: usize = FRAME_HEAD + PAGE_WORDS;
 /// A rank's frames are rewritten once they exceed this and four times what is live.
 const REWRITE_BYTES: u64 = 32 << 20;
 /// Pages copied in one piece, and pages looked at: a fraction of a millisecond's work.
@@ -38,6 +42,44 @@ pub(crate) const META_NEW: &str = RankFile::MetaNew.name();
 /// Fills in a frame's checksum.
 fn seal(frame: &mut [u64]) {
     frame[2] = u64::from(checksum(frame));
+}
+
+/// Puts a page's content into a frame without the words that are zero, if that is shorter; returns how
+/// many words it takes. Most of a page of inodes is zeros.
+fn pack(page: &[u64; PAGE_WORDS], to: &mut [u64; PAGE_WORDS]) -> usize {
+    let zeros = page.iter().filter(|word| **word == 0).count();
+    if zeros <= MAP_WORDS {
+        to.copy_from_slice(page);
+        return PAGE_WORDS;
+    }
+    let mut len = MAP_WORDS;
+    for (part, words) in page.chunks(64).enumerate() {
+        let mut map = 0u64;
+        for (i, word) in words.iter().enumerate() {
+            // Overwritten by the next if it is zero.
+            to[len] = *word;
+            len += usize::from(*word != 0);
+            map |= u64::from(*word != 0) << i;
+        }
+        to[part] = map;
+    }
+    len
+}
+
+/// The content of the page whose frame holds `content`; `None` if that is no page's.
+pub(crate) fn unpacked(content: &[u64]) -> Option<[u64; PAGE_WORDS]> {
+    if let Ok(page) = content.try_into() {
+        return Some(page);
+    }
+    let (map, words) = content.split_at_checked(MAP_WORDS)?;
+    let mut words = words.iter();
+    let mut page = [0u64; PAGE_WORDS];
+    for (i, slot) in page.iter_mut().enumerate() {
+        if map[i / 64] >> (i % 64) & 1 != 0 {
+            *slot = *words.next()?;
+        }
+    }
+    words.next().is_none().then_some(page)
 }
 
 impl Pool {
@@ -118,12 +160,13 @@ impl Pool {
         words.resize(2 * room * FRAME_WORDS, 0);
         let (frames, batch) = words.split_at_mut(room * FRAME_WORDS);
         let mut places = Vec::with_capacity(room);
+        let mut filled = 0;
         while page < end && places.len() < room {
             let note = self.load(descriptor_at(page as u32) + descriptor::DIRTY)?;
             let changed = note != 0 && note >= covered;
             if changed || rewriting {
-                let frame = &mut frames[places.len() * FRAME_WORDS..][..FRAME_WORDS];
-                let (first, copies) = self.frame_of(page as u32, sequence, frame)?;
+                let frame = &mut frames[filled..][..FRAME_WORDS];
+                let (first, copies, len) = self.frame_of(page as u32, sequence, frame)?;
                 let split = usize::from(first).min(files.len());
                 let (before, from) = files.split_at(split);
                 // A rank that is gone is replaced by the next: frames are looked for on all of them.
@@ -136,17 +179,18 @@ impl Pool {
                         *slot = r;
                     }
                 }
-                places.push(place);
+                places.push((filled..filled + len, place));
+                filled += len;
             }
             page += 1;
         }
         for (r, file) in (0u16..).zip(files) {
             let Some((file, at)) = file else { continue };
             let mut len = 0;
-            for (frame, place) in frames.chunks(FRAME_WORDS).zip(&places) {
+            for (frame, place) in &places {
                 if place.contains(&r.into()) {
-                    batch[len..][..FRAME_WORDS].copy_from_slice(frame);
-                    len += FRAME_WORDS;
+                    batch[len..][..frame.len()].copy_from_slice(&frames[frame.clone()]);
+                    len += frame.len();
                 }
             }
             if len > 0 {
@@ -160,8 +204,9 @@ impl Pool {
         Ok(page >= frontier)
     }
 
-    /// Makes the frame of a page; the rank on which its copies start, and how many there are.
-    fn frame_of(&self, page: u32, sequence: u64, frame: &mut [u64]) -> Result<(u16, u16)> {
+    /// Makes the frame of a page; the rank on which its copies start, how many there are, and the
+    /// words of the frame.
+    fn frame_of(&self, page: u32, sequence: u64, frame: &mut [u64]) -> Result<(u16, u16, usize)> {
         let word = self.load(descriptor_at(page) + descriptor::STATE)?;
         let mut state = PageState::unpack(word);
         if state.replicas == 0 && word != 0 {
@@ -172,22 +217,22 @@ impl Pool {
                 ..state
             };
         }
+        let mut words = [0u64; PAGE_WORDS];
+        self.words(at::PAGES + u64::from(page) * PAGE, &mut words)?;
         let (head, content) = frame.split_at_mut(FRAME_HEAD);
-        self.words(at::PAGES + u64::from(page) * PAGE, content)?;
-        let length = content.len() as u64;
-        head.copy_from_slice(&[
-            FRAME_MAGIC,
-            sequence,
-            0,
-            page.into(),
-            state.pack(),
-            0,
-            0,
-            length,
-        ]);
-        seal(frame);
-        let first = state.target / (self.spec.targets_per_rank as u16).max(1);
-        Ok((first % self.rank_count().max(1), state.replicas.into()))
+        let content: &mut [u64; PAGE_WORDS] = content.try_into().map_err(|_| Errno::EIO)?;
+        let len = match self.load(header::FORMAT)? {
+            VERSION_PACKED.. => pack(&words, content),
+            _ => {
+                *content = words;
+                PAGE_WORDS
+            }
+        };
+        let (page, length) = (page.into(), len as u64);
+        head.copy_from_slice(&[FRAME_MAGIC, sequence, 0, page, state.pack(), 0, 0, length]);
+        seal(&mut frame[..FRAME_HEAD + len]);
+        let first = state.target / (self.spec.targets_per_rank as u16).max(1) % self.rank_count();
+        Ok((first, state.replicas.into(), FRAME_HEAD + len))
     }
 
     /// Writes the frames that end the checkpoint. May be done again.
@@ -230,5 +275,44 @@ impl Pool {
             self.store(rank_at(r) + rank::META_ANEW, 0)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_page_comes_back_out_of_its_frame(
+            ones in proptest::collection::vec((0..PAGE_WORDS, any::<u64>()), 0..2 * PAGE_WORDS)
+        ) {
+            let mut page = [0; PAGE_WORDS];
+            for (at, word) in ones {
+                page[at] = word;
+            }
+            let mut content = [7; PAGE_WORDS];
+            let len = pack(&page, &mut content);
+            prop_assert_eq!(unpacked(&content[..len]), Some(page));
+        }
+
+        #[test]
+        fn what_is_no_page_is_refused(content in proptest::collection::vec(any::<u64>(), 0..40)) {
+            let ones: u32 = content.iter().take(MAP_WORDS).map(|word| word.count_ones()).sum();
+            let fits = content.len() == MAP_WORDS + ones as usize;
+            prop_assert_eq!(unpacked(&content).is_some(), fits && content.len() >= MAP_WORDS);
+        }
+    }
+
+    #[test]
+    fn full_pages_and_empty_ones() {
+        let mut content = [7; PAGE_WORDS];
+        for (zeros, len) in [(0, 512), (8, 512), (9, 511), (512, 8)] {
+            let mut page = [5; PAGE_WORDS];
+            page[..zeros].fill(0);
+            assert_eq!(pack(&page, &mut content), len);
+            assert_eq!(unpacked(&content[..len]), Some(page));
+        }
     }
 }

@@ -83,6 +83,8 @@ pub(crate) mod header {
     pub(crate) const HOME_DIR_BYTES: u64 = 2048;
     /// A flush of the log was begun and has not succeeded.
     pub(crate) const LOG_DOUBT: u64 = 208;
+    /// Version of the rank files' format.
+    pub(crate) const FORMAT: u64 = 216;
     /// See [`super::TREE_VERSION`].
     pub(crate) const TREE_VERSION: u64 = 384;
     /// Words written by every operation get cache lines of their own.
@@ -116,8 +118,12 @@ pub const TREE_VERSION: u64 = header::TREE_VERSION;
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"DAOSPIL1");
 /// Version of the arena layout; another version is never attached.
 pub(crate) const ARENA_VERSION: u64 = 3;
-/// Version of the rank files' format.
-pub(crate) const VERSION: u64 = 2;
+/// Version of the rank files' format. A pool keeps the one it was made with.
+pub(crate) const VERSION: u64 = 3;
+/// The oldest that is read and gone on with: its frames hold pages word by word.
+pub(crate) const VERSION_MIN: u64 = 2;
+/// The first whose frames leave out words that are zero.
+pub(crate) const VERSION_PACKED: u64 = 3;
 
 /// Words of a rank's entry, as byte offsets.
 pub(crate) mod rank {

@@ -149,7 +149,8 @@ impl Pool {
         let ring = self.load(header::LOG_BYTES)?;
         let mut at = word(rank::LOG_STORED)?;
         let file = match at {
-            0 => self.open_copy(other)?,
+            // Its name is flushed with the rest.
+            0 => self.open_copy(other)?.0,
             _ => door::open(self.rank_dir(other)?, RankFile::Log)?,
         };
         if at == 0 {
@@ -190,8 +191,9 @@ impl Pool {
         adopted
     }
 
-    /// Opens a rank's copy of the log, made if there is none that can be gone on with.
-    fn open_copy(&self, other: u16) -> Result<OwnedFd> {
+    /// Opens a rank's copy of the log, made if there is none that can be gone on with: then its name
+    /// may not be on the device.
+    fn open_copy(&self, other: u16) -> Result<(OwnedFd, bool)> {
         let dir = self.rank_dir(other)?;
         let head = self.load(header::LOG_HEAD)?;
         let file = door::create(dir, RankFile::Log, OFlags::empty())?;
@@ -206,18 +208,20 @@ impl Pool {
             }
             door::resize(&file, dir, RankFile::Log, LOG_FILE_HEADER + ring)?;
             self.copy(&file, other, 0, LOG_FILE_HEADER)?;
-            door::flush_names(dir)?;
             self.store(rank_at(other) + rank::LOG_MADE, head)?;
             self.store(rank_at(other) + rank::LOG_FILLED, head)?;
         }
-        Ok(file)
+        Ok((file, copied < head.max(1)))
     }
 
     /// Writes what a rank's copy lacks up to `tail`; also says whether all of it lies where something
     /// was written and flushed before.
     fn store_copy(&self, other: u16, tail: u64) -> Result<(OwnedFd, bool)> {
         let ring = self.load(header::LOG_BYTES)?;
-        let file = self.open_copy(other)?;
+        let (file, made) = self.open_copy(other)?;
+        if made {
+            door::flush_names(self.rank_dir(other)?)?;
+        }
         let copied = self.load(rank_at(other) + rank::LOG_COPIED)?;
         let mut from = copied.max(self.load(header::LOG_HEAD)?);
         while from < tail {
@@ -267,6 +271,7 @@ impl Pool {
     /// Goes by the log that goes on furthest, in an arena that nobody has seen: that of rank
     /// `first`, which is mapped, or one of the others.
     pub(crate) fn choose_log(&mut self, first: u16, others: Vec<(u16, Segment)>) -> Result<()> {
+        self.store(header::FORMAT, self.log_word_at(1))?;
         self.store(header::LOG_BYTES, self.log_word_at(4))?;
         self.store(header::LOG_RANK, u64::from(first))?;
         if others.is_empty() {

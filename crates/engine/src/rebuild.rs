@@ -4,7 +4,9 @@
 //! stores in files is what the log says anyway.
 
 use crate::door::{self, RankFile};
-use crate::frames::{FRAME_END, FRAME_FULL, FRAME_HEAD, FRAME_MAGIC, META_FILE, META_NEW};
+use crate::frames::{
+    FRAME_END, FRAME_FULL, FRAME_HEAD, FRAME_MAGIC, META_FILE, META_NEW, unpacked,
+};
 use crate::layout::{
     BlockPtr, CLASSES, PageLink, PageState, Rec, descriptor, descriptor_at, header, kind,
     partial_at, partial_shift, rank, rank_at, tag_kind,
@@ -12,7 +14,7 @@ use crate::layout::{
 use crate::limits::{
     BLOCK, GRANULE, GROW_PAGES, PAGE, RANK_BLOCKS_MAX, ZONE_BLOCKS, ZONE_TABLES, at,
 };
-use crate::log::{RecordKind, checksum};
+use crate::log::{RecordKind, as_bytes, checksum};
 use crate::media::{errno, is_absent};
 use crate::pool::Pool;
 use crate::recover::{Found, Proofs, stride};
@@ -42,6 +44,8 @@ pub(crate) struct Checkpoint {
     /// Numbers of those that count, and the highest number of all.
     whole: HashSet<u64>,
     highest: u64,
+    /// The end frame of the last that counts.
+    end: Option<[u64; FRAME_HEAD]>,
 }
 
 /// Pages that no file accounts for: of open files, locks, hash tables.
@@ -112,6 +116,7 @@ impl Pool {
                         found.whole.insert(frame[1]);
                         if frame[1] > last {
                             last = frame[1];
+                            found.end = frame.try_into().ok();
                             found.base = Base {
                                 start: frame[5],
                                 end: frame[6],
@@ -151,13 +156,24 @@ impl Pool {
                 anew |= frame[3] == FRAME_FULL && whole.contains(&frame[1]);
                 Ok(())
             })?;
-            let name = if anew { META_NEW } else { META_FILE };
-            let end = for_each_frame(&dir.join(name), |frame| {
+            let file = if anew {
+                RankFile::MetaNew
+            } else {
+                RankFile::Meta
+            };
+            let mut ended = found.end.is_none();
+            let end = for_each_frame(&dir.join(file.name()), |frame| {
+                ended |= found.end.is_some_and(|end| end == frame);
                 if !whole.contains(&frame[1]) || frame[3] >= FRAME_FULL {
                     return Ok(());
                 }
                 self.load_newest(&mut newest, frame, found.base.pages)
             })?;
+            // A rank that cannot take it is as it was.
+            let end = match found.end {
+                Some(frame) if !ended => end_checkpoint(dir, file, end, &frame).unwrap_or(end),
+                _ => end,
+            };
             self.store(rank_at(r) + rank::META_END, end)?;
             self.store(rank_at(r) + rank::META_UNNAMED, u64::from(anew))?;
         }
@@ -168,7 +184,7 @@ impl Pool {
     /// Loads a page's frame unless a newer one was loaded before.
     fn load_newest(&self, newest: &mut Vec<u64>, frame: &[u64], pages: u64) -> Result<()> {
         let page = frame[3];
-        if page == 0 || page >= pages.min(at::PAGES_MAX) || frame[7] != PAGE / 8 {
+        if page == 0 || page >= pages.min(at::PAGES_MAX) {
             return Err(Errno::EIO);
         }
         let index = page as usize;
@@ -183,13 +199,11 @@ impl Pool {
     }
 
     fn load_frame(&self, page: u64, frame: &[u64]) -> Result<()> {
+        let content = frame.get(FRAME_HEAD..).ok_or(Errno::EIO)?;
+        let content = unpacked(content).ok_or(Errno::EIO)?;
         self.reach(page, at::PAGES_MAX)?;
         self.store(descriptor_at(page as u32) + descriptor::STATE, frame[4])?;
-        let content = frame.get(FRAME_HEAD..).ok_or(Errno::EIO)?;
-        for (i, word) in content.iter().enumerate() {
-            self.store(at::PAGES + page * PAGE + i as u64 * 8, *word)?;
-        }
-        Ok(())
+        self.store_words(at::PAGES + page * PAGE, &content)
     }
 
     /// Backs the arena up to and including `page`, if that is among those that are accounted for.
@@ -487,6 +501,21 @@ fn for_each_frame(path: &Path, mut each: impl FnMut(&[u64]) -> Result<()>) -> Re
         }
         at += taken;
     }
+}
+
+/// Writes the end frame of the last checkpoint to a rank that it had not reached, behind `at`: what
+/// is built on the checkpoint must not depend on the few ranks that have its end. Returns where the
+/// frames end now.
+fn end_checkpoint(dir: &Path, file: RankFile, at: u64, frame: &[u64; FRAME_HEAD]) -> Result<u64> {
+    let fd = door::open(dir, file)?;
+    if rustix::fs::fstat(&fd).map_err(errno)?.st_size as u64 > at {
+        // Half a frame, behind which nothing counts.
+        door::resize(&fd, dir, file, at)?;
+    }
+    let bytes = as_bytes(frame);
+    door::write(&fd, dir, file, bytes, at)?;
+    door::flush(&fd, dir, file)?;
+    Ok(at + bytes.len() as u64)
 }
 
 /// The frames of a file up to the first that is not whole.

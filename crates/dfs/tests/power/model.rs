@@ -149,7 +149,9 @@ impl Model {
             allowed.extend(later.map(|version| version.content.clone()));
             for (index, sector) in content.chunks(SECTOR).enumerate() {
                 let at = index * SECTOR;
-                if !allowed.iter().any(|version| same(version, at, sector)) {
+                let whole = allowed.iter().any(|version| same(version, at, sector));
+                let half = self.in_place && is_half_done(&allowed, at, sector);
+                if !(whole || half) {
                     return Err(format!(
                         "{name} (file {file}), byte {at}: {:?} is of none of the {} versions of calls \
                          {safe}..={call}; {}",
@@ -186,6 +188,23 @@ impl Model {
         }
         "they are nobody's".into()
     }
+}
+
+/// Whether these bytes are one version's up to some byte, and another's from there on: a block that
+/// was given space is zeroed around what is stored into it, by a store of its own.
+fn is_half_done(versions: &[Rc<Vec<u8>>], at: usize, bytes: &[u8]) -> bool {
+    let agree = |version: &Rc<Vec<u8>>, from: usize| {
+        let byte = |i: usize| version.get(at + i).copied().unwrap_or(0);
+        let mut places = (0..bytes.len()).map(|n| from.abs_diff(n));
+        let differs = places.position(|i| byte(i) != bytes[i]);
+        differs.unwrap_or(bytes.len())
+    };
+    let first = versions.iter().map(|version| agree(version, 0)).max();
+    let rest = versions
+        .iter()
+        .map(|version| agree(version, bytes.len() - 1))
+        .max();
+    first.unwrap_or(0) + rest.unwrap_or(0) >= bytes.len()
 }
 
 /// Whether a version, zeros behind its end, holds these bytes there.

@@ -106,7 +106,8 @@ impl Pool {
                 self.mark_unflushed(r)?;
             }
         }
-        self.store(header::LOG_DOUBT, 1)
+        let all_synced = self.load(header::LOG_TAIL)? <= self.load(header::LOG_SYNCED)?;
+        self.store(header::LOG_DOUBT, u64::from(!all_synced))
     }
 
     /// Before the log is flushed up to `tail`: stores again what an earlier flush may have lost.
