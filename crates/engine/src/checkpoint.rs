@@ -10,9 +10,11 @@
 //! frame is written, after the log up to the last copy, all data and all frames are on the devices:
 //! of a pointer in a frame it is not known any more what it had replaced.
 
+use crate::door::{self, RankFile};
 use crate::flushes::{Pace, Round};
 use crate::layout::{RECORD_LOCAL, header, owner, owner_at};
 use crate::limits::at;
+use crate::log::LOG_FILE_HEADER;
 use crate::pool::{LockId, Pool};
 use core::sync::atomic::Ordering;
 use shm::{Recover, crash_point};
@@ -20,6 +22,8 @@ use sys::{Errno, Result};
 
 /// Log that is left to fill while a checkpoint is made: half a second of what a process can do.
 const AHEAD: u64 = 128 << 20;
+/// Bytes of the log that the kernel is told to write out at a time.
+const WRITE_OUT: u64 = 4 << 20;
 /// Rounds of waiting for a record to be applied, when nothing else can be done.
 const ROUNDS: u32 = 1_000_000;
 
@@ -29,26 +33,32 @@ const ROUNDS: u32 = 1_000_000;
 enum Phase {
     /// There is none.
     Idle = 0,
+    /// Files are made ready for frames.
+    Readying = 1,
     /// Records before its start may not be applied.
-    Applying = 1,
+    Applying = 2,
     /// Frames are copied.
-    Copying = 2,
+    Copying = 3,
+    /// The kernel is told to write them out.
+    Writing = 4,
     /// The copies of the log get what is needed with the frames.
-    Mirroring = 3,
+    Mirroring = 5,
     /// All that is brought to the devices.
-    Flushing = 4,
+    Flushing = 6,
     /// The frames that end it are.
-    Ending = 5,
+    Ending = 7,
     /// It counts.
-    Finishing = 6,
+    Finishing = 8,
 }
 
 impl Phase {
     fn from_word(word: u64) -> Result<Phase> {
-        const ALL: [Phase; 7] = [
+        const ALL: [Phase; 9] = [
             Phase::Idle,
+            Phase::Readying,
             Phase::Applying,
             Phase::Copying,
+            Phase::Writing,
             Phase::Mirroring,
             Phase::Flushing,
             Phase::Ending,
@@ -157,6 +167,7 @@ impl Pool {
     }
 
     fn piece(&self, ring: u64) -> Result<()> {
+        self.write_log_out()?;
         if self.phase()? == Phase::Idle && self.log_fill()?.0 >= begin_at(ring) {
             self.begin().map_err(|error| self.give_up(error))?;
         }
@@ -180,11 +191,32 @@ impl Pool {
                     .saturating_sub(page)
                     .max(1);
                 let room = full.saturating_sub(tail) / 2;
-                tail + (room.saturating_mul(crate::frames::PAGES_AT_ONCE) / left).min(ring >> 13)
+                tail + (room.saturating_mul(crate::frames::PAGES_AT_ONCE) / left).min(ring >> 16)
             }
             _ => tail + (ring >> 11),
         };
-        self.store(header::CHECKPOINT_AFTER, later.min(full))
+        let written = self.load(header::LOG_WRITTEN)? + WRITE_OUT;
+        self.store(header::CHECKPOINT_AFTER, later.min(full).min(written))
+    }
+
+    /// Tells the kernel now and then to write the log out, so that the flush of a checkpoint has
+    /// little left to do: the kernel would do it on the processor that asks, for many milliseconds.
+    fn write_log_out(&self) -> Result<()> {
+        let (tail, ring) = (self.load(header::LOG_TAIL)?, self.load(header::LOG_BYTES)?);
+        let known = self
+            .load(header::LOG_SYNCED)?
+            .max(tail.saturating_sub(ring));
+        let from = self.load(header::LOG_WRITTEN)?.max(known);
+        if tail >= from + WRITE_OUT {
+            let off = from % ring;
+            let len = WRITE_OUT.min(ring - off);
+            // Where it cannot be opened, others tell.
+            if let Ok(file) = door::open(self.rank_dir(self.log_rank()?)?, RankFile::Log) {
+                door::begin_flush_of(&file, LOG_FILE_HEADER + off, len);
+            }
+            return self.store(header::LOG_WRITTEN, from + len);
+        }
+        self.store(header::LOG_WRITTEN, from)
     }
 
     /// After an error: tried again when more of the log is used; by others, if it is this process's
@@ -217,27 +249,33 @@ impl Pool {
         let sequence = self.load(header::CHECKPOINT_SEQUENCE)? + 1;
         self.store(header::CHECKPOINT_SEQUENCE, sequence)?;
         let frontier = self.load(header::FRONTIER)?.min(at::PAGES_MAX);
-        for rank in 0..self.rank_count() {
-            self.ready_frames(rank, sequence, frontier)?;
-        }
+        self.store(header::CHECKPOINT_RANK, 0)?;
         self.store(header::CHECKPOINT_START, start)?;
         self.store(header::CHECKPOINT_SUM, sum.into())?;
         self.store(header::CHECKPOINT_FRONTIER, frontier)?;
         self.store(header::CHECKPOINT_PAGE, 1)?;
         crash_point!("checkpoint.begun");
-        self.set_phase(Phase::Applying)
+        self.set_phase(Phase::Readying)
     }
 
     /// Does a piece of what is to be done.
     fn advance(&self, pace: Pace) -> Result<()> {
         match self.phase()? {
             Phase::Idle => Ok(()),
+            Phase::Readying => match self.ready_ranks()? {
+                true => self.set_phase(Phase::Applying),
+                false => Ok(()),
+            },
             Phase::Applying => match self.is_applied(self.load(header::CHECKPOINT_START)?)? {
                 true => self.set_phase(Phase::Copying),
                 false => Ok(()),
             },
             Phase::Copying => match self.copy_pages()? {
                 true => self.end_copying(),
+                false => Ok(()),
+            },
+            Phase::Writing => match self.write_frames_out()? {
+                true => self.set_phase(Phase::Mirroring),
                 false => Ok(()),
             },
             Phase::Mirroring => self.mirror(),
@@ -277,7 +315,8 @@ impl Pool {
         let (window, end) = self.begin_window()?;
         self.store(header::CHECKPOINT_WINDOW, window)?;
         self.store(header::CHECKPOINT_END, end)?;
-        self.set_phase(Phase::Mirroring)
+        self.store(header::CHECKPOINT_RANK, 0)?;
+        self.set_phase(Phase::Writing)
     }
 
     /// A copy of the log needs no more than what is replayed over the frames.

@@ -220,25 +220,30 @@ pub(crate) fn write_out(fd: &OwnedFd, dir: &Path, file: RankFile) -> Result<()> 
     /// Wait for what is under way, write, wait for that.
     const ALL: usize = 7;
     may(dir, file, Step::Flush)?;
-    sync_file_range(fd, ALL)
+    sync_file_range(fd, 0, 0, ALL)
 }
 
 /// Begins to bring what was written to a file to its device, without waiting.
 /// Nothing depends on it: whoever needs it there flushes.
 pub(crate) fn begin_flush(fd: &OwnedFd) {
-    const WRITE: usize = 2;
-    sync_file_range(fd, WRITE).unwrap_or_default();
+    begin_flush_of(fd, 0, 0);
 }
 
-/// `sync_file_range(2)` of a whole file.
-fn sync_file_range(fd: &OwnedFd, how: usize) -> Result<()> {
+/// The same for `len` bytes from `off`; 0 = all that follow.
+pub(crate) fn begin_flush_of(fd: &OwnedFd, off: u64, len: u64) {
+    const WRITE: usize = 2;
+    sync_file_range(fd, off, len, WRITE).unwrap_or_default();
+}
+
+/// `sync_file_range(2)`.
+fn sync_file_range(fd: &OwnedFd, off: u64, len: u64, how: usize) -> Result<()> {
     const NUMBER: usize = if cfg!(target_arch = "x86_64") {
         277
     } else {
         84
     };
     // SAFETY: the descriptor is open, and the call touches no memory.
-    unsafe { sys::syscall!(NUMBER, fd.as_raw_fd(), 0usize, 0usize, how) }.map(|_| ())
+    unsafe { sys::syscall!(NUMBER, fd.as_raw_fd(), off, len, how) }.map(|_| ())
 }
 
 /// Brings the names in a rank's directory to the device.

@@ -33,6 +33,10 @@ const REWRITE_BYTES: u64 = 32 << 20;
 pub(crate) const PAGES_AT_ONCE: u64 = 32;
 const LOOKS_AT_ONCE: u64 = 8192;
 
+/// Ranks made ready in one piece, and ranks whose frames are written out.
+const READY_AT_ONCE: u64 = 4;
+const RANKS_AT_ONCE: u64 = 1;
+
 /// Name of a rank's frame file.
 pub(crate) const META_FILE: &str = RankFile::Meta.name();
 /// The same while it is written anew. It counts in place of the old one as soon as its checkpoint
@@ -83,9 +87,22 @@ pub(crate) fn unpacked(content: &[u64]) -> Option<[u64; PAGE_WORDS]> {
 }
 
 impl Pool {
+    /// Makes the frame files of some ranks ready; true once all are.
+    pub(crate) fn ready_ranks(&self) -> Result<bool> {
+        let sequence = self.load(header::CHECKPOINT_SEQUENCE)?;
+        let frontier = self.load(header::CHECKPOINT_FRONTIER)?;
+        let from = self.load(header::CHECKPOINT_RANK)?;
+        let to = (from + READY_AT_ONCE).min(self.rank_count().into());
+        for r in from as u16..to as u16 {
+            self.ready_frames(r, sequence, frontier)?;
+        }
+        self.store(header::CHECKPOINT_RANK, to)?;
+        Ok(to >= self.rank_count().into())
+    }
+
     /// Makes a rank's frame file ready for a checkpoint's frames, behind the last whole one, or in
     /// a file written anew if the old one has outgrown what is live.
-    pub(crate) fn ready_frames(&self, r: u16, sequence: u64, frontier: u64) -> Result<()> {
+    fn ready_frames(&self, r: u16, sequence: u64, frontier: u64) -> Result<()> {
         let (base, dir) = (rank_at(r), self.rank_dir(r)?);
         if self.load(base + rank::META_UNNAMED)? != 0 {
             match door::rename(dir, RankFile::MetaNew, RankFile::Meta) {
@@ -233,6 +250,28 @@ impl Pool {
         seal(&mut frame[..FRAME_HEAD + len]);
         let first = state.target / (self.spec.targets_per_rank as u16).max(1) % self.rank_count();
         Ok((first, state.replicas.into(), FRAME_HEAD + len))
+    }
+
+    /// Tells the kernel to write out the frames of a few ranks; true once it was told of all.
+    pub(crate) fn write_frames_out(&self) -> Result<bool> {
+        let from = self.load(header::CHECKPOINT_RANK)?;
+        let to = (from + RANKS_AT_ONCE).min(self.rank_count().into());
+        for r in from as u16..to as u16 {
+            // Where it cannot be opened, the flush will tell.
+            if let Some((file, at)) = self.frame_file(r)?
+                && let Ok(opened) = door::open(self.rank_dir(r)?, file)
+            {
+                let before = match file {
+                    RankFile::MetaNew => 0,
+                    _ => self.load(rank_at(r) + rank::META_END)?,
+                };
+                if at > before {
+                    door::begin_flush_of(&opened, before, at - before);
+                }
+            }
+        }
+        self.store(header::CHECKPOINT_RANK, to)?;
+        Ok(to >= self.rank_count().into())
     }
 
     /// Writes the frames that end the checkpoint. May be done again.

@@ -110,6 +110,10 @@ pub(crate) mod header {
     /// them (monotonic, ns; 0 = nobody).
     pub(crate) const CHECKPOINT_ROUND: u64 = 504;
     pub(crate) const CHECKPOINT_ASKED: u64 = 512;
+    /// The next rank whose frames are to be made ready, or written out.
+    pub(crate) const CHECKPOINT_RANK: u64 = 520;
+    /// Log position up to which the kernel was told to write the log out.
+    pub(crate) const LOG_WRITTEN: u64 = 528;
 }
 
 /// Arena offset of a volatile word for the namespace layer, which changes it under the rename lock

@@ -20,6 +20,8 @@ use sys::{Errno, Result};
 const PLACES_MAX: u64 = 8;
 /// Bytes made ready in a copy ahead of what is written.
 const AHEAD: u64 = 4 << 20;
+/// Bytes copied at a time for a checkpoint.
+const MIRROR_PIECE: u64 = 256 << 10;
 /// Bytes copied at a time.
 const PIECE: u64 = 1 << 20;
 
@@ -163,8 +165,9 @@ impl Pool {
         }
         if at < end {
             let off = at % ring;
-            let len = (end - at).min(ring - off).min(PIECE);
+            let len = (end - at).min(ring - off).min(MIRROR_PIECE);
             self.copy(&file, other, LOG_FILE_HEADER + off, len)?;
+            door::begin_flush_of(&file, LOG_FILE_HEADER + off, len);
             at += len;
         }
         // 0 stands for none.
