@@ -76,6 +76,15 @@ fn logs_and_checkpoints() {
     });
 }
 
+#[test]
+fn a_checkpoint_that_is_beyond_the_log_is_damage() {
+    let image = fuzz::Image::new();
+    for start in [u64::MAX - 7, u64::MAX - 4096, 1 << 63, 1 << 40] {
+        let opened = image.with_start_at(start);
+        assert!(matches!(opened, Err(EngineError::Corrupt(_))), "{opened:?}");
+    }
+}
+
 /// Where the pages of an arena begin, and their descriptors.
 const PAGES_AT: u64 = 512 << 20;
 const DESCRIPTORS_AT: u64 = 64 << 20;

@@ -272,6 +272,13 @@ impl Image {
         self.open(&self.log, &meta, false)
     }
 
+    /// Opens the pool with a whole checkpoint more, which has the log go on from this position.
+    pub fn with_start_at(&self, start: u64) -> Result<(), EngineError> {
+        let mut meta = self.meta.clone();
+        self.push_frame(&mut meta, FRAME_END, [0, start, self.tail.0], &[]);
+        self.open(&self.log, &meta, true)
+    }
+
     /// Opens the pool with a record more, of a change of a word of the arena.
     pub fn with_change_at(&self, offset: u64) -> Result<(), EngineError> {
         let (position, sum) = self.tail;
