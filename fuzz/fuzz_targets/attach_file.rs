@@ -1,3 +1,10 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| engine::testing::fuzz::attach_file(input));
+use engine::testing::fuzz;
+
+libfuzzer_sys::fuzz_target!(
+    init: fuzz::leave(&fuzz::attach_file_seeds()),
+    |input: &[u8]| {
+        fuzz::attach_file(input);
+    }
+);

@@ -6,9 +6,10 @@ use daos_types::{GROUPS_MAX, ObjectClass, Redundancy};
 use dfs::{Cred, Dfs, DirCursor, Ino};
 use engine::ContainerInfo;
 use engine::testing::TempPool;
+use engine::testing::fuzz::Kept;
 use std::path::Path;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 const ROOT: Cred<'static> = Cred {
     uid: 0,
@@ -17,9 +18,8 @@ const ROOT: Cred<'static> = Cred {
     privileged: true,
     umask: 0,
 };
-/// A container, and the number of inputs that have left a directory in it: ruined ones cannot be
-/// taken down.
-static PLACE: LazyLock<(TempPool, Dfs)> = LazyLock::new(|| {
+/// A container, and what the arena holds before each input: ruined directories cannot be taken down.
+static PLACE: LazyLock<(TempPool, Dfs, Kept)> = LazyLock::new(|| {
     let temp = TempPool::new_in(Path::new("/dev/shm"), 4, 4096);
     let class = ObjectClass::new(Redundancy::Replicas(3), GROUPS_MAX).expect("class");
     let spec = ContainerInfo {
@@ -37,9 +37,14 @@ static PLACE: LazyLock<(TempPool, Dfs)> = LazyLock::new(|| {
     info.root = (root.number, root.generation);
     temp.pool.update_container(&info).expect("root recorded");
     let dfs = Dfs::mount(temp.pool, &info).expect("mount");
-    (temp, dfs)
+    // The thread takes what it keeps between inputs.
+    let made = dfs
+        .mkdir(&ROOT, dfs.root(), b"first", 0o755)
+        .expect("mkdir");
+    fill(&dfs, made);
+    let kept = Kept::of(temp.pool);
+    (temp, dfs, kept)
 });
-static ROUND: AtomicU64 = AtomicU64::new(0);
 
 fn fill(dfs: &Dfs, top: Ino) -> Vec<Ino> {
     let mut made = vec![top];
@@ -92,11 +97,9 @@ fn use_it(dfs: &Dfs, made: &[Ino]) -> usize {
 }
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
-    let dfs = &PLACE.1;
-    let round = ROUND.fetch_add(1, Ordering::Relaxed);
-    let Ok(top) = dfs.mkdir(&ROOT, dfs.root(), format!("t{round}").as_bytes(), 0o755) else {
-        return;
-    };
+    let (temp, dfs, kept) = &*PLACE;
+    kept.restore(temp.pool);
+    let top = dfs.mkdir(&ROOT, dfs.root(), b"top", 0o755).expect("mkdir");
     let made = fill(dfs, top);
     for change in input.as_chunks::<12>().0 {
         let ino = made[usize::from(change[0]) % made.len()];

@@ -1,18 +1,11 @@
 #![no_main]
 
-use engine::testing::fuzz::Image;
+use engine::testing::fuzz;
 use std::sync::LazyLock;
 
-static IMAGE: LazyLock<Image> = LazyLock::new(|| {
-    let image = Image::new();
-    // What a pool really has, to start from.
-    if let Some(dir) = std::env::var_os("FUZZ_SEEDS") {
-        for (i, seed) in image.log_seeds().iter().enumerate() {
-            let path = std::path::Path::new(&dir).join(format!("seed-{i}"));
-            std::fs::write(path, seed).expect("seed");
-        }
-    }
-    image
-});
+static IMAGE: LazyLock<fuzz::Image> = LazyLock::new(fuzz::Image::new);
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| IMAGE.log(input));
+libfuzzer_sys::fuzz_target!(
+    init: fuzz::leave(&IMAGE.log_seeds()),
+    |input: &[u8]| IMAGE.log(input)
+);

@@ -1,3 +1,10 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| engine::testing::fuzz::pool_map(input));
+use engine::testing::fuzz;
+
+libfuzzer_sys::fuzz_target!(
+    init: fuzz::leave(&fuzz::pool_map_seeds()),
+    |input: &[u8]| {
+        fuzz::pool_map(input);
+    }
+);

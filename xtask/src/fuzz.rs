@@ -53,7 +53,7 @@ pub(crate) fn fuzz(options: &Options) -> Result<bool, Failure> {
         .join(&triple)
         .join("release")
         .join(&options.target);
-    // Some targets leave inputs to start from.
+    // Targets leave inputs to start from.
     let seeded = Command::new(&program)
         .arg("-runs=0")
         .env("FUZZ_SEEDS", &corpus)
@@ -65,7 +65,11 @@ pub(crate) fn fuzz(options: &Options) -> Result<bool, Failure> {
     let ended = Command::new(&program)
         .arg(format!("-max_total_time={}", options.seconds))
         .arg(format!("-timeout={TIMEOUT_S}"))
-        .args(["-rss_limit_mb=0", "-max_len=8192", "-print_final_stats=1"])
+        .args([
+            "-rss_limit_mb=4096",
+            "-max_len=8192",
+            "-print_final_stats=1",
+        ])
         .arg(format!("-artifact_prefix={}/", found.display()))
         .arg(&corpus)
         .status()?;

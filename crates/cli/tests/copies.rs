@@ -123,6 +123,61 @@ fn one_process_does_not_take_one_copy_for_the_other() {
     open(&root).expect("the original again");
 }
 
+#[test]
+fn shared_memory_does_not_go_with_files_that_were_put_back() {
+    let system = filled();
+    let (root, backup) = (system.root(), system.scratch("backup"));
+    cp("-a", &root, &backup);
+    mkdir(&root, "/after_the_backup").ok();
+    // As rsync does: a file that has changed is made beside and renamed. The attach file has not.
+    let ranks = pool_dir(&root);
+    for rank in 0..3 {
+        for name in ["log", "data", "meta"] {
+            let file = Path::new(&format!("rank{rank:02}")).join(name);
+            let (old, now) = (pool_dir(&backup).join(&file), ranks.join(&file));
+            if old.exists() {
+                cp("-a", &old, &now.with_extension("beside"));
+                std::fs::rename(now.with_extension("beside"), now).expect("renamed");
+            }
+        }
+    }
+    let line = mkdir(&root, "/refused").fails(&["was replaced", "end the programs"]);
+    cure(&line);
+    assert_eq!(names(&root), "kept\n");
+    let check = system.daos(&["container", "check", "tank", "c1"]).ok();
+    assert!(check.contains("inconsistent: 0"), "{check}");
+}
+
+/// A command where `/dev/shm` is too small for an arena, which then lies in the pool's directory.
+fn with_little_shared_memory(root: &Path, args: &str) -> Ran {
+    let daos = env!("CARGO_BIN_EXE_daos");
+    let script = format!("mount -t tmpfs -o size=16m none /dev/shm && exec {daos} {args}");
+    let mut shell = Command::new("unshare");
+    shell.args(["--mount", "--", "sh", "-c", &script]);
+    run(shell.env("DAOS_EMBEDDED_ROOT", root))
+}
+
+#[test]
+fn shared_memory_in_the_pool_s_directory_is_not_taken_from_a_copy() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let system = filled();
+    let (root, copy) = (system.root(), system.scratch("copy"));
+    system.dmg(&["system", "stop"]).ok();
+    with_little_shared_memory(&root, "fs mkdir tank c1 /inside").ok();
+    let arena = arena_of(&root);
+    assert!(arena.starts_with(pool_dir(&root)), "{}", arena.display());
+    cp("-a", &root, &copy);
+    // Both run, each with its own; what was copied of the arena is not used.
+    mkdir(&root, "/of_the_original").ok();
+    with_little_shared_memory(&copy, "fs mkdir tank c1 /of_the_copy").ok();
+    assert_eq!(names(&root), "inside\nkept\nof_the_original\n");
+    assert_eq!(names(&copy), "inside\nkept\nof_the_copy\n");
+    dmg(&copy, &["pool", "destroy", "tank"]).ok();
+    assert_eq!(names(&root), "inside\nkept\nof_the_original\n");
+}
+
 /// A mounted image of a file system.
 struct Mounted(PathBuf);
 

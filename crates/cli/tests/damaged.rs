@@ -307,7 +307,17 @@ fn an_attach_file_that_is_lost_does_not_make_two_of_one_pool() {
     system
         .daos(&["fs", "mkdir", "tank", "c1", "/d"])
         .fails(&["runs from", "end the programs that use it"]);
+    let uuid = attach
+        .parent()
+        .and_then(Path::file_name)
+        .expect("directory");
+    let uuid = uuid.to_string_lossy().replace('-', "");
+    let arena = Path::new("/dev/shm").join(format!("daos-{uuid}"));
+    assert!(arena.exists());
     holder.end();
+    // Whoever destroys the pool means it.
+    system.dmg(&["pool", "destroy", "tank"]).ok();
+    assert!(!arena.exists());
 }
 
 #[test]

@@ -121,3 +121,36 @@ fn damage_is_an_error_and_nothing_worse() {
     );
     work.join().expect("no panic");
 }
+
+/// A directory whose number of entries is damaged gets no table of gigabytes.
+#[test]
+fn a_number_of_entries_that_cannot_be_takes_no_memory() {
+    let temp = engine::testing::TempPool::new(3, 64);
+    let pool = temp.pool;
+    let info = Container::in_pool(pool, "c");
+    let dfs = Dfs::mount(pool, &info).expect("mount");
+    let dir = dfs.mkdir(&ROOT, dfs.root(), b"d", 0o755).expect("mkdir");
+    let create = |i: u32| {
+        let name = format!("name{i}");
+        dfs.create(&ROOT, dir, name.as_bytes(), 0o600, true)
+    };
+    for i in 0..37 {
+        create(i).expect("create");
+    }
+    let inode = engine::Rec(dir.number as u32).offset();
+    let counts: Vec<_> = (0..32)
+        .filter_map(|i| pool.word(inode + i * 8).ok())
+        .filter(|word| word.load(Ordering::Relaxed) >> 32 == 37)
+        .collect();
+    assert!(!counts.is_empty());
+    for word in counts {
+        word.store(0x0080_0000_u64 << 32 | 37, Ordering::Relaxed);
+    }
+    // The table is made anew when it has filled up.
+    for i in 37..2000 {
+        create(i).ok();
+    }
+    let arena = std::fs::metadata(pool.arena_path()).expect("arena");
+    let bytes = std::os::unix::fs::MetadataExt::blocks(&arena) * 512;
+    assert!(bytes < 64 << 20, "{bytes} bytes of shared memory");
+}

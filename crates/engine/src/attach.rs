@@ -11,7 +11,7 @@ use crate::log::{LOG_FILE_HEADER, ring_bytes};
 use crate::media::{Media, errno};
 use crate::pool::{POOLS, Pool, PoolSpec};
 use crate::prove::Own;
-use crate::system::Home;
+use crate::system::{Home, mark};
 use core::sync::atomic::{AtomicU64, Ordering};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
@@ -54,6 +54,7 @@ impl Pool {
                     let word = arena.word(header::LOG_RANK);
                     let rank = word.map_or(0, |w| w.load(Ordering::Acquire));
                     let log = open_log(spec, rank as usize)?;
+                    check_log_mark(&arena, spec, rank as usize)?;
                     return publish(handle(spec, arena, path, log)?);
                 }
                 None => build(spec, &path)?,
@@ -365,6 +366,30 @@ fn open_log(spec: &PoolSpec, rank: usize) -> Outcome<Segment> {
     Ok(log)
 }
 
+/// What tells the log of a rank from a file put in its place.
+fn log_mark(spec: &PoolSpec, rank: usize) -> Outcome<[u64; 2]> {
+    let dir = spec.ranks.get(rank).map(PathBuf::as_path);
+    let path = dir.unwrap_or(Path::new("")).join(LOG_FILE);
+    let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = rustix::fs::open(&path, flags, Mode::empty()).map_err(at_path("opening", &path))?;
+    mark(&file).map_err(|e| EngineError::system(format!("stat {}", path.display()), e))
+}
+
+/// Refuses an arena that goes with another log: what is in the files now is not what it says.
+fn check_log_mark(arena: &Segment, spec: &PoolSpec, rank: usize) -> Outcome<()> {
+    let words = [header::LOG_MARK, header::LOG_MARK + 8];
+    let known = words.map(|at| arena.word(at).map_or(0, |w| w.load(Ordering::Acquire)));
+    if log_mark(spec, rank)? == known {
+        return Ok(());
+    }
+    Err(EngineError::Busy(format!(
+        "pool {}: the log of rank {rank} was replaced (restored, copied over) while its shared memory \
+         was kept: end the programs that use the pool, then: rm {}",
+        spec.uuid,
+        arena_path(spec).display()
+    )))
+}
+
 /// A rank and its log.
 type RankLog = (u16, Segment);
 
@@ -512,7 +537,8 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
         rustix::fs::fallocate(file, FallocateFlags::empty(), off, len).map_err(|e| {
             EngineError::system(
                 format!(
-                    "reserving {} MiB for the arena {}",
+                    "reserving {} MiB for the arena {} (enlarge its file system, or free what idle \
+                     pools have there: dmg system stop)",
                     len >> 20,
                     path.display()
                 ),
@@ -571,6 +597,14 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
             )),
             other => EngineError::system(format!("recovering pool {}", spec.uuid), other),
         })?;
+    let rank = pool.log_rank().map_or(0, usize::from);
+    for (at, word) in [header::LOG_MARK, header::LOG_MARK + 8]
+        .into_iter()
+        .zip(log_mark(spec, rank)?)
+    {
+        pool.store(at, word)
+            .map_err(|e| EngineError::system("building the arena", e))?;
+    }
     // The thread's owner slot in the nameless arena must not stay on its robust list.
     pool.leave()
         .map_err(|e| EngineError::system("building the arena", e))?;

@@ -81,6 +81,8 @@ pub(crate) mod header {
     /// Where that directory is, for people: bytes, zeros behind them.
     pub(crate) const HOME_DIR: u64 = 1024;
     pub(crate) const HOME_DIR_BYTES: u64 = 2048;
+    /// Two words that tell the log from a file put in its place.
+    pub(crate) const LOG_MARK: u64 = 3072;
     /// A flush of the log was begun and has not succeeded.
     pub(crate) const LOG_DOUBT: u64 = 208;
     /// Version of the rank files' format.

@@ -48,8 +48,10 @@ pub(crate) struct Checkpoint {
     end: Option<[u64; FRAME_HEAD]>,
 }
 
+/// Where no log ever gets: positions must not run over.
+const POSITION_MAX: u64 = 1 << 62;
 /// Pages that no file accounts for: of open files, locks, hash tables.
-const PAGES_UNSEEN: u64 = 1 << 16;
+const PAGES_UNSEEN: u64 = 1 << 17;
 /// Pages that an arena of which a frame has come down may have had besides.
 const PAGES_PER_FRAME: u64 = 64;
 /// Bytes of the log that account for a page: a sixteenth of what making one takes.
@@ -148,6 +150,11 @@ impl Pool {
     /// Loads the newest frames of whole checkpoints; returns where the log goes on from.
     fn load_checkpoint(&self) -> Result<Base> {
         let found = self.find_checkpoint()?;
+        let (start, end) = (found.base.start, found.base.end);
+        let span = end.checked_sub(start).ok_or(Errno::EIO)?;
+        if span > self.load(header::LOG_BYTES)? || end > POSITION_MAX {
+            return Err(Errno::EIO);
+        }
         let whole = &found.whole;
         let mut newest: Vec<u64> = Vec::new();
         for (r, dir) in (0..).zip(&self.spec.ranks) {

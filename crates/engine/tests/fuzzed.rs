@@ -51,23 +51,20 @@ fn run(seeds: &[Vec<u8>], mut target: impl FnMut(&[u8])) {
 
 #[test]
 fn pool_maps() {
-    let uuid = "3f2504e0-4f89-11d3-9a0c-0305e82c3301";
-    let text = format!(
-        "DAOS-EMBEDDED-POOL 1\nuuid {uuid}\nlabel l\nversion 1\nsize 1048576\ncreated 5\nreserved 0\n\
-         targets_per_rank 4\nrank 0 up /a\nrank 1 up /pools/{uuid}/rank01\nattr x y\n"
-    );
-    let newer = text.replace("POOL 1", "POOL 2").replace("/a", "rank00");
-    run(&[text.into_bytes(), newer.into_bytes()], fuzz::pool_map);
+    let seeds = fuzz::pool_map_seeds();
+    assert!(seeds.iter().all(|seed| fuzz::pool_map(seed)));
+    run(&seeds, |input| {
+        fuzz::pool_map(input);
+    });
 }
 
 #[test]
 fn attach_files() {
-    let texts: [&[u8]; 2] = [
-        b"DAOS-EMBEDDED-ATTACH 2\nboot b\nmachine m\ninstance 00000000000000ff\n\
-          mark 000000000000000a 000000000000000b\narena /dev/shm/a",
-        b"DAOS-EMBEDDED-HOME 1\nmark 000000000000000a 000000000000000b\ndir /d",
-    ];
-    run(&texts.map(<[u8]>::to_vec), fuzz::attach_file);
+    let seeds = fuzz::attach_file_seeds();
+    assert!(seeds.iter().all(|seed| fuzz::attach_file(seed)));
+    run(&seeds, |input| {
+        fuzz::attach_file(input);
+    });
 }
 
 #[test]
@@ -77,6 +74,15 @@ fn logs_and_checkpoints() {
     run(&some(&image.checkpoint_seeds()), |input| {
         image.checkpoint(input)
     });
+}
+
+#[test]
+fn a_checkpoint_that_is_beyond_the_log_is_damage() {
+    let image = fuzz::Image::new();
+    for start in [u64::MAX - 7, u64::MAX - 4096, 1 << 63, 1 << 40] {
+        let opened = image.with_start_at(start);
+        assert!(matches!(opened, Err(EngineError::Corrupt(_))), "{opened:?}");
+    }
 }
 
 /// Where the pages of an arena begin, and their descriptors.

@@ -189,7 +189,25 @@ impl Table {
 /// Makes a table for the directory at `dir`, big enough for its entries and as many again, and
 /// puts it in the place of the one it has, if any. The caller holds the directory's lock.
 pub(super) fn rebuild(tx: &mut Tx<'_>, pool: &Pool, owner: Ino, dir: u64) -> Result<()> {
-    let entries = u64::from(high(tx.load(at(dir, word::COUNTS))?));
+    let old = Table::named(tx.load(at(dir, word::TABLE))?)?;
+    // The number on file is not believed: it would take all shared memory if it were damaged.
+    let entries = match old {
+        Some(old) => {
+            let entries = u64::from(high(tx.load(at(dir, word::COUNTS))?));
+            if entries > old.len() {
+                return Err(Errno::EIO);
+            }
+            entries
+        }
+        None => {
+            let mut entries = 0;
+            each_chunk(pool, owner, dir, |chunk| {
+                entries += u64::from(chunk.starts(pool)?.count_ones());
+                Ok(())
+            })?;
+            entries
+        }
+    };
     let log2 = (entries * 5).next_power_of_two().ilog2().max(LOG2_MIN);
     if log2 > LOG2_MAX {
         return Err(Errno::ENOSPC);
@@ -207,7 +225,6 @@ pub(super) fn rebuild(tx: &mut Tx<'_>, pool: &Pool, owner: Ino, dir: u64) -> Res
         pool.word(table.offset + slot * 8)?
             .store(0, Ordering::Relaxed);
     }
-    let old = Table::named(tx.load(at(dir, word::TABLE))?)?;
     let used = match old {
         Some(old) => copy(pool, &old, &table)?,
         None => collect(pool, owner, dir, &table)?,
@@ -235,23 +252,17 @@ fn copy(pool: &Pool, from: &Table, to: &Table) -> Result<u64> {
     Ok(used)
 }
 
-/// Enters every entry of the directory's chunks.
-fn collect(pool: &Pool, owner: Ino, dir: u64, to: &Table) -> Result<u64> {
-    let mut used = 0;
+/// Calls `each` with the directory's chunks.
+fn each_chunk(
+    pool: &Pool,
+    owner: Ino,
+    dir: u64,
+    mut each: impl FnMut(&Chunk) -> Result<()>,
+) -> Result<()> {
     let mut chunk = Chunk::first(pool, dir)?;
     let mut ordinal = 0;
     while let Some(current) = chunk {
-        let mut starts = current.starts(pool)?;
-        while starts != 0 {
-            let granule = current.granule(starts.trailing_zeros());
-            starts &= starts - 1;
-            let head = Head(pool.load(granule_offset(granule))?);
-            if used * 2 >= to.len() || !head.is_live() {
-                return Err(Errno::EIO);
-            }
-            to.fill(pool, head.hash(), granule)?;
-            used += 1;
-        }
+        each(&current)?;
         chunk = match current.next(pool)? {
             0 => None,
             link => Some(Chunk::at_page(pool, owner, PageLink(link))?),
@@ -264,5 +275,25 @@ fn collect(pool: &Pool, owner: Ino, dir: u64, to: &Table) -> Result<u64> {
             ordinal = after;
         }
     }
+    Ok(())
+}
+
+/// Enters every entry of the directory's chunks.
+fn collect(pool: &Pool, owner: Ino, dir: u64, to: &Table) -> Result<u64> {
+    let mut used = 0;
+    each_chunk(pool, owner, dir, |chunk| {
+        let mut starts = chunk.starts(pool)?;
+        while starts != 0 {
+            let granule = chunk.granule(starts.trailing_zeros());
+            starts &= starts - 1;
+            let head = Head(pool.load(granule_offset(granule))?);
+            if used * 2 >= to.len() || !head.is_live() {
+                return Err(Errno::EIO);
+            }
+            to.fill(pool, head.hash(), granule)?;
+            used += 1;
+        }
+        Ok(())
+    })?;
     Ok(used)
 }

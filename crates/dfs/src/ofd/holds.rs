@@ -66,7 +66,7 @@ impl Table {
     fn new(link: PageLink) -> Table {
         Table {
             base: link.offset(),
-            log2: link.tag().min(24),
+            log2: link.tag().clamp(1, 24),
         }
     }
 
@@ -139,6 +139,9 @@ pub(super) fn add(tx: &mut Tx<'_>, slot: u32, ofd: Ofd) -> Result<bool> {
 #[cold]
 fn rebuild(tx: &mut Tx<'_>, slot: u32, old: PageLink, live: u32) -> Result<PageLink> {
     let pool = tx.pool();
+    if u64::from(live) > Table::new(old).slots() {
+        return Err(Errno::EIO);
+    }
     let log2 = (u64::from(live.max(64)) * 4)
         .next_power_of_two()
         .trailing_zeros() as u16;

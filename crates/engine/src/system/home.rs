@@ -10,8 +10,9 @@
 //! as on the `attach` file.
 
 use crate::system::attach::{AttachFile, AttachLock};
-use crate::system::fd::{Fd, errno};
+use crate::system::fd::errno;
 use crate::system::{PoolDescriptor, SystemError, checksum};
+use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, StatxFlags};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -30,9 +31,9 @@ pub struct Home {
 }
 
 /// What is true of a file and of none of its copies: it is kept by renaming and over restarts.
-pub(crate) fn mark(file: &Fd) -> Result<[u64; 2], Errno> {
+pub(crate) fn mark(file: impl AsFd) -> Result<[u64; 2], Errno> {
     let wanted = StatxFlags::INO | StatxFlags::BTIME;
-    match rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, wanted).map_err(errno) {
+    match rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, wanted).map_err(errno) {
         Ok(stat) => {
             let birth = i128::from(stat.stx_btime.tv_sec) * 1_000_000_000;
             let birth = birth as u64 + u64::from(stat.stx_btime.tv_nsec);
@@ -40,7 +41,7 @@ pub(crate) fn mark(file: &Fd) -> Result<[u64; 2], Errno> {
             Ok([stat.stx_ino, if known { birth } else { 0 }])
         }
         Err(Errno::ENOSYS | Errno::EPERM) => {
-            let stat = rustix::fs::fstat(file).map_err(errno)?;
+            let stat = rustix::fs::fstat(&file).map_err(errno)?;
             Ok([stat.st_ino, 0])
         }
         Err(error) => Err(error),

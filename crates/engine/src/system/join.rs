@@ -289,12 +289,13 @@ impl PoolDescriptor {
     }
 }
 
-/// The shared memory of a pool, if it was brought up through the directory of the file.
+/// The shared memory of a pool that goes, if it was brought up through the directory of the file,
+/// though perhaps another file was there then.
 pub(crate) fn own_arena(file: &AttachFile, uuid: PoolId) -> Option<PathBuf> {
     let named = file.read().map(|authority| authority.arena);
     let path = named.unwrap_or_else(|| arena_of(Path::new(SHARED_MEMORY), uuid.0));
     arena_in(&path)
-        .is_some_and(|arena| arena.home.is(&file.home()))
+        .is_some_and(|arena| arena.home.dir == file.dir() || arena.home.is(&file.home()))
         .then_some(path)
 }
 

@@ -28,6 +28,7 @@ pub use create::{PoolInfo, PoolSpec};
 pub use error::SystemError;
 pub use find::{PoolDescriptor, RankDescriptor};
 pub use home::Home;
+pub(crate) use home::mark;
 pub use map::{MAP_FORMAT, MAP_NAME, MapRank, PoolMap, RankState};
 pub use root::SystemRoot;
 

@@ -321,6 +321,62 @@ fn the_newest_map_wins_and_newer_formats_are_refused() {
 }
 
 #[test]
+fn maps_with_full_paths_are_read_and_written_anew() {
+    let home = home();
+    let pool = create(&home, &spec("tank", 3)).expect("created");
+    let places = pool.ranks.iter().map(|rank| rank.path.join(MAP_NAME));
+    for place in places.chain([pool.dir.join(MAP_NAME)]) {
+        let text = std::fs::read_to_string(&place).expect("map");
+        let (body, _) = text.split_once("crc32").expect("checksum");
+        let mut older = body.replace("POOL 2", "POOL 1");
+        for rank in 0..3 {
+            let full = format!("rank {rank} up_in {}/rank", pool.dir.display());
+            older = older.replace(&format!("rank {rank} up_in rank"), &full);
+        }
+        let sum = checksum(older.as_bytes());
+        std::fs::write(&place, format!("{older}crc32 {sum:08x}\n")).expect("written");
+    }
+    assert_eq!(home.root.find_pool(&ident("tank")).as_ref(), Ok(&pool));
+    // Elsewhere its ranks are those beside it.
+    let moved = home.dir.path().join("moved");
+    std::fs::rename(home.root.path(), &moved).expect("moved");
+    let root = SystemRoot::locate(Some(moved.as_os_str().as_encoded_bytes())).expect("root");
+    let found = root.find_pool(&ident("tank")).expect("found");
+    assert!(
+        found
+            .ranks
+            .iter()
+            .all(|rank| rank.present && rank.path.starts_with(&moved))
+    );
+    let changed = found.update_map(&mut |_| {}).expect("stored");
+    assert_eq!(changed.map_version, 2);
+    let text = std::fs::read_to_string(found.ranks[0].path.join(MAP_NAME)).expect("map");
+    assert!(text.starts_with("DAOS-EMBEDDED-POOL 2"), "{text}");
+    assert!(text.contains("rank 0 up_in rank00\n"), "{text}");
+}
+
+#[test]
+fn places_of_ranks_lead_nowhere_else() {
+    let uuid = "3f2504e0-4f89-11d3-9a0c-0305e82c3301";
+    let read = |place: &str| {
+        let body = format!(
+            "DAOS-EMBEDDED-POOL 2\nuuid {uuid}\nlabel l\nversion 1\nsize 1\ncreated 5\nreserved 0\n\
+             targets_per_rank 4\nrank 0 up_in {place}\n"
+        );
+        let sum = checksum(body.as_bytes());
+        PoolMap::decode(
+            format!("{body}crc32 {sum:08x}\n").as_bytes(),
+            Path::new("x"),
+        )
+        .is_ok()
+    };
+    assert!(read("rank00") && read("/elsewhere/rank00"));
+    for place in ["", ".", "..", "../rank00", "rank00/..", "rank00/x", "other"] {
+        assert!(!read(place), "{place:?}");
+    }
+}
+
+#[test]
 fn a_map_of_another_pool_does_not_count() {
     let home = home();
     let one = create(&home, &spec("one", 3)).expect("created");

@@ -7,7 +7,7 @@ use crate::attach::{LOG_FILE, build_image};
 use crate::error::EngineError;
 use crate::frames::{FRAME_END, FRAME_FULL, FRAME_HEAD, FRAME_MAGIC, META_FILE};
 use crate::layout::{PageState, header, kind, rank, rank_at};
-use crate::limits::PAGE;
+use crate::limits::{PAGE, at};
 use crate::log::{LOG_FILE_HEADER, as_bytes, checksum, kind_and_bytes, record_sum};
 use crate::pool::{LockId, Pool, PoolSpec};
 use crate::system::{Authority, Home, PoolMap};
@@ -18,28 +18,68 @@ use std::path::{Path, PathBuf};
 const RING: u64 = 1 << 16;
 /// Pages that a fuzzed checkpoint may take, and those that are more than it accounts for.
 const PAGES: u64 = 1 << 12;
-const PAGES_BEYOND: u64 = 1 << 17;
+const PAGES_BEYOND: u64 = 1 << 18;
 /// The word of the log's header that says when the machine was started.
 const BOOT_AT: usize = 40;
 
-/// A pool map file.
-pub fn pool_map(bytes: &[u8]) {
+/// A pool map file; whether it is one, with or without the line that proves it.
+pub fn pool_map(bytes: &[u8]) -> bool {
     let path = Path::new("pool.map");
+    let mut whole = false;
     for bytes in [bytes.to_vec(), with_sum(bytes, "")] {
         if let Ok(map) = PoolMap::decode(&bytes, path) {
             assert_eq!(PoolMap::decode(&map.encode(), path).ok(), Some(map));
+            whole = true;
         }
     }
+    whole
 }
 
-/// An attach file, or the home file of a rank.
-pub fn attach_file(bytes: &[u8]) {
+/// An attach file, or the home file of a rank; whether it is one, likewise.
+pub fn attach_file(bytes: &[u8]) -> bool {
+    let mut whole = false;
     for bytes in [bytes.to_vec(), with_sum(bytes, "\0")] {
         if let Some(authority) = Authority::decode(&bytes) {
             assert_eq!(Authority::decode(&authority.encode()), Some(authority));
+            whole = true;
         }
         if let Some(home) = Home::decode(&bytes) {
             assert_eq!(Home::decode(&home.encode()), Some(home));
+            whole = true;
+        }
+    }
+    whole
+}
+
+/// Inputs for [`pool_map`]: the formats there are, without the line that proves them.
+pub fn pool_map_seeds() -> Vec<Vec<u8>> {
+    let uuid = "3f2504e0-4f89-11d3-9a0c-0305e82c3301";
+    let text = format!(
+        "DAOS-EMBEDDED-POOL 1\nuuid {uuid}\nlabel l\nversion 1\nsize 1048576\ncreated 5\nreserved 0\n\
+         targets_per_rank 4\nrank 0 up /a\nrank 1 up /pools/{uuid}/rank01\nattr x y\n"
+    );
+    let newer = text
+        .replace("POOL 1", "POOL 2")
+        .replace("0 up /a", "0 up rank00");
+    vec![text.into_bytes(), newer.into_bytes()]
+}
+
+/// Inputs for [`attach_file`], likewise.
+pub fn attach_file_seeds() -> Vec<Vec<u8>> {
+    let texts: [&[u8]; 2] = [
+        b"DAOS-EMBEDDED-ATTACH 2\nboot b\nmachine m\ninstance 00000000000000ff\n\
+          mark 000000000000000a 000000000000000b\narena /dev/shm/a",
+        b"DAOS-EMBEDDED-HOME 1\nmark 000000000000000a 000000000000000b\ndir /d",
+    ];
+    texts.map(<[u8]>::to_vec).to_vec()
+}
+
+/// Leaves inputs to start from in the directory that `FUZZ_SEEDS` names, if it is set.
+pub fn leave(seeds: &[Vec<u8>]) {
+    if let Ok(dir) = std::env::var("FUZZ_SEEDS") {
+        for (i, seed) in seeds.iter().enumerate() {
+            let path = Path::new(&dir).join(format!("seed-{i}"));
+            std::fs::write(path, seed).expect("seed");
         }
     }
 }
@@ -232,6 +272,13 @@ impl Image {
         self.open(&self.log, &meta, false)
     }
 
+    /// Opens the pool with a whole checkpoint more, which has the log go on from this position.
+    pub fn with_start_at(&self, start: u64) -> Result<(), EngineError> {
+        let mut meta = self.meta.clone();
+        self.push_frame(&mut meta, FRAME_END, [0, start, self.tail.0], &[]);
+        self.open(&self.log, &meta, true)
+    }
+
     /// Opens the pool with a record more, of a change of a word of the arena.
     pub fn with_change_at(&self, offset: u64) -> Result<(), EngineError> {
         let (position, sum) = self.tail;
@@ -315,6 +362,49 @@ impl Image {
         let unmapped = unsafe { [arena.unmap(), log.unmap()] };
         assert_eq!(unmapped, [Ok(()); 2]);
         Ok(())
+    }
+}
+
+/// What an arena holds, to be put back: the pool must be this process's alone, and at rest.
+pub struct Kept(Vec<(u64, Vec<u64>)>);
+
+/// Parts of the arena that exist.
+fn parts(pool: &Pool) -> [(u64, u64); 3] {
+    let pages = pool.load(header::PAGES_BACKED).expect("pages");
+    [
+        (0, at::FIXED_END),
+        (at::DESCRIPTORS, pages * at::DESCRIPTOR_BYTES),
+        (at::PAGES, pages * PAGE),
+    ]
+}
+
+impl Kept {
+    /// What it holds now.
+    pub fn of(pool: &Pool) -> Kept {
+        let keep = |(from, bytes): (u64, u64)| {
+            let mut words = vec![0; (bytes / 8) as usize];
+            pool.words(from, &mut words).expect("words");
+            (from, words)
+        };
+        Kept(parts(pool).map(keep).to_vec())
+    }
+
+    /// Puts it back; what the arena has grown by since is zeros again.
+    pub fn restore(&self, pool: &Pool) {
+        const PIECE: usize = PAGE as usize / 8;
+        let (mut now, zeros) = ([0; PIECE], [0; PIECE]);
+        for ((from, bytes), (_, kept)) in parts(pool).into_iter().zip(&self.0) {
+            for (i, at) in (from..from + bytes).step_by(PAGE as usize).enumerate() {
+                pool.words(at, &mut now).expect("words");
+                let kept = kept.get(i * PIECE..(i + 1) * PIECE).unwrap_or(&zeros);
+                if now == kept {
+                    continue;
+                }
+                for (at, word) in (at..).step_by(8).zip(kept) {
+                    pool.store(at, *word).expect("word");
+                }
+            }
+        }
     }
 }
 
