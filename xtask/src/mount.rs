@@ -86,6 +86,21 @@ impl Mount {
         [self.root.path().into(), POOL.into(), CONTAINER.into()]
     }
 
+    /// Removes the pool's shared memory, as a restart of the machine would; returns the bytes of log that
+    /// the next process has to recover from.
+    pub(crate) fn lose_arena(&self) -> Result<f64, Failure> {
+        let done = self.expect("dmg", &["pool", "query", POOL, "--json"])?;
+        let all: serde_json::Value = serde_json::from_str(&done.stdout)?;
+        let found = all.pointer("/response/embedded/log_used_bytes");
+        let Some(bytes) = found.and_then(serde_json::Value::as_f64) else {
+            return Err("dmg pool query --json tells no log_used_bytes".into());
+        };
+        for arena in self.arenas() {
+            std::fs::remove_file(arena)?;
+        }
+        Ok(bytes)
+    }
+
     /// Runs `daos` or `dmg` on this mount's system root.
     pub(crate) fn command(&self, program: &str, args: &[&str]) -> Result<Done, Failure> {
         Step::new(self.stage.path().join(program))

@@ -285,16 +285,16 @@ impl Pool {
         let base = self.find_checkpoint()?.base;
         let mut marks = vec![(base.start, base.sum)];
         let mut best = self.marked(&mut marks)?;
+        // As far as both are the same a copy need not be looked at: it may go on otherwise.
+        let mut same = self.same_up_to(&others, base.start, best)?;
         let mut copies = Vec::new();
-        for (rank, log) in others {
-            // As far as both are the same the copy need not be looked at: it may go on otherwise.
-            let same = self.same_up_to(&log, base.start, best)?;
+        for ((rank, log), same) in others.into_iter().zip(same.clone()) {
             let mut known: Vec<_> = marks.iter().copied().filter(|at| at.0 <= same).collect();
             let before = core::mem::replace(&mut self.log, log);
             self.store(header::LOG_BYTES, self.log_word_at(4))?;
             let end = self.marked(&mut known)?;
             if end > best {
-                (best, marks) = (end, known);
+                best = end;
                 copies.push((self.log_rank()?, before));
                 self.store(header::LOG_RANK, u64::from(rank))?;
             } else {
@@ -303,10 +303,12 @@ impl Pool {
             }
         }
         // What a copy holds need not be written again.
-        for (rank, copy) in copies {
-            let same = self.same_up_to(&copy, base.start, best)?;
+        if self.log_rank()? != first {
+            same = self.same_up_to(&copies, base.start, best)?;
+        }
+        for ((rank, _), same) in copies.iter().zip(same) {
             for word in [rank::LOG_COPIED, rank::LOG_MADE, rank::LOG_FILLED] {
-                self.store(rank_at(rank) + word, same)?;
+                self.store(rank_at(*rank) + word, same)?;
             }
         }
         Ok(())
@@ -326,23 +328,29 @@ impl Pool {
         Ok(end.0)
     }
 
-    /// How far between two positions another log holds the same, to within [`COMPARED`].
-    fn same_up_to(&self, other: &Segment, from: u64, end: u64) -> Result<u64> {
+    /// How far between two positions each of the other logs holds the same, to within [`COMPARED`].
+    fn same_up_to(&self, others: &[(u16, Segment)], from: u64, end: u64) -> Result<Vec<u64>> {
         let ring = self.load(header::LOG_BYTES)?;
-        let mut same = from;
+        let mut same = vec![from; others.len()];
         let (mut ours, mut theirs) = (vec![0u8; COMPARED], vec![0u8; COMPARED]);
-        while same < end {
-            let off = same % ring;
-            let len = (end - same).min(ring - off).min(COMPARED as u64);
+        let mut at = from;
+        while at < end && same.contains(&at) {
+            let off = at % ring;
+            let len = (end - at).min(ring - off).min(COMPARED as u64);
             let (ours, theirs) = (&mut ours[..len as usize], &mut theirs[..len as usize]);
             let read = |log: &Segment, to: &mut [u8]| {
                 let bytes = log.bytes(LOG_FILE_HEADER + off, len);
                 bytes.is_some_and(|bytes| uaccess::copy_in(to, bytes as usize).is_ok())
             };
-            if !read(&self.log, ours) || !read(other, theirs) || ours != theirs {
+            if !read(&self.log, ours) {
                 break;
             }
-            same += len;
+            for ((_, other), same) in others.iter().zip(&mut same) {
+                if *same == at && read(other, theirs) && ours == theirs {
+                    *same += len;
+                }
+            }
+            at += len;
         }
         Ok(same)
     }

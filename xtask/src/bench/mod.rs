@@ -95,6 +95,11 @@ pub(crate) fn bench(options: &Options) -> Result<bool, Failure> {
         let samples = samples.entry((*name).to_owned()).or_default();
         measure(&program, place, &["checkpoints"], samples)?;
     }
+    if let Some((_, mount)) = mounts.first() {
+        println!("recovery");
+        let rows = samples.entry("dfs".to_owned()).or_default();
+        measure_recovery(&attach, mount, rows)?;
+    }
     let largest = if options.quick { "100000" } else { "1000000" };
     for (name, place) in places.iter().filter(|(name, _)| *name != "sx") {
         println!("growth to {largest}: {name}");
@@ -171,6 +176,29 @@ fn example(package: &str, name: &str) -> Result<PathBuf, Failure> {
     }
 }
 
+/// Recovers a mount's pool from its files, several times from the same log.
+fn measure_recovery(
+    program: &Path,
+    mount: &Mount,
+    samples: &mut BTreeMap<String, Vec<f64>>,
+) -> Result<(), Failure> {
+    const TIMES: usize = 5;
+    for _ in 0..TIMES {
+        let gigabytes = mount.lose_arena()? / 1e9;
+        let mut spent = BTreeMap::new();
+        attach_once(program, mount, &mut spent)?;
+        let spent = spent.remove("attach").unwrap_or_default();
+        let seconds = spent.first().copied().unwrap_or(f64::NAN) / 1e6;
+        for (row, value) in [
+            ("recovery", seconds / gigabytes),
+            ("recovered_log", gigabytes * 1e3),
+        ] {
+            samples.entry(row.to_owned()).or_default().push(value);
+        }
+    }
+    Ok(())
+}
+
 /// Attaches a mount's container in fresh processes.
 fn measure_attach(
     program: &Path,
@@ -179,18 +207,27 @@ fn measure_attach(
 ) -> Result<(), Failure> {
     const TIMES: usize = 5;
     for _ in 0..TIMES {
-        let done = Step::new(program)
-            .args(mount.names())
-            .timeout(Duration::from_secs(60))
-            .log("bench")
-            .run()?;
-        let value = done.stdout.trim().strip_prefix("attach ");
-        let value = value.and_then(|value| value.parse::<f64>().ok());
-        let Some(value) = value.filter(|_| done.ok()) else {
-            return Err(format!("attach: {}", done.tail(3)).into());
-        };
-        samples.entry("attach".to_owned()).or_default().push(value);
+        attach_once(program, mount, samples)?;
     }
+    Ok(())
+}
+
+fn attach_once(
+    program: &Path,
+    mount: &Mount,
+    samples: &mut BTreeMap<String, Vec<f64>>,
+) -> Result<(), Failure> {
+    let done = Step::new(program)
+        .args(mount.names())
+        .timeout(Duration::from_secs(60))
+        .log("bench")
+        .run()?;
+    let value = done.stdout.trim().strip_prefix("attach ");
+    let value = value.and_then(|value| value.parse::<f64>().ok());
+    let Some(value) = value.filter(|_| done.ok()) else {
+        return Err(format!("attach: {}", done.tail(3)).into());
+    };
+    samples.entry("attach".to_owned()).or_default().push(value);
     Ok(())
 }
 

@@ -66,6 +66,35 @@ impl Resident {
     }
 }
 
+/// Makes `len` bytes of a file from `off` dirty, and what is on the same pages. Through a mapping of its
+/// own: where nothing is mapped a whole large folio takes one fault.
+fn soil_file(file: &OwnedFd, off: u64, len: u64) -> Result<()> {
+    let start = off / BLOCK * BLOCK;
+    let len = ((off + len).next_multiple_of(BLOCK) - start) as usize;
+    let access = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a new mapping at an address of the kernel's choice.
+    let mapped = unsafe {
+        rustix::mm::mmap(
+            core::ptr::null_mut(),
+            len,
+            access,
+            MapFlags::SHARED,
+            file,
+            start,
+        )
+    };
+    let mapped = mapped.map_err(errno)?;
+    let whole = Resident {
+        address: mapped as usize,
+        offset: start,
+        len,
+    };
+    let soiled = whole.soil();
+    // SAFETY: the mapping is ours and nobody has an address in it.
+    unsafe { rustix::mm::munmap(mapped, len) }.map_err(errno)?;
+    soiled
+}
+
 /// Two pieces of memory as direct reads need them.
 struct Buffers(*mut u8);
 
@@ -126,14 +155,36 @@ impl Pool {
         let mut from = self
             .load(header::LOG_SYNCED)?
             .max(self.load(header::LOG_HEAD)?);
-        let mut words = vec![0u64; PIECE / 8];
         while from < tail {
             let off = from % ring;
-            let len = (tail - from).min(ring - off).min(PIECE as u64);
+            let len = (tail - from).min(ring - off);
+            match soil_file(&file, LOG_FILE_HEADER + off, len) {
+                // An older kernel.
+                Err(Errno::EINVAL) => self.store_log_again(&file, from, len)?,
+                other => {
+                    other?;
+                    door::stored(dir, RankFile::Log, LOG_FILE_HEADER + off, len);
+                }
+            }
+            from += len;
+        }
+        Ok(())
+    }
+
+    /// Writes `len` bytes of the log from `from`, which do not cross the ring's end, once more.
+    fn store_log_again(&self, file: &OwnedFd, mut from: u64, len: u64) -> Result<()> {
+        let (dir, ring) = (
+            self.rank_dir(self.log_rank()?)?,
+            self.load(header::LOG_BYTES)?,
+        );
+        let mut words = vec![0u64; PIECE / 8];
+        let end = from + len;
+        while from < end {
+            let len = (end - from).min(PIECE as u64);
             let words = words.get_mut(..(len / 8) as usize).ok_or(Errno::EIO)?;
             self.log_words(from, words)?;
-            let at = LOG_FILE_HEADER + off;
-            door::write(&file, dir, RankFile::Log, as_bytes(words), at)?;
+            let at = LOG_FILE_HEADER + from % ring;
+            door::write(file, dir, RankFile::Log, as_bytes(words), at)?;
             from += len;
         }
         Ok(())
