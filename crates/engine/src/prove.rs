@@ -22,13 +22,27 @@ use sys::{Errno, Result};
 
 /// Words of the record for one copy of a block: pointer, checksum.
 pub(crate) const SUM_WORDS: usize = 2;
-/// Blocks whose checksums are taken at most when a process ends (4 GiB), this many at a time.
+/// Limits of one piece of work: blocks whose checksums are taken, bytes of the log looked through.
+#[derive(Clone, Copy)]
+struct Most {
+    blocks: usize,
+    log: u64,
+}
+
+/// Blocks whose checksums are taken at most when a process ends (4 GiB).
 const BLOCKS_MAX: usize = 1 << 20;
-const BLOCKS_OF_PART: usize = 1 << 14;
-/// The same on behalf of a process that was killed.
-const BLOCKS_OF_DEAD: usize = 1 << 14;
-/// The same in passing: a fraction of a millisecond's work.
-const BLOCKS_AT_ONCE: usize = 256;
+/// When a process ends, again and again.
+const AT_END: Most = Most {
+    blocks: 1 << 14,
+    log: u64::MAX,
+};
+/// On behalf of a process that was killed.
+const OF_DEAD: Most = AT_END;
+/// In passing: a fraction of a millisecond's work.
+const IN_PASSING: Most = Most {
+    blocks: 256,
+    log: 512 << 10,
+};
 /// Nanoseconds between a store and the first look at it, and between two looks after that.
 const AFTER: u64 = 10_000_000_000;
 const BETWEEN: u64 = 20_000_000;
@@ -151,24 +165,23 @@ impl Pool {
         self.own.set_due(now + BETWEEN);
         let own = self
             .prove_overwritten()
-            .and_then(|()| self.prove_of(process::slot(self)?, BLOCKS_AT_ONCE));
+            .and_then(|()| self.prove_of(process::slot(self)?, IN_PASSING));
         if own == Ok(true) && self.prove_others() == Ok(true) {
             self.own.set_due(now + AFTER);
         }
     }
 
-    /// Does some of it for processes that have not done it for their part in time; true if all of it
-    /// is done.
+    /// Does some of it for a process that has not done it for its part in time; true if there is none.
     pub fn prove_others(&self) -> Result<bool> {
         let (own, now) = (process::known_slot(self), self.now_ns() as u64);
         for slot in (0..process::used(self)?).filter(|slot| Some(*slot) != own) {
             let first = self.load(process_at(slot) + process::UNPROVEN)?;
-            if first == 0 || !self.is_due_at(first - 1, now)? {
+            if first == 0 || process::pid(self, slot)? == 0 || !self.is_due_at(first - 1, now)? {
                 continue;
             }
-            if !self.prove_of(slot, BLOCKS_AT_ONCE)? {
-                return Ok(false);
-            }
+            // One at a time: whoever does it has something else to do.
+            self.prove_of(slot, IN_PASSING)?;
+            return Ok(false);
         }
         Ok(true)
     }
@@ -190,8 +203,8 @@ impl Pool {
         let Some(slot) = process::known_slot(self) else {
             return Ok(());
         };
-        for _ in 0..BLOCKS_MAX / BLOCKS_OF_PART {
-            if self.prove_of(slot, BLOCKS_OF_PART)? {
+        for _ in 0..BLOCKS_MAX / AT_END.blocks {
+            if self.prove_of(slot, AT_END)? {
                 break;
             }
         }
@@ -200,7 +213,7 @@ impl Pool {
 
     /// The same of a process that is dead, within reason.
     pub(crate) fn prove_of_dead(&self, slot: u32) -> Result<()> {
-        self.prove_of(slot, BLOCKS_OF_DEAD).map(|_| ())
+        self.prove_of(slot, OF_DEAD).map(|_| ())
     }
 
     /// Puts the checksums of the blocks that were stored where they lie into the log: if they were
@@ -215,9 +228,9 @@ impl Pool {
         self.append_sums(tail, &words)
     }
 
-    /// Puts the checksums of up to `blocks` blocks, and a few more, that the process in `slot` has
-    /// published into the log; true if those were all.
-    fn prove_of(&self, slot: u32, blocks: usize) -> Result<bool> {
+    /// Puts the checksums of blocks that the process in `slot` has published into the log, within
+    /// limits; true if those were all.
+    fn prove_of(&self, slot: u32, most: Most) -> Result<bool> {
         let unproven = self.word(process_at(slot) + process::UNPROVEN)?;
         let Some(first) = unproven.swap(0, Ordering::AcqRel).checked_sub(1) else {
             return Ok(true);
@@ -229,7 +242,7 @@ impl Pool {
         let (mut found, mut newest) = (Vec::new(), HashMap::new());
         let reached = self.each_recent_change(from, tail, &mut |record| {
             let own = process_of(record[2]) == slot;
-            if own && found.len() >= blocks {
+            if own && found.len() >= most.blocks || record[1] >= from.saturating_add(most.log) {
                 return Ok(false);
             }
             each_block_published(record, &mut |copies| {
