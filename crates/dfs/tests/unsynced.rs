@@ -123,6 +123,38 @@ fn run(what: &str, temp: &TempPool) {
     assert_eq!(status.expect("other").success(), what != "die");
 }
 
+/// Who looks in on a pool looks through a piece of the log for others, however long it is.
+#[test]
+fn others_are_proven_a_piece_at_a_time() {
+    testing::stop_clock(START);
+    let temp = TempPool::with_log(Path::new("/dev/shm"), 3, 96, 16 << 20);
+    let class = ObjectClass::new(Redundancy::Replicas(3), 1).expect("class");
+    Container::of_class(temp.pool, "c", class.id());
+    temp.pool.sync().expect("sync");
+    let mut other = idle(&temp);
+    let dfs = mount(temp.pool);
+    for i in 0..5000 {
+        let name = format!("d{i}");
+        let made = dfs.mkdir(&ROOT, dfs.root(), name.as_bytes(), 0o755);
+        made.expect("mkdir");
+    }
+    let unproven = || {
+        let slots = 0..engine::process::used(temp.pool).expect("slots");
+        let mut slots = slots.filter(|slot| engine::process::pid(temp.pool, *slot) != Ok(0));
+        slots.any(|slot| engine::process::is_unproven(temp.pool, slot) == Ok(true))
+    };
+    let mut looks = 0;
+    while unproven() {
+        run("look", &temp);
+        looks += 1;
+        assert!(looks < 1000, "it never ends");
+    }
+    assert!(looks > 1, "all of it at once");
+    temp.pool.leave().expect("leave");
+    other.kill().expect("kill");
+    other.wait().expect("other");
+}
+
 /// Starts a process that stores something and then lives on.
 fn idle(temp: &TempPool) -> Child {
     let mut child = Command::new(std::env::current_exe().expect("exe"))
