@@ -151,6 +151,7 @@ mod tests {
             (2_097_152, "2.0 MiB"),
             (2_000_000, "1.9 MiB"),
             (1_572_864, "1.5 MiB"),
+            (12_148_804_052_759_188_481, "10 EiB"),
         ] {
             assert_eq!(format_base2(bytes), text);
         }
@@ -167,7 +168,8 @@ mod tests {
             let text = format_base2(bytes);
             if let Ok(back) = parse_size(&text) {
                 let (a, b) = (bytes as f64, back as f64);
-                prop_assert!((a - b).abs() <= a * 0.051 + 1.0, "{} {} {}", bytes, text, back);
+                // 10.549 is printed as 10: it is rounded to tenths first, as DAOS does.
+                prop_assert!((a - b).abs() <= a * 0.55 / 10.55 + 1.0, "{bytes} {text} {back}");
             } else {
                 prop_assert!(bytes > 15 << 60, "{}", text);
             }
