@@ -191,7 +191,7 @@ impl Pool {
                     .saturating_sub(page)
                     .max(1);
                 let room = full.saturating_sub(tail) / 2;
-                tail + (room.saturating_mul(crate::frames::PAGES_AT_ONCE) / left).min(ring >> 16)
+                tail + (room.saturating_mul(crate::frames::PAGES_AT_ONCE) / left).min(ring >> 12)
             }
             _ => tail + (ring >> 11),
         };
