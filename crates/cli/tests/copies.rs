@@ -260,14 +260,20 @@ fn snapshot(stopped: bool) {
     dmg(&root, &["pool", "destroy", "tank"]).ok();
 }
 
-#[test]
-fn ranks_elsewhere_belong_to_one_registry() {
+/// A pool whose ranks lie on another disk than its registry.
+fn with_ranks_elsewhere() -> System {
     let system = System::new();
     let disk = system.scratch("disk");
     std::fs::create_dir(&disk).expect("directory");
     let at = format!("--rank-path={}", disk.display());
     let create = ["pool", "create", "tank", "--size=64MiB", "--nranks=3"];
     system.dmg(&[&create[..], &[&at]].concat()).ok();
+    system
+}
+
+#[test]
+fn ranks_elsewhere_belong_to_one_registry() {
+    let system = with_ranks_elsewhere();
     system.container("c1", "RP_3GX");
     let (root, copy, moved) = (
         system.root(),
@@ -298,12 +304,7 @@ fn ranks_elsewhere_belong_to_one_registry() {
 
 #[test]
 fn ranks_in_use_are_not_taken_over() {
-    let system = System::new();
-    let disk = system.scratch("disk");
-    std::fs::create_dir(&disk).expect("directory");
-    let at = format!("--rank-path={}", disk.display());
-    let create = ["pool", "create", "tank", "--size=64MiB", "--nranks=3"];
-    system.dmg(&[&create[..], &[&at]].concat()).ok();
+    let system = with_ranks_elsewhere();
     system.container("c1", "");
     let (root, copy) = (system.root(), system.scratch("copy"));
     cp("-a", &root, &copy);

@@ -69,7 +69,7 @@ impl Phase {
 }
 
 /// Whether an error is this process's own: others may get further.
-fn is_own(error: Errno) -> bool {
+pub(crate) fn is_own(error: Errno) -> bool {
     matches!(
         error,
         Errno::EACCES | Errno::EPERM | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM
@@ -223,13 +223,16 @@ impl Pool {
     /// own.
     fn give_up(&self, error: Errno) -> Errno {
         let given_up = || {
-            let later = self.load(header::LOG_TAIL)? + self.load(header::LOG_BYTES)? / 16;
+            let ring = self.load(header::LOG_BYTES)?;
+            let later = self.load(header::LOG_TAIL)? + ring / 16;
             if is_own(error) {
                 self.own.away().store(later, Ordering::Relaxed);
                 return Ok(());
             }
             self.set_phase(Phase::Idle)?;
-            self.store(header::CHECKPOINT_AFTER, later)
+            // A full log does not grow any more: then everybody looks.
+            let full = self.load(header::LOG_HEAD)? + full_at(ring);
+            self.store(header::CHECKPOINT_AFTER, later.min(full))
         };
         given_up().err().unwrap_or(error)
     }

@@ -5,6 +5,7 @@
 //! so one that comes while another's are under way asks for its own only when they take long: the
 //! other may not come back. Whoever's are all done ends the round.
 
+use crate::checkpoint::is_own;
 use crate::door::queue::{Event, Queue};
 use crate::door::{self, RankFile};
 use crate::layout::{PASSED_OVER, header, rank, rank_at};
@@ -173,7 +174,9 @@ impl Pool {
         match flush() {
             // Gone with its rank.
             Err(_) if what == What::Data && self.is_data_gone(r) => {}
-            Err(_) if what == What::Log && r != self.log_rank()? => self.forsake_copy(r)?,
+            Err(error) if what == What::Log && r != self.log_rank()? && !is_own(error) => {
+                self.forsake_copy(r)?
+            }
             other => other?,
         }
         if round == Round::Ends {

@@ -3,6 +3,7 @@
 //! A copy holds what was synced; only the log itself is written by everybody all the time. Opening
 //! a pool goes by the log, of whatever rank, that goes on furthest.
 
+use crate::checkpoint::is_own;
 use crate::containers::ContainerInfo;
 use crate::door::{self, RankFile};
 use crate::layout::{PASSED_OVER, header, rank, rank_at};
@@ -130,7 +131,11 @@ impl Pool {
                 continue;
             }
             if stored < end {
-                let next = self.store_piece(other, from, end).unwrap_or(PASSED_OVER);
+                let next = match self.store_piece(other, from, end) {
+                    // Others can do it.
+                    Err(error) if is_own(error) => return Err(error),
+                    other => other.unwrap_or(PASSED_OVER),
+                };
                 self.store(rank_at(other) + rank::LOG_STORED, next)?;
                 return Ok(false);
             }

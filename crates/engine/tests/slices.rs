@@ -10,6 +10,9 @@ use shm::fault::{self, Action};
 use std::os::unix::process::ExitStatusExt;
 use sys::Errno;
 
+/// There is one tape in a process.
+static TAPE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 const RING: u64 = 1 << 20;
 const WORDS: usize = 100;
 /// Changes that fill the log twice.
@@ -139,6 +142,7 @@ fn killer() {
 
 #[test]
 fn an_error_of_a_device_fails_a_checkpoint_and_no_change() {
+    let _alone = TAPE.lock().expect("tape");
     for (step, file) in [
         (Step::Flush, RankFile::Meta),
         (Step::Write, RankFile::Meta),
@@ -161,4 +165,42 @@ fn an_error_of_a_device_fails_a_checkpoint_and_no_change() {
         tape::stop();
         is_there_after_a_restart(&temp, page);
     }
+}
+
+/// While checkpoints fail the log fills; once it is full changes fail, and go on when checkpoints do.
+#[test]
+fn a_full_log_is_gone_on_with_once_the_device_is_well() {
+    let _alone = TAPE.lock().expect("tape");
+    let (temp, page) = pool_with_page();
+    tape::start(&temp.pool.spec().ranks);
+    tape::fail(Some(Failure {
+        step: Step::Write,
+        file: RankFile::Meta,
+        rank: None,
+        after: 0,
+        times: u32::MAX,
+        errno: Errno::ENOSPC,
+    }));
+    let try_change = |value| {
+        let mut tx = temp.pool.tx(&[LockId::Target(0)])?;
+        tx.put(page.offset(), &[value; WORDS])?;
+        tx.commit()
+    };
+    // Some get through while there is room, others meet the error of the checkpoint.
+    let mut last = 0;
+    let mut failed = 0;
+    for i in 1..4 * TWICE {
+        match try_change(i) {
+            Ok(_) => last = i,
+            Err(Errno::ENOSPC) => failed += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert!(failed > TWICE, "{failed} failed");
+    assert_eq!(value(temp.pool, page), last);
+    tape::fail(None);
+    change(temp.pool, page, last + 1);
+    change_until_checkpointed(temp.pool, page);
+    tape::stop();
+    is_there_after_a_restart(&temp, page);
 }

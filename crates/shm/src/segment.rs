@@ -102,15 +102,13 @@ impl Segment {
     /// Has the kernel map `len` bytes from `off` for this process at once, which takes a tenth of the
     /// time that a fault for each page does. Where it cannot (before Linux 5.14), nothing else changes.
     pub fn populate(&self, off: u64, len: u64) {
-        /// `MADV_POPULATE_WRITE` (`madvise(2)`).
-        const POPULATE_WRITE: usize = 23;
         if off.saturating_add(len) > self.backed() {
             return;
         }
         // SAFETY: advice on a part of the own mapping; the content stays as it is.
         let advised = unsafe {
             let address = self.base.add(off as usize) as usize;
-            sys::syscall!(sys::raw::MADVISE, address, len, POPULATE_WRITE)
+            sys::syscall!(sys::raw::MADVISE, address, len, sys::raw::POPULATE_WRITE)
         };
         // Nothing depends on it.
         advised.unwrap_or_default();

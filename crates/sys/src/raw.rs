@@ -9,6 +9,9 @@ pub const MADVISE: usize = if cfg!(target_arch = "x86_64") {
     233
 };
 
+/// `MADV_POPULATE_WRITE` (`madvise(2)`, Linux 5.14): a fault for a store to each page, at once.
+pub const POPULATE_WRITE: usize = 23;
+
 /// Makes system call `nr` with up to six arguments and returns the kernel's raw result.
 ///
 /// # Safety

@@ -47,12 +47,10 @@ impl Resident {
 
     /// Makes it dirty as a store to each page would, without changing anything (Linux 5.14).
     fn soil(self) -> Result<()> {
-        /// `MADV_POPULATE_WRITE` (`madvise(2)`).
-        const POPULATE_WRITE: usize = 23;
-        let (at, len) = (self.address, self.len);
+        let (at, len, advice) = (self.address, self.len, sys::raw::POPULATE_WRITE);
         loop {
             // SAFETY: advice on a mapping of ours; the content stays as it is.
-            match unsafe { sys::syscall!(sys::raw::MADVISE, at, len, POPULATE_WRITE) } {
+            match unsafe { sys::syscall!(sys::raw::MADVISE, at, len, advice) } {
                 Err(Errno::EINTR | Errno::EAGAIN) => {}
                 // The file was cut, or cannot be read.
                 Err(Errno::EFAULT) => return Err(Errno::EIO),
