@@ -9,7 +9,7 @@ mod common;
 use common::{Container, ROOT, list};
 use daos_types::{ObjectClass, Redundancy};
 use dfs::{Dfs, IoVec};
-use engine::testing::{self, TempPool};
+use engine::testing::{self, Dice, TempPool};
 use engine::{Pool, PoolSpec};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -22,19 +22,6 @@ const FILES: usize = 24;
 const PER_PROCESS: u64 = 20;
 const JOB: &str = "PIL4DFS_DAMAGE_JOB";
 const VICTIM: &str = "PIL4DFS_DAMAGE_VICTIM";
-
-/// splitmix64.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ z >> 31) % end.max(1)
-    }
-}
 
 /// Words that are nobody else's.
 fn content(file: usize) -> Vec<u8> {
@@ -79,10 +66,10 @@ fn fill(pool: &'static Pool) {
 fn damage(image: &Path, dice: &mut Dice, running: bool) -> String {
     let names = ["data", "meta", "log"];
     let pick = |dice: &mut Dice, name: &str| {
-        let rank = image.join(format!("rank{:02}", dice.below(RANKS as u64)));
+        let rank = image.join(format!("rank{:02}", dice.number_below(RANKS as u64)));
         rank.join(name)
     };
-    let name = names[dice.below(3) as usize];
+    let name = names[dice.number_below(3) as usize];
     let path = pick(dice, name);
     let Ok(file) = std::fs::File::options().read(true).write(true).open(&path) else {
         return format!("{} does not exist", path.display());
@@ -90,13 +77,13 @@ fn damage(image: &Path, dice: &mut Dice, running: bool) -> String {
     let size = file.metadata().expect("size").len();
     // The log is not full.
     let used = if name == "log" { 400_000 } else { size };
-    let mut at = dice.below(size.min(used));
+    let mut at = dice.number_below(size.min(used));
     if running && name == "data" {
         at = at / 4096 * 4096;
     }
     let told = |what: &str| format!("{what} at {at} of {size} of {}", path.display());
     // Data has no checksums of its own here: what is changed in it is read.
-    match dice.below(if name == "data" { 3 } else { 7 }) {
+    match dice.number_below(if name == "data" { 3 } else { 7 }) {
         0 => {
             file.set_len(at).expect("cut");
             told("cut")
@@ -112,19 +99,19 @@ fn damage(image: &Path, dice: &mut Dice, running: bool) -> String {
         3 => {
             let mut byte = [0];
             file.read_exact_at(&mut byte, at).expect("read");
-            byte[0] ^= 1 << dice.below(8);
+            byte[0] ^= 1 << dice.number_below(8);
             file.write_all_at(&byte, at).expect("write");
             told("a bit")
         }
         4 => {
-            let len = dice.below(9000).min(size - at) as usize;
+            let len = dice.number_below(9000).min(size - at) as usize;
             file.write_all_at(&vec![0; len], at).expect("write");
             told("zeros")
         }
         5 => {
-            let len = dice.below(9000).min(size - at) as usize;
+            let len = dice.number_below(9000).min(size - at) as usize;
             let mut bytes = vec![0; len];
-            let from = dice.below(size - len as u64);
+            let from = dice.number_below(size - len as u64);
             file.read_exact_at(&mut bytes, from).expect("read");
             file.write_all_at(&bytes, at).expect("write");
             told("other bytes of the file")
@@ -213,7 +200,7 @@ fn player() {
     for seed in first..first + count.parse::<u64>().expect("count") {
         let mut dice = Dice(seed << 8);
         copy_ranks(temp.pool.spec(), &base);
-        if dice.below(2) == 0 {
+        if dice.number_below(2) == 0 {
             testing::power_failed();
         }
         let told = damage(&base, &mut dice, false);

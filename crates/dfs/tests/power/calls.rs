@@ -4,29 +4,12 @@ use crate::common::ROOT;
 use crate::model::{History, Model, Node, Tree, Version};
 use dfs::{Dfs, Ino, IoVec, Ofd};
 use engine::Pool;
-use engine::testing::tape;
+use engine::testing::{Dice, tape};
 use std::rc::Rc;
 
 const O_RDWR: u32 = 2;
 /// Where the number of the caller begins in a mark.
 pub(crate) const CALLER_AT: u32 = 32;
-
-/// splitmix64.
-pub(crate) struct Dice(pub(crate) u64);
-
-impl Dice {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
-    }
-}
 
 /// Where the calls are made.
 pub(crate) struct Place {

@@ -2,14 +2,14 @@
 //! it asks for follows from its seed; when it is done does not. A failure keeps the tape, which
 //! repeats it.
 
-use crate::calls::{Calls, Dice, Place};
+use crate::calls::{Calls, Place};
 use crate::common::ROOT;
 use crate::cut::{Caller, Story};
 use crate::run::{BASE, RANKS, container, kind_of_pool};
 use daos_types::Redundancy;
 use dfs::Dfs;
 use engine::PoolSpec;
-use engine::testing::{self, Disk, TempPool, tape};
+use engine::testing::{self, Dice, Disk, TempPool, tape};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -29,7 +29,7 @@ fn directory(caller: u64) -> String {
 }
 
 fn dice(seed: u64, caller: u64) -> Dice {
-    Dice(Dice(seed ^ caller << 48).next())
+    Dice(Dice(seed ^ caller << 48).roll())
 }
 
 fn place(pool: &'static engine::Pool, caller: u64) -> Place {

@@ -1,11 +1,11 @@
 //! What is left after a power failure, compared with what had been asked for.
 
-use crate::calls::{CALLER_AT, Calls, Dice};
+use crate::calls::{CALLER_AT, Calls};
 use crate::common::{ROOT, list};
 use crate::model::{Found, Model};
 use dfs::{Dfs, Ino, IoVec};
 use engine::PoolSpec;
-use engine::testing::{self, Disk, Event, Fate, tape};
+use engine::testing::{self, Dice, Disk, Event, Fate, tape};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -110,7 +110,7 @@ impl Story<'_> {
         let killed = fate.is_some();
         let fate = fate.unwrap_or_else(|| crate::FATES[dice.below(crate::FATES.len())]);
         std::fs::create_dir_all(image).expect("image");
-        disk.fail(image, fate, dice.next());
+        disk.fail(image, fate, dice.roll());
         let count = self.spec.ranks.len();
         let ranks: Vec<PathBuf> = (0..count)
             .map(|r| image.join(format!("rank{r:02}")))

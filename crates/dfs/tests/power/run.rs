@@ -1,11 +1,11 @@
 //! One caller, whose run follows from its seed alone.
 
-use crate::calls::{Calls, Dice, Place};
+use crate::calls::{Calls, Place};
 use crate::common::Container;
 use crate::cut::{Caller, Story};
 use daos_types::{GROUPS_MAX, ObjectClass, Redundancy};
 use dfs::Dfs;
-use engine::testing::{self, Disk, TempPool, tape};
+use engine::testing::{self, Dice, Disk, TempPool, tape};
 use std::path::Path;
 
 /// Calls of one run.
@@ -53,7 +53,7 @@ pub(crate) fn play(seed: u64, count: usize, only: Option<usize>) {
     for _ in 0..CALLS {
         calls.step();
     }
-    let mut dice = Dice(calls.dice.next());
+    let mut dice = Dice(calls.dice.roll());
     let mut story = Story {
         callers: vec![Caller::new(String::new(), calls)],
         spec: pool.spec(),

@@ -5,7 +5,7 @@
 //! never written stays a hole until a page is written whole. Sizes and names are kept in order.
 //! What a flush has failed to bring to the device only a later store brings there.
 
-use super::{Event, RankFile};
+use super::{Dice, Event, RankFile};
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -189,21 +189,6 @@ pub enum Fate {
     Pages,
     /// Each sector has one of its versions.
     Torn,
-}
-
-/// A source of choices.
-struct Dice(u64);
-
-impl Dice {
-    /// A number below `end`.
-    fn below(&mut self, end: usize) -> usize {
-        // splitmix64.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ z >> 31) % end.max(1) as u64) as usize
-    }
 }
 
 /// The files of all ranks, as they are and as they may be.

@@ -1,6 +1,7 @@
 //! Temporary pools for the tests of this crate and of those above it.
 
 mod audit;
+mod dice;
 mod disk;
 pub mod fuzz;
 
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 pub use crate::door::tape::{Event, Failure};
 pub use crate::door::{RankFile, Step};
 pub use audit::{Audit, audit, audit_blocks};
+pub use dice::Dice;
 pub use disk::{Disk, Fate};
 
 pub mod tape {
