@@ -135,7 +135,10 @@ fn writer() {
                 assert_eq!(errno, Errno::ENOSPC, "{name}");
                 // What is there of it can be removed.
                 let removed = dfs.unlink(&ROOT, dfs.root(), name.as_bytes());
-                assert!(matches!(removed, Ok(()) | Err(Errno::ENOENT)), "{name}");
+                assert!(
+                    matches!(removed, Ok(()) | Err(Errno::ENOENT)),
+                    "{name}: {removed:?}"
+                );
                 full += 1;
                 if full == 20 {
                     say("full");
@@ -202,6 +205,59 @@ fn writers_go_on_when_there_is_space_again() {
 }
 
 #[test]
+fn a_full_file_system_is_emptied_and_filled_again() {
+    let Some(disk) = Mounted::new(64) else { return };
+    let c = container(&disk.0, "RP_2GX", MIB);
+    let root = c.dfs.root();
+    let make = |name: &str| {
+        let (ino, _) = c.dfs.create(&ROOT, root, name.as_bytes(), 0o644, true)?;
+        let file = File {
+            dfs: &c.dfs,
+            ino,
+            ofd: c.dfs.open(&ROOT, ino, RDWR)?,
+        };
+        let written = file.pwrite(&vec![5; MIB as usize / 4], 0)?;
+        Ok::<_, Errno>(written as u64)
+    };
+    let mut first = 0;
+    for lap in 0..3 {
+        let mut names = Vec::new();
+        let mut total = 0;
+        let refused = loop {
+            names.push(format!("{lap}-{}", names.len()));
+            match make(&names[names.len() - 1]) {
+                Ok(written) => total += written,
+                Err(errno) => break errno,
+            }
+            assert!(names.len() < 1000);
+        };
+        assert_eq!(refused, Errno::ENOSPC);
+        if lap == 0 {
+            first = total;
+        }
+        assert!(total > 10 * MIB && total >= first / 4 * 3, "{lap}: {total}");
+        if c.dfs
+            .lookup(&ROOT, root, names[names.len() - 1].as_bytes())
+            .is_err()
+        {
+            names.pop();
+        }
+        // Many logs' worth of changes that need no more space for data.
+        for i in 0..100_000 {
+            let name = names[i % names.len()].as_bytes();
+            let moved = c.dfs.rename(&ROOT, root, name, root, b"elsewhere", 0);
+            moved.unwrap_or_else(|errno| panic!("{lap}, {i}: {errno}"));
+            let back = c.dfs.rename(&ROOT, root, b"elsewhere", root, name, 0);
+            back.unwrap_or_else(|errno| panic!("{lap}, {i}: {errno}"));
+        }
+        for name in names {
+            c.dfs.unlink(&ROOT, root, name.as_bytes()).expect("unlink");
+        }
+    }
+    whole(c);
+}
+
+#[test]
 fn a_log_that_has_no_space_to_be_emptied_into_takes_what_it_can() {
     let Some(disk) = Mounted::new(24) else { return };
     let c = container(&disk.0, "RP_2GX", MIB);
@@ -225,10 +281,16 @@ fn a_log_that_has_no_space_to_be_emptied_into_takes_what_it_can() {
     };
     assert_eq!(refused, Errno::ENOSPC);
     assert!(made > 100, "{made}");
-    assert!(c.dfs.lookup(&ROOT, root, b"f0").is_ok());
     for i in 0..100 {
         let again = turn(&format!("again{i}"), false);
         assert!(matches!(again, Ok(()) | Err(Errno::ENOSPC)), "{again:?}");
+    }
+    // What is there can be opened, closed and removed all the same.
+    for name in (0..made).step_by(40).map(|i| format!("f{i}")) {
+        let ino = c.dfs.lookup(&ROOT, root, name.as_bytes()).expect("lookup");
+        let ofd = c.dfs.open(&ROOT, ino, RDWR).expect("open");
+        c.dfs.ofd_release(ofd).expect("release");
+        c.dfs.unlink(&ROOT, root, name.as_bytes()).expect("unlink");
     }
     std::fs::remove_file(other).expect("other");
     for i in 0..2000 {

@@ -121,6 +121,18 @@ impl Pool {
         Ok(used > begin_at(ring).midpoint(full_at(ring)))
     }
 
+    /// Whether a record of `bytes` may go into a log that could not be emptied: seven eighths are for
+    /// what takes space, a half of the rest for what does not, all of it for what only gives some back.
+    pub(crate) fn leaves_room(&self, bytes: u64, takes: bool, gives: bool) -> Result<bool> {
+        let (used, ring) = self.log_fill()?;
+        let most = match (takes, gives) {
+            (true, _) => full_at(ring),
+            (false, false) => ring / 16 * 15,
+            (false, true) => ring,
+        };
+        Ok(used + bytes <= most)
+    }
+
     /// Writes a checkpoint now.
     pub fn checkpoint(&self) -> Result<()> {
         let (block, me) = self.me()?;

@@ -101,7 +101,7 @@ impl Pool {
     }
 
     /// Makes a rank's frame file ready for a checkpoint's frames, behind the last whole one, or in
-    /// a file written anew if the old one has outgrown what is live.
+    /// a file written anew if the old one has outgrown what is live or there is no space for it.
     fn ready_frames(&self, r: u16, sequence: u64, frontier: u64) -> Result<()> {
         let (base, dir) = (rank_at(r), self.rank_dir(r)?);
         if self.load(base + rank::META_UNNAMED)? != 0 {
@@ -119,7 +119,8 @@ impl Pool {
         let size = rustix::fs::fstat(&fd).map_err(errno)?.st_size as u64;
         // Only what counts: the rest of a checkpoint that was cut short would hide what follows it.
         let end = self.load(base + rank::META_END)?.min(size);
-        if end > REWRITE_BYTES && end > 4 * frontier * (PAGE + FRAME_HEAD as u64 * 8) {
+        let outgrown = end > REWRITE_BYTES && end > 4 * frontier * (PAGE + FRAME_HEAD as u64 * 8);
+        if outgrown || self.is_frame_space_short(r, end)? {
             let fd = door::create(dir, RankFile::MetaNew, OFlags::TRUNC)?;
             let mut full = [FRAME_MAGIC, sequence, 0, FRAME_FULL, 0, 0, 0, 0];
             seal(&mut full);

@@ -12,7 +12,7 @@
 use crate::layout::{
     RUN_LEN_MAX, Run, descriptor, descriptor_at, header, kind, owner, owner_at, rank, rank_at,
 };
-use crate::limits::{GROW_BLOCKS, PAGE, RANK_BLOCKS_MAX, ZONE_BLOCKS, at};
+use crate::limits::{BLOCK, GROW_BLOCKS, PAGE, RANK_BLOCKS_MAX, ZONE_BLOCKS, at};
 use crate::pool::{LockId, Pool};
 use crate::thread::ThreadBlock;
 use core::sync::atomic::Ordering;
@@ -470,10 +470,10 @@ impl Pool {
             if self.load(base + rank::BLOCKS)? != before {
                 return Ok(before);
             }
-            match self.extend_data(r, before, after) {
+            match self.extend_with_room(r, before, after) {
                 // The device is almost full.
                 Err(full) if full.is_full() && least < after => {
-                    self.extend_data(r, before, least)?;
+                    self.extend_with_room(r, before, least)?;
                     Ok(least)
                 }
                 other => other.map(|()| after),
@@ -482,6 +482,13 @@ impl Pool {
         let extended = extend();
         self.release(block, me, LockId::Rank(r));
         self.add_zones(r, before, extended?)
+    }
+
+    fn extend_with_room(&self, r: u16, before: u64, after: u64) -> Result<()> {
+        match self.has_room_for(r, (after - before) * BLOCK)? {
+            true => self.extend_data(r, before, after),
+            false => Err(Errno::ENOSPC),
+        }
     }
 
     /// Gives the blocks `before..after` their bitmap and opens them, a few zones at a time.

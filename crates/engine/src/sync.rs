@@ -226,7 +226,8 @@ pub struct Contents<'p> {
 }
 
 impl Contents<'_> {
-    /// Adds what a block holds now; `copies` point to the places where it lies.
+    /// Adds what a block holds now; `copies` point to the places where it lies. `ENOSPC` when the
+    /// log is nearly full: the ranks can still be flushed.
     pub fn add(&mut self, copies: &[BlockPtr]) -> Result<()> {
         if copies.is_empty() || copies.len() > REPLICAS_MAX {
             return Err(Errno::EINVAL);
@@ -250,6 +251,10 @@ impl Contents<'_> {
 
     fn append(&mut self) -> Result<u64> {
         let len = core::mem::replace(&mut self.len, CONTENTS_HEADER);
+        // Flushed, the data needs less of the log.
+        if !self.pool.leaves_room(len as u64 * 8, true, false)? {
+            return Err(Errno::ENOSPC);
+        }
         // SAFETY: as in `add`.
         let scratch = unsafe { &mut *self.block.words.get() };
         scratch[RECORD_HEADER] = self.from;

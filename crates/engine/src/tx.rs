@@ -59,6 +59,12 @@ pub struct Tx<'p> {
     touched: Touched,
     freed_runs: usize,
     freed_pages: usize,
+    /// Memory or blocks are taken.
+    takes: bool,
+    /// Memory or blocks are given back.
+    gives: bool,
+    /// Why the log could not be made to have room, should there be little.
+    short: Option<Errno>,
 }
 
 /// One bit for each word set so far, by its offset: most words asked for were never set. The words
@@ -97,7 +103,8 @@ impl Pool {
     /// What was looked up without a lock must be looked up again inside. `EDEADLK` when the
     /// calling thread is in a transaction already, as a signal handler's operation would be.
     pub fn tx(&self, locks: &[LockId]) -> Result<Tx<'_>> {
-        self.make_log_room()?;
+        // What concerns no disk needs none, and what gives something back gets the last of it.
+        let short = self.make_log_room().err();
         let (block, me) = self.me()?;
         if block.busy.swap(true, Ordering::Relaxed) {
             return Err(Errno::EDEADLK);
@@ -114,6 +121,9 @@ impl Pool {
             touched: Touched([0; 8]),
             freed_runs: 0,
             freed_pages: 0,
+            takes: false,
+            gives: false,
+            short,
         };
         for id in in_order(locks)?.into_iter().flatten() {
             self.acquire(block, me, id)?;
@@ -289,6 +299,7 @@ impl<'p> Tx<'p> {
     /// `replicas` copies on disk (0 = volatile). Writes its tag; everything behind the tag is
     /// whatever was there.
     pub fn alloc(&mut self, kind: u8, bytes: u64, target: u16, replicas: u8) -> Result<Rec> {
+        self.takes = true;
         let class = CLASSES
             .iter()
             .position(|c| *c == bytes)
@@ -367,6 +378,7 @@ impl<'p> Tx<'p> {
             ENTRY_DURABLE
         };
         self.push(rec.offset(), &[tag(kind::FREE, generation)], flags)?;
+        self.gives = true;
         let free_at = descriptor_at(page) + descriptor::FREE_SLOTS;
         let free = self.load(free_at)?;
         if free & 1 << slot != 0 {
@@ -419,6 +431,7 @@ impl<'p> Tx<'p> {
         replicas: u8,
         zeroed: bool,
     ) -> Result<PageLink> {
+        self.takes = true;
         let replicas = replicas.min(PAGE_REPLICAS_MAX as u8);
         let state = PageState {
             kind,
@@ -509,6 +522,7 @@ impl<'p> Tx<'p> {
         let at = owner_at(self.me) + owner::FREED_PAGES + self.freed_pages as u64 * 8;
         self.set_volatile(at, u64::from(link.page()) | u64::from(count) << 32)?;
         self.freed_pages += 1;
+        self.gives = true;
         Ok(())
     }
 
@@ -519,6 +533,7 @@ impl<'p> Tx<'p> {
 
     /// Makes the blocks grabbed by `stage` belong to what this transaction publishes.
     pub fn consume(&mut self, stage: &Stage<'_>) -> Result<()> {
+        self.takes = true;
         for (at, value) in stage.staged() {
             self.set_volatile(at, value)?;
         }
@@ -539,6 +554,7 @@ impl<'p> Tx<'p> {
         };
         self.set_volatile(at, run.pack())?;
         self.freed_runs += 1;
+        self.gives = true;
         Ok(())
     }
 
@@ -548,7 +564,8 @@ impl<'p> Tx<'p> {
     }
 
     /// Publishes and applies the change; returns its log sequence number (0 if it concerns no
-    /// disk).
+    /// disk). When the log is full and cannot be emptied, what takes space fails with the reason
+    /// first, what gives some back last.
     pub fn commit(mut self) -> Result<u64> {
         if self.len == RECORD_HEADER {
             return Ok(0);
@@ -556,6 +573,12 @@ impl<'p> Tx<'p> {
         let base = owner_at(self.me);
         let len = self.len;
         let bytes = len as u64 * 8;
+        if let Some(error) = self.short
+            && self.durable
+            && !self.pool.leaves_room(bytes, self.takes, self.gives)?
+        {
+            return Err(error);
+        }
         crash_point!("tx.built");
         let lsn = if self.durable {
             self.pool.append(
