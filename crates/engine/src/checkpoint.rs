@@ -14,7 +14,7 @@ use crate::door::{self, RankFile};
 use crate::flushes::{Pace, Round};
 use crate::layout::{RECORD_LOCAL, header, owner, owner_at};
 use crate::limits::at;
-use crate::log::LOG_FILE_HEADER;
+use crate::log::{BEHIND, LOG_FILE_HEADER};
 use crate::pool::{LockId, Pool};
 use core::sync::atomic::Ordering;
 use shm::{Recover, crash_point};
@@ -207,7 +207,7 @@ impl Pool {
             }
             _ => tail + (ring >> 11),
         };
-        let written = self.load(header::LOG_WRITTEN)? + WRITE_OUT;
+        let written = self.load(header::LOG_WRITTEN)? + WRITE_OUT + BEHIND;
         self.store(header::CHECKPOINT_AFTER, later.min(full).min(written))
     }
 
@@ -219,7 +219,8 @@ impl Pool {
             .load(header::LOG_SYNCED)?
             .max(tail.saturating_sub(ring));
         let from = self.load(header::LOG_WRITTEN)?.max(known);
-        if tail >= from + WRITE_OUT {
+        // Who appends has let go of the last of it by then.
+        if tail >= from + WRITE_OUT + BEHIND {
             let off = from % ring;
             let len = WRITE_OUT.min(ring - off);
             // Where it cannot be opened, others tell.

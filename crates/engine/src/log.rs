@@ -7,7 +7,7 @@
 
 use crate::door;
 use crate::layout::{header, owner, owner_at};
-use crate::limits::TX_WORDS_MAX;
+use crate::limits::{PAGE, TX_WORDS_MAX};
 use crate::pool::{LockId, Pool};
 use crate::thread::ThreadBlock;
 use crate::tx::RECORD_HEADER;
@@ -92,6 +92,13 @@ pub(crate) fn as_bytes(words: &[u64]) -> &[u8] {
     unsafe { core::slice::from_raw_parts(words.as_ptr().cast(), size_of_val(words)) }
 }
 
+/// Bytes that a process appends to the log before it changes what of it it has mapped.
+const STRIDE: u64 = 32 << 10;
+/// What lies further behind the end of the log hardly anybody who appends still has mapped.
+pub(crate) const BEHIND: u64 = 16 * STRIDE;
+/// `MADV_DONTNEED` (`madvise(2)`).
+const MADV_DONTNEED: usize = 4;
+
 /// Where the process slot begins in a record's third word.
 const PROCESS_AT: u32 = 48;
 /// In its place: the process has none.
@@ -147,7 +154,54 @@ impl Pool {
         self.acquire(block, me, LockId::Log)?;
         let appended = self.append_locked(me, what, record, bytes, body);
         self.release(block, me, LockId::Log);
+        if let Ok(position) = appended {
+            let (own, _) = self.own.stride();
+            let own_bytes = own.load(Ordering::Relaxed) + bytes;
+            own.store(own_bytes, Ordering::Relaxed);
+            if own_bytes >= STRIDE {
+                self.move_on(position);
+            }
+        }
         appended
+    }
+
+    /// Unmaps what of the log lies behind, for this process alone, and maps what comes next. To write
+    /// out a page that is mapped for stores, the kernel interrupts every processor that runs such a
+    /// process, page by page: with two writers that took an eighth of their time. And a fault with
+    /// the log locked keeps all others waiting.
+    #[cold]
+    fn move_on(&self, position: u64) {
+        let until = position / PAGE * PAGE;
+        let (bytes, from) = self.own.stride();
+        bytes.store(0, Ordering::Relaxed);
+        let from = from.swap(until, Ordering::Relaxed);
+        // The first time it is not known.
+        if from == 0 {
+            return;
+        }
+        self.advise(from, until, MADV_DONTNEED);
+        let passed = until.saturating_sub(from);
+        // Of what many write each would use little.
+        if passed <= 4 * STRIDE {
+            self.advise(until, until + 2 * passed, sys::raw::POPULATE_WRITE);
+        }
+    }
+
+    /// `madvise(2)` for a part of the log. Nothing depends on it.
+    fn advise(&self, from: u64, until: u64, advice: usize) {
+        let Ok(ring) = self.ring() else { return };
+        let mut from = from.max(until.saturating_sub(ring));
+        while from < until {
+            let off = from % ring;
+            let len = (until - from).min(ring - off);
+            if let Some(at) = self.log.bytes(LOG_FILE_HEADER + off, len) {
+                // SAFETY: of a shared mapping of a file: what was stored is in the file, and nothing
+                // is stored.
+                let advised = unsafe { sys::syscall!(sys::raw::MADVISE, at, len, advice) };
+                advised.unwrap_or_default();
+            }
+            from += len;
+        }
     }
 
     fn append_locked(

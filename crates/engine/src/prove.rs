@@ -49,7 +49,8 @@ const BETWEEN: u64 = 20_000_000;
 
 /// Words of a process's own that a forked child does not inherit: process slot + 1; when something
 /// is due (0 = nothing is); whether it is; number of pointers noted; flushes asked for (`flushes`); the
-/// log position before which it leaves checkpoints to others; the last pointers.
+/// log position before which it leaves checkpoints to others, how it has it mapped;
+/// the last pointers.
 pub(crate) struct Own(&'static [AtomicU64; Own::WORDS]);
 
 impl Own {
@@ -60,6 +61,7 @@ impl Own {
     const NOTED: usize = 3;
     const FLUSHES: usize = 4;
     const AWAY: usize = Own::FLUSHES + FLUSH_WORDS;
+    const STRIDE: usize = Own::AWAY + 1;
     const POINTERS: usize = 16;
 
     /// `words` are zero.
@@ -104,6 +106,13 @@ impl Own {
     pub(crate) fn flushes(&self) -> &[AtomicU64; FLUSH_WORDS] {
         let words = self.0[Own::FLUSHES..].first_chunk();
         words.unwrap_or_else(|| unreachable!("fewer words than there are"))
+    }
+
+    /// Bytes this process has appended since it last changed what it has mapped of the log, and the log
+    /// position then.
+    #[inline]
+    pub(crate) fn stride(&self) -> (&AtomicU64, &AtomicU64) {
+        (&self.0[Own::STRIDE], &self.0[Own::STRIDE + 1])
     }
 
     /// Log position before which this process leaves checkpoints to others.
