@@ -168,6 +168,7 @@ impl Pool {
 
     /// Goes on, waiting, until the log has room.
     fn make_way(&self) -> Result<()> {
+        self.note_piece();
         // One in progress may have begun long ago.
         self.drive(Pace::Patient)?;
         let (used, ring) = self.log_fill()?;
@@ -179,6 +180,7 @@ impl Pool {
     }
 
     fn piece(&self, ring: u64) -> Result<()> {
+        self.note_piece();
         self.write_log_out()?;
         if self.phase()? == Phase::Idle && self.log_fill()?.0 >= begin_at(ring) {
             self.begin().map_err(|error| self.give_up(error))?;

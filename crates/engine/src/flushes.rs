@@ -1,16 +1,17 @@
 //! The flushes that a checkpoint needs. The kernel does them by itself (`door::queue`): whoever
 //! comes by asks for some and looks what has come back; nobody waits unless the log is full.
 //!
-//! A round of flushes has a number in the arena. What a process has asked for is known to it alone,
-//! so one that comes while another's are under way asks for its own only when they take long: the
-//! other may not come back. Whoever's are all done ends the round.
+//! A round of flushes has a number in the arena, and what of it is done is noted there. What is under
+//! way is known to the process alone that has asked, so another asks for the rest only when that one
+//! is gone, or takes long: it may not come back. Whoever finds all done ends the round.
 
 use crate::checkpoint::is_own;
 use crate::door::queue::{Event, Queue};
 use crate::door::{self, RankFile};
 use crate::layout::{PASSED_OVER, header, rank, rank_at};
 use crate::media::is_absent;
-use crate::pool::Pool;
+use crate::pool::{LockId, Pool};
+use crate::process;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU64, Ordering};
 use shm::crash_point;
@@ -21,17 +22,27 @@ use sys::{Errno, Result};
 const FLUSHES_AT_ONCE: u64 = 16;
 /// Events taken at a time.
 const EVENTS: usize = 32;
+/// Bits of `rank::FLUSHED` below the round.
+const DONE_BITS: u32 = 4;
 /// Nanoseconds after which the flushes that another process has asked for are not counted on.
 const PATIENCE: i64 = 300_000_000;
+/// Nanoseconds after which somebody looks whether that process is still there.
+const LOOK: i64 = 30_000_000;
+/// Looks of 5 ms for the last flushes of a process that ends.
+const LAST_LOOKS: u32 = 1000;
+
+/// Nanoseconds after which a process that has done a piece of a checkpoint is not one that soon ends.
+const SHORT: i64 = 100_000_000;
 
 /// Words of a process for [`Own`](crate::prove::Own): its queue, the round, how far it has asked, how many are
-/// out, the error of one that failed.
-pub(crate) const FLUSH_WORDS: usize = 5;
+/// out, the error of one that failed, when it did its first piece (monotonic, ns).
+pub(crate) const FLUSH_WORDS: usize = 6;
 const QUEUE: usize = 0;
 const ROUND: usize = 1;
 const NEXT: usize = 2;
 const OUT: usize = 3;
 const FAILED: usize = 4;
+const SINCE: usize = 5;
 
 /// How a step is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +66,7 @@ pub(crate) enum Round {
 
 /// One file or directory of a rank.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 enum What {
     Data,
     Frames,
@@ -88,10 +100,12 @@ impl Pool {
             }
             return Ok(true);
         }
+        if self.may_end_soon() {
+            return self.flush_next(round, pace);
+        }
         let (own, number) = (self.own.flushes(), self.load(header::CHECKPOINT_ROUND)?);
         if load(&own[ROUND]) != number {
-            let asked = self.load(header::CHECKPOINT_ASKED)? as i64;
-            if asked != 0 && (0..PATIENCE).contains(&(sys::clock::monotonic() - asked)) {
+            if self.is_asked_for()? {
                 if pace == Pace::Patient {
                     std::thread::sleep(core::time::Duration::from_millis(1));
                 }
@@ -101,6 +115,8 @@ impl Pool {
                 header::CHECKPOINT_ASKED,
                 sys::clock::monotonic().max(1) as u64,
             )?;
+            let asker = process::slot(self)? + 1;
+            self.store(header::CHECKPOINT_ASKER, asker.into())?;
             for word in [NEXT, OUT, FAILED] {
                 store(&own[word], 0);
             }
@@ -120,6 +136,97 @@ impl Pool {
         }
     }
 
+    /// Notes that this process does pieces of checkpoints.
+    pub(crate) fn note_piece(&self) {
+        let since = &self.own.flushes()[SINCE];
+        if load(since) == 0 {
+            store(since, sys::clock::monotonic().max(1) as u64);
+        }
+    }
+
+    /// Whether this process is new. One that has a queue waits at its end until all processors have
+    /// noticed (tens of milliseconds): too long for most commands.
+    fn may_end_soon(&self) -> bool {
+        let since = load(&self.own.flushes()[SINCE]) as i64;
+        (0..SHORT).contains(&(sys::clock::monotonic() - since))
+    }
+
+    /// Goes on with a round without the kernel's help, a file at a time, if there is little room left
+    /// in the log; else others may come by.
+    fn flush_next(&self, round: Round, pace: Pace) -> Result<bool> {
+        if pace == Pace::Piece && !self.is_room_short()? {
+            return Ok(false);
+        }
+        for index in 0..self.flush_count() {
+            let (r, what) = Pool::flush_at(index);
+            if self.is_wanted(round, r, what)?.is_some() {
+                self.flush_now(round, index)?;
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether somebody has asked for flushes who will come back.
+    fn is_asked_for(&self) -> Result<bool> {
+        let asked = match self.load(header::CHECKPOINT_ASKED)? {
+            0 => return Ok(false),
+            asked => sys::clock::monotonic() - asked as i64,
+        };
+        if (0..LOOK).contains(&asked) {
+            return Ok(true);
+        }
+        let asker = self.load(header::CHECKPOINT_ASKER)?.checked_sub(1);
+        let gone = asker.is_none_or(|slot| process::is_gone(self, slot as u32));
+        Ok((LOOK..PATIENCE).contains(&asked) && !gone)
+    }
+
+    /// Before the process ends: notes the flushes that it has asked for. The kernel lets no process end
+    /// before they are done.
+    pub fn await_flushes(&self) -> Result<()> {
+        let own = self.own.flushes();
+        if load(&own[OUT]) == 0 || crate::thread::vfork::child().is_some() {
+            return Ok(());
+        }
+        let (block, me) = self.me()?;
+        self.acquire(block, me, LockId::Checkpoint)?;
+        let taken = || {
+            if load(&own[ROUND]) != self.load(header::CHECKPOINT_ROUND)? {
+                return Ok(());
+            }
+            for _ in 0..LAST_LOOKS {
+                if load(&own[OUT]) == 0 {
+                    break;
+                }
+                self.take_events(Pace::Patient)?;
+            }
+            // Others need not wait for the rest.
+            self.store(header::CHECKPOINT_ASKED, 0)
+        };
+        let taken = taken();
+        self.release(block, me, LockId::Checkpoint);
+        taken
+    }
+
+    /// Whether something was flushed in the round in progress.
+    fn is_done(&self, r: u16, what: What) -> Result<bool> {
+        let noted = self.load(rank_at(r) + rank::FLUSHED)?;
+        let round = self.load(header::CHECKPOINT_ROUND)?;
+        Ok(noted >> DONE_BITS == round && noted & 1 << what as u32 != 0)
+    }
+
+    /// Notes that something was flushed in the round in progress. `Checkpoint` is locked.
+    fn note_done(&self, r: u16, what: What) -> Result<()> {
+        let place = rank_at(r) + rank::FLUSHED;
+        let noted = self.load(place)?;
+        let round = self.load(header::CHECKPOINT_ROUND)?;
+        let others = match noted >> DONE_BITS == round {
+            true => noted,
+            false => round << DONE_BITS,
+        };
+        self.store(place, others | 1 << what as u32)
+    }
+
     fn flush_count(&self) -> u64 {
         u64::from(self.rank_count()) * EACH.len() as u64
     }
@@ -131,6 +238,9 @@ impl Pool {
 
     /// The file concerned, if it has to be flushed; for names it says nothing more.
     fn is_wanted(&self, round: Round, r: u16, what: What) -> Result<Option<RankFile>> {
+        if self.is_done(r, what)? {
+            return Ok(None);
+        }
         let frames = self.frame_file(r)?;
         let base = round == Round::Base;
         Ok(match what {
@@ -179,6 +289,7 @@ impl Pool {
             }
             other => other?,
         }
+        self.note_done(r, what)?;
         if round == Round::Ends {
             crash_point!("checkpoint.ended");
         }
@@ -309,7 +420,72 @@ impl Pool {
                 store(&own[FAILED], error.code() as u64);
                 Ok(())
             }
-            Ok(()) => Ok(()),
+            Ok(()) => self.note_done(r, what),
         }
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::testing::TempPool;
+
+    fn wanted(pool: &Pool) -> usize {
+        let wants = |index: &u64| {
+            let (r, what) = Pool::flush_at(*index);
+            let file = pool.is_wanted(Round::Base, r, what).expect("wanted");
+            file.is_some()
+        };
+        (0..pool.flush_count()).filter(wants).count()
+    }
+
+    #[test]
+    fn what_a_process_has_flushed_before_it_ended_is_left_out_by_others() {
+        let temp = TempPool::new(3, 64);
+        let pool = temp.pool;
+        // Leaves frame files.
+        pool.checkpoint().expect("checkpoint");
+        for round in 0..2 {
+            pool.begin_round().expect("round");
+            let all = wanted(pool);
+            assert!(all >= 3, "{round}: {all}");
+            for flushed in 0..all {
+                assert_eq!(wanted(pool), all - flushed, "{round}");
+                let done = pool.flush_round(Round::Base, Pace::Piece).expect("asked");
+                // The last may be back already.
+                assert!(!done || flushed + 1 == all, "{round}: {flushed} of {all}");
+                pool.await_flushes().expect("flushed");
+                // Another process knows nothing of it.
+                pool.own
+                    .flushes()
+                    .iter()
+                    .skip(ROUND)
+                    .for_each(|word| store(word, 0));
+            }
+            assert!(pool.flush_round(Round::Base, Pace::Piece).expect("ended"));
+        }
+    }
+
+    #[test]
+    fn what_another_process_has_asked_for_is_waited_for_while_it_is_there() {
+        let temp = TempPool::new(3, 64);
+        let pool = temp.pool;
+        pool.checkpoint().expect("checkpoint");
+        pool.begin_round().expect("round");
+        let me = process::slot(pool).expect("slot");
+        let now = sys::clock::monotonic() as u64;
+        for (slot, since, waits) in [
+            (me, now, true),
+            (me, now - 2 * LOOK as u64, true),
+            (me, now - 2 * PATIENCE as u64, false),
+            (me + 1, now - 2 * LOOK as u64, false),
+        ] {
+            pool.store(header::CHECKPOINT_ASKED, since).expect("store");
+            pool.store(header::CHECKPOINT_ASKER, u64::from(slot) + 1)
+                .expect("store");
+            assert_eq!(pool.is_asked_for(), Ok(waits), "{slot} {since}");
+        }
+        pool.store(header::CHECKPOINT_ASKED, 0).expect("store");
+        assert_eq!(pool.is_asked_for(), Ok(false));
     }
 }

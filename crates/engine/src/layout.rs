@@ -110,6 +110,8 @@ pub(crate) mod header {
     /// them (monotonic, ns; 0 = nobody).
     pub(crate) const CHECKPOINT_ROUND: u64 = 504;
     pub(crate) const CHECKPOINT_ASKED: u64 = 512;
+    /// Slot of the process that did + 1.
+    pub(crate) const CHECKPOINT_ASKER: u64 = 536;
     /// The next rank whose frames are to be made ready, or written out.
     pub(crate) const CHECKPOINT_RANK: u64 = 520;
     /// Log position up to which the kernel was told to write the log out.
@@ -166,6 +168,9 @@ pub(crate) mod rank {
     pub(crate) const META_ANEW: u64 = 200;
     /// Flushes of the rank's data file that have failed since one last succeeded for sure.
     pub(crate) const DOUBT: u64 = 208;
+    /// The round of flushes in which some of the rank's files were flushed, times 16, and which: a bit
+    /// for each.
+    pub(crate) const FLUSHED: u64 = 216;
     /// The rank's data file was not there when the arena was built.
     pub(crate) const WAS_ABSENT: u64 = 144;
 }

@@ -69,6 +69,10 @@ fn changer() {
     let first = value(pool, link(&numbers));
     for i in 1..TWICE {
         change(pool, link(&numbers), first + i);
+        if i == TWICE / 6 {
+            // The first pieces are done: it is not new any more, and may have the kernel flush.
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
     }
     panic!("the point is never reached");
 }

@@ -191,6 +191,8 @@ impl Dfs {
     /// [`Dfs::leave`] for a process whose last thread ends: its slot is free at once. No call may
     /// come after it.
     pub fn depart(&self) -> Result<()> {
+        // What is not noted is flushed once more.
+        self.pool.await_flushes().unwrap_or_default();
         let Some(slot) = process::known_slot(self.pool) else {
             return self.pool.leave();
         };
