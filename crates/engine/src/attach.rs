@@ -550,9 +550,8 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
     let arena = map(file, path)?;
     // What every process touches first: header, locks, targets, owners; the first records.
     for (off, len) in [(0, at::FIXED_END), (at::PAGES, GROW_PAGES * PAGE)] {
-        let mut beginnings = (off..off + len).step_by(HUGE_PAGE as usize);
-        if beginnings.all(|huge| back(huge, PAGE).is_ok()) {
-            arena.gather(off, len);
+        if back(off, PAGE).is_ok() {
+            arena.gather(off, HUGE_PAGE);
         }
         back(off, len)?;
     }

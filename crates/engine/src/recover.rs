@@ -573,3 +573,6 @@ impl Proofs {
 pub(crate) fn stride(flags: u64) -> usize {
     1 << (flags >> ENTRY_STRIDE_SHIFT & 7)
 }
+
+#[cfg(test)]
+mod tests;
