@@ -191,7 +191,10 @@ fn recovery_alone(program: &Path) -> Result<bool, Failure> {
     warm_memory();
     let mut rows = BTreeMap::new();
     measure_recovery(program, &example("pil4dfs-client", "attach")?, &mut rows)?;
-    let rows = rows.into_iter().map(|(row, all)| (row, median(all)));
+    let rows = rows.into_iter().map(|(row, all): (String, Vec<f64>)| {
+        println!("{row}: {all:.2?}");
+        (row, median(all))
+    });
     let medians = Medians::from([("dfs".to_owned(), rows.collect())]);
     let lines = judge(&medians);
     let measured = lines.iter().filter(|line| line.figure.is_some());
