@@ -101,6 +101,24 @@ impl Mount {
         Ok(bytes)
     }
 
+    /// The same with the logs of a machine that was off since: what they say of data is not believed
+    /// without proof.
+    pub(crate) fn lose_power(&self) -> Result<f64, Failure> {
+        use std::os::unix::fs::FileExt;
+        /// Where a log names the start of the machine (FORMAT.md).
+        const LOG_BOOT: u64 = 5 * 8;
+        let bytes = self.lose_arena()?;
+        for rank in self.pools().flat_map(|pool| entries(&pool)) {
+            let log = rank.join("log");
+            if log.exists() {
+                let log = std::fs::File::options().write(true).open(log)?;
+                log.write_all_at(&[1; 8], LOG_BOOT)?;
+                log.sync_all()?;
+            }
+        }
+        Ok(bytes)
+    }
+
     /// Runs `daos` or `dmg` on this mount's system root.
     pub(crate) fn command(&self, program: &str, args: &[&str]) -> Result<Done, Failure> {
         Step::new(self.stage.path().join(program))
@@ -114,13 +132,14 @@ impl Mount {
 
     /// Where the shared memory of this system root's pools lies.
     fn arenas(&self) -> Vec<PathBuf> {
-        let pools = std::fs::read_dir(self.root.path().join("pools"))
-            .into_iter()
-            .flatten()
-            .flatten();
-        pools
-            .map(|pool| workspace::tmpfs().join(arena_name(&pool.path())))
+        self.pools()
+            .map(|pool| workspace::tmpfs().join(arena_name(&pool)))
             .collect()
+    }
+
+    /// The directories of this system root's pools.
+    fn pools(&self) -> impl Iterator<Item = PathBuf> {
+        entries(&self.root.path().join("pools"))
     }
 
     fn expect(&self, program: &str, args: &[&str]) -> Result<Done, Failure> {
@@ -160,6 +179,12 @@ impl Mount {
             .unwrap_or(Path::new("/"))
             .to_path_buf()
     }
+}
+
+/// What a directory holds; nothing if it cannot be read.
+fn entries(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let found = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    found.map(|entry| entry.path())
 }
 
 /// Name of the file with the shared memory of the pool in a directory of the registry.

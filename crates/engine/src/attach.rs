@@ -11,12 +11,13 @@ use crate::log::{LOG_FILE_HEADER, ring_bytes};
 use crate::media::{Media, errno};
 use crate::pool::{POOLS, Pool, PoolSpec};
 use crate::prove::Own;
+use crate::rebuild::Checkpoint;
 use crate::system::{Home, mark};
 use core::sync::atomic::{AtomicU64, Ordering};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
-use shm::Segment;
+use shm::{HUGE_PAGE, Segment};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use sys::Errno;
@@ -546,10 +547,15 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
             )
         })
     };
-    back(0, at::FIXED_END)?;
-    back(at::DESCRIPTORS, GROW_PAGES * at::DESCRIPTOR_BYTES)?;
-    back(at::PAGES, GROW_PAGES * PAGE)?;
     let arena = map(file, path)?;
+    // What every process touches first: header, locks, targets, owners; the first records.
+    for (off, len) in [(0, at::FIXED_END), (at::PAGES, GROW_PAGES * PAGE)] {
+        if back(off, PAGE).is_ok() {
+            arena.gather(off, HUGE_PAGE);
+        }
+        back(off, len)?;
+    }
+    back(at::DESCRIPTORS, GROW_PAGES * at::DESCRIPTOR_BYTES)?;
     arena
         .set_backed(at::PAGES + GROW_PAGES * PAGE)
         .map_err(|e| mapping(path, e))?;
@@ -558,9 +564,6 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
             word.store(value, Ordering::Release);
         }
     };
-    // What every process touches first: header, locks, targets, owners; the first records.
-    arena.gather(0, GROW_PAGES * PAGE);
-    arena.gather(at::PAGES, GROW_PAGES * PAGE);
     let (high, low) = spec.uuid.as_u64_pair();
     set(header::MAGIC, MAGIC);
     set(header::VERSION, ARENA_VERSION);
@@ -587,8 +590,11 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
     set(header::WINDOW, 1);
     let ((first, log), others) = open_logs(spec)?;
     let mut pool = handle(spec, arena, path.to_path_buf(), log)?;
-    pool.choose_log(first, others)
-        .and_then(|()| pool.recover_files())
+    pool.find_checkpoint()
+        .and_then(|found| {
+            let seen = pool.choose_log(&found.base, first, others)?;
+            pool.recover_files(&found, seen)
+        })
         .map_err(|e| match e {
             Errno::EIO => EngineError::Corrupt(format!(
                 "pool {}: its files are damaged; restore the rank directories from a copy, or \
@@ -612,12 +618,19 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
 }
 
 impl Pool {
-    /// Fills the arena and makes what it then holds what a further power failure leads to.
-    fn recover_files(&self) -> sys::Result<()> {
+    /// Fills the arena and makes what it then holds what a further power failure leads to. The log is
+    /// known to be whole up to `seen`.
+    fn recover_files(&self, found: &Checkpoint, seen: u64) -> sys::Result<()> {
         let home = self.log_rank()?;
         let word = self.log.word(LOG_BOOT * 8).ok_or(Errno::EIO)?;
         let (boot, log_boot) = (boot(), word.load(Ordering::Acquire));
-        let changed = self.rebuild(boot != 0 && boot == log_boot)?;
+        let trusted = boot != 0 && boot == log_boot;
+        if trusted {
+            let synced = found.base.start.max(found.base.end);
+            // Whoever flushes the log does what this does not, and says what is wrong.
+            self.begin_settling(synced, seen).unwrap_or_default();
+        }
+        let changed = self.rebuild(found, seen, trusted)?;
         if changed || home != 0 {
             // What the log says of data does not count any more, or another log than before goes
             // on from here: should that one come back, it does not fit the checkpoint.

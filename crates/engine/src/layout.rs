@@ -83,7 +83,8 @@ pub(crate) mod header {
     pub(crate) const HOME_DIR_BYTES: u64 = 2048;
     /// Two words that tell the log from a file put in its place.
     pub(crate) const LOG_MARK: u64 = 3072;
-    /// A flush of the log was begun and has not succeeded.
+    /// A flush of the log was begun and has not succeeded: 1, or in an arena built anew the position
+    /// before which it was stored again already.
     pub(crate) const LOG_DOUBT: u64 = 208;
     /// Version of the rank files' format.
     pub(crate) const FORMAT: u64 = 216;
@@ -440,6 +441,11 @@ impl BlockPtr {
     /// Allocated, reads as zeros.
     pub fn is_unwritten(self) -> bool {
         self.0 & BlockPtr::UNWRITTEN != 0
+    }
+
+    /// Rank and block in one word.
+    pub(crate) fn place(self) -> u64 {
+        self.0 & 0xfff_ffff_ffff
     }
 
     /// Rank.

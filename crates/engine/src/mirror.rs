@@ -10,6 +10,7 @@ use crate::layout::{PASSED_OVER, header, rank, rank_at};
 use crate::log::LOG_FILE_HEADER;
 use crate::media::{errno, is_absent};
 use crate::pool::{LockId, Pool};
+use crate::rebuild::Base;
 use core::sync::atomic::Ordering;
 use daos_types::ObjectClass;
 use rustix::fd::OwnedFd;
@@ -238,6 +239,10 @@ impl Pool {
             let off = from % ring;
             let len = (tail - from).min(ring - off).min(PIECE);
             self.copy(&file, other, LOG_FILE_HEADER + off, len)?;
+            if from + len < tail {
+                // There is much of it: the device need not wait for the last piece.
+                door::begin_flush_of(&file, LOG_FILE_HEADER + off, len);
+            }
             from += len;
         }
         let before = self.load(rank_at(other) + rank::LOG_FILLED)?;
@@ -278,26 +283,34 @@ impl Pool {
         door::write(file, self.rank_dir(other)?, RankFile::Log, bytes, off)
     }
 
-    /// Goes by the log that goes on furthest, in an arena that nobody has seen: that of rank
-    /// `first`, which is mapped, or one of the others.
-    pub(crate) fn choose_log(&mut self, first: u16, others: Vec<(u16, Segment)>) -> Result<()> {
+    /// Goes by the log that goes on furthest from `base`, in an arena that nobody has seen: that of
+    /// rank `first`, which is mapped, or one of the others. Returns up to where that log was found
+    /// whole.
+    pub(crate) fn choose_log(
+        &mut self,
+        base: &Base,
+        first: u16,
+        others: Vec<(u16, Segment)>,
+    ) -> Result<u64> {
         self.store(header::FORMAT, self.log_word_at(1))?;
         self.store(header::LOG_BYTES, self.log_word_at(4))?;
         self.store(header::LOG_RANK, u64::from(first))?;
         if others.is_empty() {
-            return Ok(());
+            return Ok(base.start);
         }
-        let base = self.find_checkpoint()?.base;
         let mut marks = vec![(base.start, base.sum)];
-        let mut best = self.marked(&mut marks)?;
-        // As far as both are the same a copy need not be looked at: it may go on otherwise.
-        let mut same = self.same_up_to(&others, base.start, best)?;
+        // As far as both are the same a copy need not be looked at: it may go on otherwise. Compared
+        // piece by piece, while a piece is in the processor's cache.
+        let mut comparison = Comparison::new(&others, base.start);
+        let mut best = self.marked(&mut marks, |end| comparison.go_on(self, &others, end))?;
+        comparison.go_on(self, &others, best)?;
+        let mut same = comparison.same;
         let mut copies = Vec::new();
         for ((rank, log), same) in others.into_iter().zip(same.clone()) {
             let mut known: Vec<_> = marks.iter().copied().filter(|at| at.0 <= same).collect();
             let before = core::mem::replace(&mut self.log, log);
             self.store(header::LOG_BYTES, self.log_word_at(4))?;
-            let end = self.marked(&mut known)?;
+            let end = self.marked(&mut known, |_| Ok(()))?;
             if end > best {
                 best = end;
                 copies.push((self.log_rank()?, before));
@@ -309,60 +322,86 @@ impl Pool {
         }
         // What a copy holds need not be written again.
         if self.log_rank()? != first {
-            same = self.same_up_to(&copies, base.start, best)?;
+            let mut comparison = Comparison::new(&copies, base.start);
+            comparison.go_on(self, &copies, best)?;
+            same = comparison.same;
         }
         for ((rank, _), same) in copies.iter().zip(same) {
             for word in [rank::LOG_COPIED, rank::LOG_MADE, rank::LOG_FILLED] {
                 self.store(rank_at(*rank) + word, same)?;
             }
         }
-        Ok(())
+        Ok(best)
     }
 
     /// Where the log ends that goes on from the last of `marks`: positions of records and the checksums
-    /// that these hold, to which more are added.
-    fn marked(&self, marks: &mut Vec<(u64, u32)>) -> Result<u64> {
+    /// that these hold, to which more are added. Calls `passed` with each.
+    fn marked(
+        &self,
+        marks: &mut Vec<(u64, u32)>,
+        mut passed: impl FnMut(u64) -> Result<()>,
+    ) -> Result<u64> {
         let mut last = marks.last().copied().ok_or(Errno::EIO)?;
-        let end = self.each_record(last.0, last.1, |found| {
+        let end = self.each_record(last.0, last.1, 0, |found| {
             if found.position >= last.0 + COMPARED as u64 {
                 last = (found.position, (found.words[0] >> 32) as u32);
                 marks.push(last);
+                passed(last.0)?;
             }
             Ok(())
         })?;
         Ok(end.0)
     }
 
-    /// How far between two positions each of the other logs holds the same, to within [`COMPARED`].
-    fn same_up_to(&self, others: &[(u16, Segment)], from: u64, end: u64) -> Result<Vec<u64>> {
-        let ring = self.load(header::LOG_BYTES)?;
-        let mut same = vec![from; others.len()];
-        let (mut ours, mut theirs) = (vec![0u8; COMPARED], vec![0u8; COMPARED]);
-        let mut at = from;
-        while at < end && same.contains(&at) {
-            let off = at % ring;
-            let len = (end - at).min(ring - off).min(COMPARED as u64);
-            let (ours, theirs) = (&mut ours[..len as usize], &mut theirs[..len as usize]);
-            let read = |log: &Segment, to: &mut [u8]| {
-                let bytes = log.bytes(LOG_FILE_HEADER + off, len);
-                bytes.is_some_and(|bytes| uaccess::copy_in(to, bytes as usize).is_ok())
-            };
-            if !read(&self.log, ours) {
-                break;
-            }
-            for ((_, other), same) in others.iter().zip(&mut same) {
-                if *same == at && read(other, theirs) && ours == theirs {
-                    *same += len;
-                }
-            }
-            at += len;
-        }
-        Ok(same)
-    }
-
     /// A word of the log file's first page.
     fn log_word_at(&self, index: u64) -> u64 {
         let word = self.log.word(index * 8);
         word.map_or(0, |word| word.load(Ordering::Acquire))
+    }
+}
+
+/// How far other logs hold the same as the one that is mapped, to within [`COMPARED`].
+struct Comparison {
+    /// As far as the log was compared.
+    at: u64,
+    /// As far as each of the others is the same.
+    same: Vec<u64>,
+    ours: Vec<u8>,
+    theirs: Vec<u8>,
+}
+
+impl Comparison {
+    fn new(others: &[(u16, Segment)], from: u64) -> Comparison {
+        Comparison {
+            at: from,
+            same: vec![from; others.len()],
+            ours: vec![0; COMPARED],
+            theirs: vec![0; COMPARED],
+        }
+    }
+
+    /// Compares what comes up to `end`.
+    fn go_on(&mut self, pool: &Pool, others: &[(u16, Segment)], end: u64) -> Result<()> {
+        let ring = pool.load(header::LOG_BYTES)?;
+        while self.at < end && self.same.contains(&self.at) {
+            let off = self.at % ring;
+            let len = (end - self.at).min(ring - off).min(COMPARED as u64);
+            let ours = &mut self.ours[..len as usize];
+            let theirs = &mut self.theirs[..len as usize];
+            let read = |log: &Segment, to: &mut [u8]| {
+                let bytes = log.bytes(LOG_FILE_HEADER + off, len);
+                bytes.is_some_and(|bytes| uaccess::copy_in(to, bytes as usize).is_ok())
+            };
+            if !read(&pool.log, ours) {
+                break;
+            }
+            for ((_, other), same) in others.iter().zip(&mut self.same) {
+                if *same == self.at && read(other, theirs) && ours == theirs {
+                    *same += len;
+                }
+            }
+            self.at += len;
+        }
+        Ok(())
     }
 }

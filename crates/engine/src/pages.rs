@@ -4,10 +4,10 @@
 //! list entry that is being moved, so that a dead holder's move is completed or undone.
 
 use crate::layout::{PageState, descriptor, descriptor_at, header, kind, owner, owner_at};
-use crate::limits::{GROW_STEP, PAGE, at};
+use crate::limits::{GROW_PAGES, GROW_STEP, PAGE, at};
 use crate::pool::{LockId, Pool};
 use crate::thread::ThreadBlock;
-use shm::crash_point;
+use shm::{HUGE_PAGE, crash_point};
 use sys::{Errno, Result};
 
 /// Journal flag: the entry is being put on the free list, not filled from it.
@@ -37,11 +37,16 @@ impl Pool {
         let taken = self.reserve_locked(entry, count, exact);
         let backed = self.load(header::PAGES_BACKED)?;
         self.release(block, me, LockId::Pages);
+        self.populate(before, backed);
+        Ok((entry, taken?))
+    }
+
+    /// Maps pages that were just backed: most will be touched soon, and one by one they cost more.
+    pub(crate) fn populate(&self, before: u64, backed: u64) {
         if backed > before {
             self.arena
                 .populate(at::PAGES + before * PAGE, (backed - before) * PAGE);
         }
-        Ok((entry, taken?))
     }
 
     /// Makes sure that the calling thread has `count` pages reserved.
@@ -110,6 +115,26 @@ impl Pool {
         self.back_arena(at::PAGES + backed * PAGE, (wanted - backed) * PAGE)?;
         self.store(header::PAGES_BACKED, wanted)?;
         self.refresh_backing()
+    }
+
+    /// The same while the arena is built: by huge pages, so that little time goes by until it is there,
+    /// and mapped.
+    pub(crate) fn grow_building(&self, frontier: u64) -> Result<()> {
+        let backed = self.load(header::PAGES_BACKED)?;
+        let wanted = frontier.next_multiple_of(GROW_PAGES);
+        if frontier <= backed || wanted > at::PAGES_MAX {
+            return self.grow(frontier);
+        }
+        let (from, end) = (at::PAGES + backed * PAGE, at::PAGES + wanted * PAGE);
+        for huge in (from..end).step_by(HUGE_PAGE as usize) {
+            self.back_arena(huge, PAGE)?;
+            if !self.arena.gather(huge, HUGE_PAGE) {
+                break;
+            }
+        }
+        self.grow(wanted)?;
+        self.populate(backed, wanted);
+        Ok(())
     }
 
     fn back_arena(&self, off: u64, len: u64) -> Result<()> {

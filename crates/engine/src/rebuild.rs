@@ -11,9 +11,7 @@ use crate::layout::{
     BlockPtr, CLASSES, PageLink, PageState, Rec, descriptor, descriptor_at, header, kind,
     partial_at, partial_shift, rank, rank_at, tag_kind,
 };
-use crate::limits::{
-    BLOCK, GRANULE, GROW_PAGES, PAGE, RANK_BLOCKS_MAX, ZONE_BLOCKS, ZONE_TABLES, at,
-};
+use crate::limits::{BLOCK, GRANULE, PAGE, RANK_BLOCKS_MAX, ZONE_BLOCKS, ZONE_TABLES, at};
 use crate::log::{RecordKind, as_bytes, checksum};
 use crate::media::{errno, is_absent};
 use crate::pool::Pool;
@@ -82,18 +80,21 @@ impl Needed {
 }
 
 impl Pool {
-    /// Fills an empty arena from the rank files. After a power failure (`trusted` false) data counts
-    /// only if it is known to be there. Returns whether some was not.
-    pub(crate) fn rebuild(&self, trusted: bool) -> Result<bool> {
-        let base = self.load_checkpoint()?;
-        let mut proofs = match trusted {
-            true => None,
-            false => Some(self.proofs(base.start, base.sum, base.end)?),
-        };
-        self.replay(&base, proofs.as_mut())?;
+    /// Fills an empty arena from the rank files: the checkpoints `found`, and the log, which is known
+    /// to be whole up to `seen`. After a power failure (`trusted` false) data counts only if it is
+    /// known to be there. Returns whether some was not.
+    pub(crate) fn rebuild(&self, found: &Checkpoint, mut seen: u64, trusted: bool) -> Result<bool> {
+        self.load_checkpoint(found)?;
+        let base = &found.base;
+        let mut proofs = None;
+        if !trusted {
+            let (collected, end) = self.proofs(base, seen)?;
+            (proofs, seen) = (Some(collected), end);
+        }
+        self.replay(base, seen, proofs.as_mut())?;
         let mut changed = false;
         if let Some(proofs) = &proofs {
-            changed = self.store_contents(base.start, base.sum, proofs)? | proofs.found_loss();
+            changed = self.store_contents(base, seen, proofs)? | proofs.found_loss();
         }
         self.derive()?;
         if trusted {
@@ -147,9 +148,8 @@ impl Pool {
         Ok(PAGES_UNSEEN + 2 * zones + PAGES_PER_FRAME * frames)
     }
 
-    /// Loads the newest frames of whole checkpoints; returns where the log goes on from.
-    fn load_checkpoint(&self) -> Result<Base> {
-        let found = self.find_checkpoint()?;
+    /// Loads the newest frames of whole checkpoints.
+    fn load_checkpoint(&self, found: &Checkpoint) -> Result<()> {
         let (start, end) = (found.base.start, found.base.end);
         let span = end.checked_sub(start).ok_or(Errno::EIO)?;
         if span > self.load(header::LOG_BYTES)? || end > POSITION_MAX {
@@ -184,8 +184,7 @@ impl Pool {
             self.store(rank_at(r) + rank::META_END, end)?;
             self.store(rank_at(r) + rank::META_UNNAMED, u64::from(anew))?;
         }
-        self.store(header::CHECKPOINT_SEQUENCE, found.highest)?;
-        Ok(found.base)
+        self.store(header::CHECKPOINT_SEQUENCE, found.highest)
     }
 
     /// Loads a page's frame unless a newer one was loaded before.
@@ -220,15 +219,15 @@ impl Pool {
         }
         let frontier = self.load(header::FRONTIER)?;
         if page >= frontier {
-            self.grow((page + 1).next_multiple_of(GROW_PAGES))?;
+            self.grow_building(page + 1)?;
             self.store(header::FRONTIER, page + 1)?;
         }
         Ok(())
     }
 
-    /// Applies what the log holds; a torn tail is cut.
-    fn replay(&self, base: &Base, mut proofs: Option<&mut Proofs>) -> Result<()> {
-        let (end, sum) = self.each_record(base.start, base.sum, |found| {
+    /// Applies what the log holds, which is known to be whole up to `seen`; a torn tail is cut.
+    fn replay(&self, base: &Base, seen: u64, mut proofs: Option<&mut Proofs>) -> Result<()> {
+        let (end, sum) = self.each_record(base.start, base.sum, seen, |found| {
             if found.kind != RecordKind::Change as u8 {
                 return Ok(());
             }

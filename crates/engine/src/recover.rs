@@ -15,19 +15,50 @@ use crate::limits::{BLOCK, TX_WORDS_MAX};
 use crate::log::{PAD_MAGIC, RecordKind, kind_and_bytes, record_sum};
 use crate::pool::Pool;
 use crate::prove::SUM_WORDS;
+use crate::rebuild::Base;
 use crate::sync::{BLOCK_WORDS, CONTENTS_HEADER, FLUSHED_WORDS, RankSet};
 use crate::tx::{ENTRY_DATA, ENTRY_STRIDE_SHIFT, ENTRY_ZERO, RECORD_HEADER, entry_parts};
+use core::hash::{BuildHasherDefault, Hasher};
+use rustix::fd::OwnedFd;
 use std::collections::HashMap;
 use sys::{Errno, Result};
 
 /// Words of the log that recovery copies at a time.
 const WINDOW_WORDS: u64 = 4 * TX_WORDS_MAX as u64;
 
-/// Where a block lies: rank, number.
-type Place = (u16, u64);
+/// Claims of checksums collected before the blocks are looked at.
+const CLAIMS_MAX: usize = 1 << 20;
+/// Blocks read at a time.
+const CLAIMED_AT_ONCE: usize = 64;
+
+/// Where a block lies: rank and number, whichever use of it the pointer is of.
+type Place = u64;
 
 fn place(pointer: BlockPtr) -> Place {
-    (pointer.rank(), pointer.block())
+    pointer.place()
+}
+
+/// A map by what the log says of blocks: a million of them, which one multiplication spreads.
+type Map<K, V> = HashMap<K, V, BuildHasherDefault<WordHasher>>;
+
+#[derive(Default)]
+struct WordHasher(u64);
+
+impl Hasher for WordHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes
+            .iter()
+            .for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        // The map uses the lowest bits, the product's best are the highest.
+        self.0 ^ self.0 >> 32
+    }
 }
 
 /// A whole record of the log.
@@ -43,27 +74,39 @@ pub(crate) struct Proofs {
     /// Position before which published data is on the device, by rank.
     flushed: Vec<u64>,
     /// Where the newest content of a block lies in the log.
-    contents: HashMap<Place, u64>,
+    contents: Map<Place, u64>,
     /// Position before which a pointer was published whose block has the right checksum.
-    sums: HashMap<u64, u64>,
+    sums: Map<u64, u64>,
     /// The last record that published a block.
-    published: HashMap<Place, u64>,
+    published: Map<Place, u64>,
     /// Positions at which windows began, rising.
     begins: Vec<u64>,
-    /// What a pointer has replaced, and when: more than once if the block was taken again, also for
-    /// another file, for a pointer says nothing of the file.
-    before: HashMap<u64, Vec<(u64, u64)>>,
+    /// What pointers have replaced, in the order of the log.
+    replaced: Vec<Replaced>,
+    /// The last of these that a pointer did: it may be one of several if the block was taken again,
+    /// also for another file, for a pointer says nothing of the file.
+    before: Map<u64, usize>,
     /// What counts instead of a pointer whose data is lost, published last.
-    instead: HashMap<u64, u64>,
+    instead: Map<u64, u64>,
+}
+
+/// What a pointer has replaced.
+struct Replaced {
+    word: u64,
+    position: u64,
+    /// What the same pointer replaced before that.
+    earlier: Option<usize>,
 }
 
 impl Pool {
     /// Calls `each` for the records from `start` on, the first of which holds `sum`; returns where
-    /// the log ends and the checksum of its last record.
+    /// the log ends and the checksum of its last record. Before `seen` somebody has found every record
+    /// whole: their checksums, which take as long as the rest, are not taken again.
     pub(crate) fn each_record(
         &self,
         start: u64,
         mut sum: u32,
+        seen: u64,
         mut each: impl FnMut(Found<'_>) -> Result<()>,
     ) -> Result<(u64, u32)> {
         let ring = self.load(header::LOG_BYTES)?;
@@ -71,7 +114,7 @@ impl Pool {
         let mut window = Window::default();
         while position - start < ring {
             let to_end = ring - position % ring;
-            if let Some(words) = window.record(self, position, to_end, sum)? {
+            if let Some(words) = window.record(self, position, to_end, sum, position < seen)? {
                 let (kind, bytes) = kind_and_bytes(words[0]);
                 each(Found {
                     kind,
@@ -85,6 +128,10 @@ impl Pool {
             let head = if to_end > 8 { 2 } else { 1 };
             let pad = window.words(self, position, to_end, head)?;
             if pad[0] != to_end | PAD_MAGIC << 32 || head == 2 && pad[1] != position {
+                if position < seen {
+                    // It was there a moment ago.
+                    return Err(Errno::EIO);
+                }
                 break;
             }
             position += to_end;
@@ -92,8 +139,10 @@ impl Pool {
         Ok((position, sum))
     }
 
-    /// Collects what the log from `start` on proves; data published before `flushed` is there.
-    pub(crate) fn proofs(&self, start: u64, sum: u32, flushed: u64) -> Result<Proofs> {
+    /// Collects what the log from the start of `base` on proves, whose records before `seen` are
+    /// whole; also says where it ends. Data published before the end of `base` is there.
+    pub(crate) fn proofs(&self, base: &Base, seen: u64) -> Result<(Proofs, u64)> {
+        let (start, sum, flushed) = (base.start, base.sum, base.end);
         let ranks = self.rank_count();
         let mut proofs = Proofs {
             flushed: vec![flushed; usize::from(ranks)],
@@ -101,7 +150,7 @@ impl Pool {
             begins: vec![flushed],
             ..Proofs::default()
         };
-        self.each_record(start, sum, |found| {
+        let (end, _) = self.each_record(start, sum, seen, |found| {
             if [RecordKind::Flushed as u8, RecordKind::Contents as u8].contains(&found.kind) {
                 let begin = found.words.get(RECORD_HEADER).ok_or(Errno::EIO)?;
                 proofs.begins.push(*begin);
@@ -113,7 +162,8 @@ impl Pool {
         })?;
         proofs.begins.sort_unstable();
         let from = proofs.certain();
-        self.each_record(start, sum, |found| {
+        let mut claims = Vec::new();
+        self.each_record(start, sum, end, |found| {
             if found.position < from {
                 return Ok(());
             }
@@ -136,43 +186,46 @@ impl Pool {
                     Ok(())
                 })
             } else if found.kind == RecordKind::Sums as u8 {
-                self.check_sums(&found, &mut proofs)
+                proofs.add_claims(&found, &mut claims)?;
+                if claims.len() >= CLAIMS_MAX {
+                    self.check_claims(&mut claims, &mut proofs);
+                }
+                Ok(())
             } else {
                 Ok(())
             }
         })?;
-        Ok(proofs)
+        self.check_claims(&mut claims, &mut proofs);
+        Ok((proofs, end))
     }
 
-    /// Notes the pointers of a record of checksums that lead to what they should.
-    fn check_sums(&self, found: &Found<'_>, proofs: &mut Proofs) -> Result<()> {
-        let words = found.words.get(RECORD_HEADER..).ok_or(Errno::EIO)?;
-        let mut before = found.position;
-        for pair in words.chunks_exact(SUM_WORDS) {
-            if BlockPtr(pair[0]).is_hole() {
-                before = pair[1].min(found.position);
-            } else if self.sum_on_disk(BlockPtr(pair[0])) == Some(pair[1]) {
-                let known = proofs.sums.entry(pair[0]).or_default();
-                *known = before.max(*known);
+    /// Notes the pointers that lead to what was claimed. Block by block as they lie: most that were
+    /// published together lie together.
+    fn check_claims(&self, claims: &mut Vec<Claim>, proofs: &mut Proofs) {
+        claims.sort_unstable_by_key(|claim| place(claim.at));
+        let mut content = vec![0u8; CLAIMED_AT_ONCE * BLOCK as usize];
+        for of_rank in claims.chunk_by(|one, other| one.at.rank() == other.at.rank()) {
+            let rank = of_rank.first().map_or(0, |claim| claim.at.rank());
+            let dir = self.rank_dir(rank);
+            let Ok(file) = dir.and_then(|dir| door::open(dir, RankFile::Data)) else {
+                continue;
+            };
+            for run in of_rank.chunk_by(|one, other| other.at.block() - one.at.block() <= 1) {
+                for part in run.chunks(CLAIMED_AT_ONCE) {
+                    proofs.check_part(&file, part, &mut content);
+                }
             }
         }
-        Ok(())
+        claims.clear();
     }
 
-    /// Checksum of a block as its file has it; `None` if it cannot be read. Not through a mapping:
-    /// the file may be shorter than it was.
-    fn sum_on_disk(&self, at: BlockPtr) -> Option<u64> {
-        let dir = self.rank_dir(at.rank()).ok()?;
-        let file = door::open(dir, RankFile::Data).ok()?;
-        let mut content = [0u8; BLOCK as usize];
-        let read = rustix::io::pread(&file, &mut content, at.block() * BLOCK).ok()?;
-        (read == content.len()).then(|| u64::from(crc32fast::hash(&content)))
-    }
-
-    /// Brings the contents that only the log holds to where they belong.
-    pub(crate) fn store_contents(&self, start: u64, sum: u32, proofs: &Proofs) -> Result<bool> {
+    /// Brings the contents that only the log, whole up to `end`, holds to where they belong.
+    pub(crate) fn store_contents(&self, base: &Base, end: u64, proofs: &Proofs) -> Result<bool> {
+        if proofs.contents.is_empty() {
+            return Ok(false);
+        }
         let mut stored = vec![false; usize::from(self.rank_count())];
-        self.each_record(start, sum, |found| {
+        self.each_record(base.start, base.sum, end, |found| {
             if found.kind != RecordKind::Contents as u8 {
                 return Ok(());
             }
@@ -207,6 +260,22 @@ impl Pool {
     }
 }
 
+/// The checksum of what a block held when its pointer had been published.
+struct Claim {
+    at: BlockPtr,
+    sum: u64,
+    /// Position in the log before which that was.
+    before: u64,
+}
+
+/// Fills `content` with what a file has at a block, as far as it goes. Not through a mapping: the file
+/// may be shorter than it was.
+fn read_at(file: &OwnedFd, block: u64, content: &mut [u8]) -> usize {
+    let read = || rustix::io::pread(file, &mut *content, block * BLOCK);
+    // What cannot be read is not proven.
+    rustix::io::retry_on_intr(read).unwrap_or(0)
+}
+
 /// A part of the log, copied in one go: copying each record by itself takes most of a recovery.
 #[derive(Default)]
 struct Window {
@@ -232,13 +301,14 @@ impl Window {
         self.words.get(at..at + count).ok_or(Errno::EIO)
     }
 
-    /// The record at `position` if it is whole and follows on `sum`.
+    /// The record at `position` if it is whole, which may be `seen` already, and follows on `sum`.
     fn record(
         &mut self,
         pool: &Pool,
         position: u64,
         to_end: u64,
         sum: u32,
+        seen: bool,
     ) -> Result<Option<&[u64]>> {
         if to_end < RECORD_HEADER as u64 * 8 {
             return Ok(None);
@@ -255,7 +325,7 @@ impl Window {
             return Ok(None);
         }
         let record = self.words(pool, position, to_end, len)?;
-        Ok((record_sum(record) == record[2] as u32).then_some(record))
+        Ok((seen || record_sum(record) == record[2] as u32).then_some(record))
     }
 }
 
@@ -331,6 +401,47 @@ impl Proofs {
         Ok(())
     }
 
+    /// Adds what a record of checksums claims, unless it is known to be there anyway.
+    fn add_claims(&self, found: &Found<'_>, claims: &mut Vec<Claim>) -> Result<()> {
+        let words = found.words.get(RECORD_HEADER..).ok_or(Errno::EIO)?;
+        let mut before = found.position;
+        for pair in words.chunks_exact(SUM_WORDS) {
+            let (at, sum) = (BlockPtr(pair[0]), pair[1]);
+            if at.is_hole() {
+                before = sum.min(found.position);
+            } else if self
+                .flushed
+                .get(usize::from(at.rank()))
+                .is_some_and(|flushed| *flushed < before)
+            {
+                claims.push(Claim { at, sum, before });
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes which claims hold, of blocks of one rank without gaps between them, as many as
+    /// `content` has room for.
+    fn check_part(&mut self, file: &OwnedFd, part: &[Claim], content: &mut [u8]) {
+        let (Some(first), Some(last)) = (part.first(), part.last()) else {
+            return;
+        };
+        let blocks = (last.at.block() - first.at.block() + 1) as usize;
+        let content = &mut content[..blocks * BLOCK as usize];
+        let read = read_at(file, first.at.block(), content);
+        for claim in part {
+            let from = (claim.at.block() - first.at.block()) as usize * BLOCK as usize;
+            let block = &mut content[from..from + BLOCK as usize];
+            // One that is bad must not take the others with it.
+            let there =
+                from + block.len() <= read || read_at(file, claim.at.block(), block) == block.len();
+            if there && u64::from(crc32fast::hash(block)) == claim.sum {
+                let known = self.sums.entry(claim.at.0).or_default();
+                *known = claim.before.max(*known);
+            }
+        }
+    }
+
     /// Whether the data of a pointer published at `position` is there.
     fn has_data(&self, pointer: BlockPtr, position: u64) -> bool {
         let flushed = self.flushed.get(usize::from(pointer.rank()));
@@ -366,7 +477,12 @@ impl Proofs {
         if new.iter().all(there) {
             for (old, new) in old.iter().zip(new.iter()) {
                 if !BlockPtr(*new).is_hole() && old != new {
-                    self.before.entry(*new).or_default().push((*old, position));
+                    let earlier = self.before.insert(*new, self.replaced.len());
+                    self.replaced.push(Replaced {
+                        word: *old,
+                        position,
+                        earlier,
+                    });
                     self.instead.remove(new);
                 }
             }
@@ -421,8 +537,14 @@ impl Proofs {
     /// there before everything that is in doubt.
     fn step_back(&self, words: &[u64], position: u64) -> Option<(Vec<u64>, u64)> {
         let last = |word: &u64| {
-            let times = self.before.get(word)?.iter().rev();
-            times.copied().find(|(_, at)| *at < position)
+            let mut at = self.before.get(word).copied();
+            loop {
+                let replaced = self.replaced.get(at?)?;
+                if replaced.position < position {
+                    return Some((replaced.word, replaced.position));
+                }
+                at = replaced.earlier;
+            }
         };
         let (_, at) = words.iter().find_map(last)?;
         let before = |word: &u64| last(word).map_or(0, |(before, _)| before);
@@ -451,3 +573,6 @@ impl Proofs {
 pub(crate) fn stride(flags: u64) -> usize {
     1 << (flags >> ENTRY_STRIDE_SHIFT & 7)
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ mod segment;
 
 pub use lock::{Lock, Recover};
 pub use owner::{OWNER_BYTES, OwnerSlot, OwnerState, Robust, StateWord, thread_id};
-pub use segment::Segment;
+pub use segment::{HUGE_PAGE, Segment};
 
 /// Index of an owner slot; `u16::MAX` is never used.
 pub type OwnerId = u16;

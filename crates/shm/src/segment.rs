@@ -6,7 +6,7 @@ use rustix::mm::{MapFlags, MremapFlags, ProtFlags};
 use sys::{Errno, Result};
 
 /// Bytes of a huge page.
-const HUGE_PAGE: u64 = 2 << 20;
+pub const HUGE_PAGE: u64 = 2 << 20;
 
 /// A shared mapping. It is never unmapped: other threads may be reading.
 pub struct Segment {
@@ -116,22 +116,24 @@ impl Segment {
 
     /// Asks the kernel to put the huge pages of the file that lie wholly in `len` bytes from `off`
     /// together, for every process that maps them. They are then mapped in one fault each instead
-    /// of 512. Whether it does (Linux 6.1, memory permitting) changes nothing else.
-    pub fn gather(&self, off: u64, len: u64) {
+    /// of 512. One of which nothing but its beginning is there yet is made in a tenth of the time that
+    /// 512 pages take; what holds nothing at all is left alone. Whether it does (Linux 6.1, memory
+    /// permitting) changes nothing else; says so.
+    pub fn gather(&self, off: u64, len: u64) -> bool {
         /// `MADV_COLLAPSE` (`madvise(2)`).
         const COLLAPSE: usize = 25;
-        let end = off.saturating_add(len).min(self.backed()) / HUGE_PAGE * HUGE_PAGE;
+        let mapped = self.mapped.load(Ordering::Relaxed);
+        let end = off.saturating_add(len).min(mapped) / HUGE_PAGE * HUGE_PAGE;
         let start = off.next_multiple_of(HUGE_PAGE);
         if start >= end {
-            return;
+            return false;
         }
         // SAFETY: advice on a part of the own mapping; the content stays as it is.
         let advised = unsafe {
             let address = self.base.add(start as usize) as usize;
             sys::syscall!(sys::raw::MADVISE, address, end - start, COLLAPSE)
         };
-        // Nothing depends on it.
-        advised.unwrap_or_default();
+        advised.is_ok()
     }
 
     /// Gives reserved address space back, because the process is now allowed less of it.

@@ -23,6 +23,9 @@ pub(crate) struct Options {
     /// Only the kernel's file systems
     #[arg(long)]
     native: bool,
+    /// Only recovery
+    #[arg(long)]
+    recovery: bool,
     /// Use the programs and libraries as they are
     #[arg(long)]
     no_build: bool,
@@ -38,6 +41,9 @@ pub(crate) fn bench(options: &Options) -> Result<bool, Failure> {
         Profile::Release.build()?;
     }
     let program = compile()?;
+    if options.recovery {
+        return recovery_alone(&program);
+    }
     let tmpfs = Place::native("tmpfs", workspace::tmpfs(), None)?;
     let disk = Place::native("disk", workspace::disk(), None)?;
     let mounts: Vec<(&str, Mount)> = if options.native {
@@ -180,7 +186,31 @@ fn example(package: &str, name: &str) -> Result<PathBuf, Failure> {
     }
 }
 
-/// Recovers a pool from its files, several times from the same log, which no checkpoint has shortened.
+/// Measures recovery and prints its rows; true when every floor is kept.
+fn recovery_alone(program: &Path) -> Result<bool, Failure> {
+    warm_memory();
+    let mut rows = BTreeMap::new();
+    measure_recovery(program, &example("pil4dfs-client", "attach")?, &mut rows)?;
+    let rows = rows.into_iter().map(|(row, all): (String, Vec<f64>)| {
+        println!("{row}: {all:.2?}");
+        (row, median(all))
+    });
+    let medians = Medians::from([("dfs".to_owned(), rows.collect())]);
+    let lines = judge(&medians);
+    let measured = lines.iter().filter(|line| line.figure.is_some());
+    let verdicts = measured.map(|line| {
+        let figure = line.figure.unwrap_or(f64::NAN);
+        println!(
+            "{}: {figure:.2} {}: {}",
+            line.row.name, line.row.unit, line.verdict
+        );
+        line.verdict != "BELOW"
+    });
+    Ok(verdicts.fold(true, |all, kept| all & kept))
+}
+
+/// Recovers a pool from its files, several times from the same log, which no checkpoint has shortened: as
+/// after the end of shared memory, and as after a power failure.
 fn measure_recovery(
     program: &Path,
     attach: &Path,
@@ -196,14 +226,18 @@ fn measure_recovery(
             &mut BTreeMap::new(),
         )?;
     }
-    for _ in 0..TIMES {
-        let gigabytes = mount.lose_arena()? / 1e9;
+    for time in 0..2 * TIMES {
+        let (row, bytes) = match time < TIMES {
+            true => ("recovery", mount.lose_arena()?),
+            false => ("recovery_power", mount.lose_power()?),
+        };
+        let gigabytes = bytes / 1e9;
         let mut spent = BTreeMap::new();
         attach_once(attach, &mount, &mut spent)?;
         let spent = spent.remove("attach").unwrap_or_default();
         let seconds = spent.first().copied().unwrap_or(f64::NAN) / 1e6;
         for (row, value) in [
-            ("recovery", seconds / gigabytes),
+            (row, seconds / gigabytes),
             ("recovered_log", gigabytes * 1e3),
         ] {
             samples.entry(row.to_owned()).or_default().push(value);

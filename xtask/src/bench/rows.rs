@@ -198,4 +198,5 @@ pub(crate) const ROWS: &[Row] = &[
     value("attach", "us", 300.0),
     value("arena_per_file", "B", 400.0),
     value("recovery", "s per GB of log", 2.0),
+    value("recovery_power", "s per GB of log", 2.0),
 ];

@@ -19,6 +19,8 @@ use sys::{Errno, Result, uaccess};
 
 /// Bytes that are stored again, or compared, at a time.
 const PIECE: usize = 1 << 20;
+/// All that was not flushed of the log is in doubt.
+const IN_DOUBT: u64 = 1;
 /// Looks at bytes that somebody changes meanwhile.
 const LOOKS: usize = 8;
 
@@ -134,39 +136,77 @@ impl Pool {
             }
         }
         let all_synced = self.load(header::LOG_TAIL)? <= self.load(header::LOG_SYNCED)?;
-        self.store(header::LOG_DOUBT, u64::from(!all_synced))
+        let doubt = match all_synced {
+            true => 0,
+            // Some may be stored again already.
+            false => self.load(header::LOG_DOUBT)?.max(IN_DOUBT),
+        };
+        self.store(header::LOG_DOUBT, doubt)
+    }
+
+    /// Begins to store the log from `from` to `end` again, in an arena that is built anew: the device
+    /// is busy with it while the log is replayed.
+    pub(crate) fn begin_settling(&self, from: u64, end: u64) -> Result<()> {
+        let dir = self.rank_dir(self.log_rank()?)?;
+        let file = door::open(dir, RankFile::Log)?;
+        self.each_stretch(from, end, |_, off, len| {
+            soil_file(&file, off, len)?;
+            door::stored(dir, RankFile::Log, off, len);
+            door::begin_flush_of(&file, off, len);
+            Ok(())
+        })?;
+        self.store(header::LOG_DOUBT, end.max(IN_DOUBT))
+    }
+
+    /// Calls `each` for the stretches of the log file that hold its stream from `from` to `end`, with
+    /// where in the stream and in the file they begin, and their bytes.
+    fn each_stretch(
+        &self,
+        mut from: u64,
+        end: u64,
+        mut each: impl FnMut(u64, u64, u64) -> Result<()>,
+    ) -> Result<()> {
+        let ring = self.load(header::LOG_BYTES)?;
+        while from < end {
+            let off = from % ring;
+            let len = (end - from).min(ring - off);
+            each(from, LOG_FILE_HEADER + off, len)?;
+            from += len;
+        }
+        Ok(())
     }
 
     /// Before the log is flushed up to `tail`: stores again what an earlier flush may have lost.
     /// `Sync` is locked.
     pub(crate) fn settle_log_doubt(&self, tail: u64) -> Result<()> {
-        if self.load(header::LOG_DOUBT)? == 0 {
-            // Until it has succeeded, also if its process dies meanwhile.
-            return self.store(header::LOG_DOUBT, 1);
+        let doubt = self.load(header::LOG_DOUBT)?;
+        // Until it has succeeded, also if its process dies meanwhile.
+        self.store(header::LOG_DOUBT, IN_DOUBT)?;
+        if doubt == 0 {
+            return Ok(());
         }
         let dir = self.rank_dir(self.log_rank()?)?;
         let file = match door::open(dir, RankFile::Log) {
             Err(gone) if is_absent(gone) => return Ok(()),
             other => other?,
         };
-        let ring = self.load(header::LOG_BYTES)?;
         let mut from = self
             .load(header::LOG_SYNCED)?
             .max(self.load(header::LOG_HEAD)?);
-        while from < tail {
-            let off = from % ring;
-            let len = (tail - from).min(ring - off);
-            match soil_file(&file, LOG_FILE_HEADER + off, len) {
+        if doubt != IN_DOUBT {
+            from = from.max(doubt);
+        }
+        self.each_stretch(from, tail, |from, off, len| {
+            match soil_file(&file, off, len) {
                 // An older kernel.
-                Err(Errno::EINVAL) => self.store_log_again(&file, from, len)?,
+                Err(Errno::EINVAL) => self.store_log_again(&file, from, len),
                 other => {
                     other?;
-                    door::stored(dir, RankFile::Log, LOG_FILE_HEADER + off, len);
+                    door::stored(dir, RankFile::Log, off, len);
+                    Ok(())
                 }
             }
-            from += len;
-        }
-        Ok(())
+        })
     }
 
     /// Writes `len` bytes of the log from `from`, which do not cross the ring's end, once more.
@@ -190,7 +230,7 @@ impl Pool {
 
     /// A flush of the log that nobody waited for has failed.
     pub(crate) fn doubt_log(&self) -> Result<()> {
-        self.store(header::LOG_DOUBT, 1)
+        self.store(header::LOG_DOUBT, IN_DOUBT)
     }
 
     /// Whether no flush of the log is under way or has failed.

@@ -168,7 +168,7 @@ impl Image {
         (10..20).for_each(change);
         let base = pool.find_checkpoint().expect("checkpoint").base;
         let mut records = Vec::new();
-        let tail = pool.each_record(base.start, base.sum, |found| {
+        let tail = pool.each_record(base.start, base.sum, 0, |found| {
             let mut input = vec![found.kind, (found.words.len() - RECORD_HEADER) as u8];
             input.extend_from_slice(&found.words[3].to_le_bytes());
             input.extend_from_slice(as_bytes(&found.words[RECORD_HEADER..]));
