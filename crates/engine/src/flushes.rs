@@ -185,7 +185,7 @@ impl Pool {
     /// before they are done.
     pub fn await_flushes(&self) -> Result<()> {
         let own = self.own.flushes();
-        if load(&own[OUT]) == 0 || crate::thread::vfork::child().is_some() {
+        if load(&own[ROUND]) == 0 || crate::thread::vfork::child().is_some() {
             return Ok(());
         }
         let (block, me) = self.me()?;

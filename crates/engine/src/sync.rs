@@ -21,6 +21,8 @@ use sys::{Errno, Result};
 
 /// Words of a record that says which ranks' data is flushed: position, one bit a rank.
 pub(crate) const FLUSHED_WORDS: usize = 1 + RANKS_MAX / 64;
+/// Bytes of such a record.
+const FLUSHED_BYTES: u64 = ((RECORD_HEADER + FLUSHED_WORDS) * 8) as u64;
 /// Words of a record of contents before the first block: the position at which the window began.
 pub(crate) const CONTENTS_HEADER: usize = RECORD_HEADER + 1;
 /// Words of a block's content.
@@ -59,7 +61,11 @@ impl Pool {
     /// Makes everything completed so far durable: data first, then the log.
     pub fn sync(&self) -> Result<()> {
         let tail = self.load(header::LOG_TAIL)?;
-        if self.load(header::LOG_SYNCED)? >= tail && !self.any_unflushed()? {
+        // That data was flushed is not enough: the log has to say so, or a checkpoint that counts.
+        if self.load(header::LOG_SYNCED)? >= tail
+            && self.load(header::DATA_SYNCED)? >= tail
+            && !self.any_unflushed()?
+        {
             return Ok(());
         }
         self.make_log_room()?;
@@ -76,8 +82,10 @@ impl Pool {
         crash_point!("sync.flushed");
         let end = self.append_flushed(from, RankSet([u64::MAX; RANKS_MAX / 64]))?;
         self.flush_log(end)?;
+        // Nothing was published between.
+        let alone = end == from + FLUSHED_BYTES;
         self.word(header::DATA_SYNCED)?
-            .fetch_max(from, Ordering::AcqRel);
+            .fetch_max(if alone { end } else { from }, Ordering::AcqRel);
         // What was given back before is in nobody's map on the devices any more.
         self.word(header::WINDOW_SYNCED)?
             .fetch_max(window, Ordering::AcqRel);
@@ -278,5 +286,55 @@ impl Contents<'_> {
 impl Drop for Contents<'_> {
     fn drop(&mut self) {
         self.block.busy.store(false, Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::layout::kind;
+    use crate::testing::TempPool;
+
+    fn publish(pool: &Pool) {
+        let mut stage = pool.stage().expect("stage");
+        let run = stage.grab(0, 1).expect("grab");
+        let data = [7u8; BLOCK as usize];
+        // SAFETY: the source is a live buffer, the run is this test's.
+        unsafe { pool.write_blocks(0, run.start, 0, data.as_ptr(), data.len()) }.expect("write");
+        let mut tx = pool.tx(&[LockId::Target(0)]).expect("tx");
+        let page = tx.alloc_page(kind::BLOB, 0, 1, true).expect("page");
+        tx.consume(&stage).expect("consume");
+        let pointer = BlockPtr::new(0, run.start, 1).0;
+        tx.put_blocks(page.offset(), &[pointer], 1).expect("put");
+        tx.commit().expect("commit");
+    }
+
+    #[test]
+    fn data_that_only_a_checkpoint_in_progress_has_flushed_is_synced() {
+        let temp = TempPool::new(1, 64);
+        let pool = temp.pool;
+        publish(pool);
+        pool.sync_names().expect("names");
+        pool.flush_data(0).expect("data");
+        assert!(!pool.any_unflushed().expect("marks"));
+        let tail = pool.load(header::LOG_TAIL).expect("tail");
+        pool.sync().expect("sync");
+        assert!(pool.load(header::LOG_TAIL).expect("tail") > tail);
+        assert!(pool.load(header::DATA_SYNCED).expect("synced") >= tail);
+    }
+
+    #[test]
+    fn what_is_synced_is_not_synced_again() {
+        let temp = TempPool::new(1, 64);
+        let pool = temp.pool;
+        publish(pool);
+        pool.sync().expect("sync");
+        let tail = pool.load(header::LOG_TAIL).expect("tail");
+        pool.sync().expect("sync");
+        assert_eq!(pool.load(header::LOG_TAIL), Ok(tail));
+        publish(pool);
+        let tail = pool.load(header::LOG_TAIL).expect("tail");
+        pool.sync().expect("sync");
+        assert!(pool.load(header::LOG_TAIL).expect("tail") > tail);
     }
 }

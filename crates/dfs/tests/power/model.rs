@@ -83,11 +83,13 @@ impl Model {
         let safe = safe.unwrap_or(0);
         let mut problems = String::new();
         for call in (safe..=last).rev() {
-            match self.compare_tree(call, found) {
-                Ok(()) => {
-                    let newest = if self.in_place { last } else { call };
-                    return self.compare_contents(done, kept, (call, newest), found);
-                }
+            let newest = if self.in_place { last } else { call };
+            let compared = self
+                .compare_tree(call, found)
+                .and_then(|()| self.compare_contents(done, kept, (call, newest), found));
+            match compared {
+                Ok(()) => return Ok(()),
+                // A name may have been another file's before, of a size that this one could have.
                 Err(problem) => problems += &format!("\n  not as after call {call}: {problem}"),
             }
         }
