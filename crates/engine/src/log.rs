@@ -155,6 +155,7 @@ impl Pool {
         let appended = self.append_locked(me, what, record, bytes, body);
         self.release(block, me, LockId::Log);
         if let Ok(position) = appended {
+            self.own.seen().store(position + bytes, Ordering::Relaxed);
             let (own, _) = self.own.stride();
             let own_bytes = own.load(Ordering::Relaxed) + bytes;
             own.store(own_bytes, Ordering::Relaxed);
@@ -301,7 +302,7 @@ impl Pool {
     #[inline]
     pub(crate) fn make_log_room(&self) -> Result<()> {
         self.prove_when_due();
-        if self.load(header::LOG_TAIL)? < self.load(header::CHECKPOINT_AFTER)? {
+        if self.own.seen().load(Ordering::Relaxed) < self.load(header::CHECKPOINT_AFTER)? {
             return Ok(());
         }
         self.checkpoint_when_needed()

@@ -49,8 +49,8 @@ const BETWEEN: u64 = 20_000_000;
 
 /// Words of a process's own that a forked child does not inherit: process slot + 1; when something
 /// is due (0 = nothing is); whether it is; number of pointers noted; flushes asked for (`flushes`); the
-/// log position before which it leaves checkpoints to others, how it has it mapped;
-/// the last pointers.
+/// log position before which it leaves checkpoints to others, how it has it mapped,
+/// where it ended when this process last appended; the last pointers.
 pub(crate) struct Own(&'static [AtomicU64; Own::WORDS]);
 
 impl Own {
@@ -62,6 +62,7 @@ impl Own {
     const FLUSHES: usize = 4;
     const AWAY: usize = Own::FLUSHES + FLUSH_WORDS;
     const STRIDE: usize = Own::AWAY + 1;
+    const SEEN: usize = Own::STRIDE + 2;
     const POINTERS: usize = 16;
 
     /// `words` are zero.
@@ -113,6 +114,13 @@ impl Own {
     #[inline]
     pub(crate) fn stride(&self) -> (&AtomicU64, &AtomicU64) {
         (&self.0[Own::STRIDE], &self.0[Own::STRIDE + 1])
+    }
+
+    /// Where the log ended when this process last appended to it. Unlike the end itself, it is not in
+    /// another processor's cache.
+    #[inline]
+    pub(crate) fn seen(&self) -> &AtomicU64 {
+        &self.0[Own::SEEN]
     }
 
     /// Log position before which this process leaves checkpoints to others.
