@@ -100,8 +100,10 @@ impl Pool {
             }
             return Ok(true);
         }
-        if self.may_end_soon() {
-            return self.flush_next(round, pace);
+        // A process waits at its end for what it has asked for: the short ones leave it to others, as
+        // long as these may come by.
+        if pace == Pace::Piece && self.may_end_soon() && !self.is_room_short()? {
+            return Ok(false);
         }
         let (own, number) = (self.own.flushes(), self.load(header::CHECKPOINT_ROUND)?);
         if load(&own[ROUND]) != number {
@@ -149,22 +151,6 @@ impl Pool {
     fn may_end_soon(&self) -> bool {
         let since = load(&self.own.flushes()[SINCE]) as i64;
         (0..SHORT).contains(&(sys::clock::monotonic() - since))
-    }
-
-    /// Goes on with a round without the kernel's help, a file at a time, if there is little room left
-    /// in the log; else others may come by.
-    fn flush_next(&self, round: Round, pace: Pace) -> Result<bool> {
-        if pace == Pace::Piece && !self.is_room_short()? {
-            return Ok(false);
-        }
-        for index in 0..self.flush_count() {
-            let (r, what) = Pool::flush_at(index);
-            if self.is_wanted(round, r, what)?.is_some() {
-                self.flush_now(round, index)?;
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     /// Whether somebody has asked for flushes who will come back.

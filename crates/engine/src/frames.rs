@@ -8,6 +8,7 @@ use crate::limits::{PAGE, PAGE_REPLICAS_MAX, at};
 use crate::log::{as_bytes, checksum};
 use crate::media::{errno, is_absent};
 use crate::pool::Pool;
+use rustix::fd::OwnedFd;
 use rustix::fs::OFlags;
 use shm::crash_point;
 use std::path::Path;
@@ -33,6 +34,8 @@ const REWRITE_BYTES: u64 = 32 << 20;
 pub(crate) const PAGES_AT_ONCE: u64 = 32;
 const LOOKS_AT_ONCE: u64 = 8192;
 
+/// Bytes of a rank's frames that the kernel is told to write out at a time.
+const WRITE_OUT: u64 = 512 << 10;
 /// Ranks made ready in one piece, and ranks whose frames are written out.
 const READY_AT_ONCE: u64 = 4;
 const RANKS_AT_ONCE: u64 = 1;
@@ -126,13 +129,16 @@ impl Pool {
             seal(&mut full);
             door::write(&fd, dir, RankFile::MetaNew, as_bytes(&full), 0)?;
             self.store(base + rank::META_ANEW, 1)?;
+            self.store(base + rank::META_OUT, 0)?;
             return self.store(base + rank::META_AT, size_of_val(&full) as u64);
         }
         if end < size {
             door::resize(&fd, dir, RankFile::Meta, end)?;
         }
-        self.store(base + rank::META_END, end)?;
-        self.store(base + rank::META_AT, end)
+        for word in [rank::META_END, rank::META_OUT, rank::META_AT] {
+            self.store(base + word, end)?;
+        }
+        Ok(())
     }
 
     /// The file that takes a rank's frames in the checkpoint in progress, and where in it the next
@@ -213,8 +219,12 @@ impl Pool {
             }
             if len > 0 {
                 let (dir, bytes) = (self.rank_dir(r)?, as_bytes(&batch[..len]));
-                door::write(&door::open(dir, file)?, dir, file, bytes, at)?;
-                self.store(rank_at(r) + rank::META_AT, at + bytes.len() as u64)?;
+                let (opened, end) = (door::open(dir, file)?, at + bytes.len() as u64);
+                door::write(&opened, dir, file, bytes, at)?;
+                self.store(rank_at(r) + rank::META_AT, end)?;
+                if end >= self.load(rank_at(r) + rank::META_OUT)? + WRITE_OUT {
+                    self.write_out(&opened, r, end)?;
+                }
             }
         }
         crash_point!("checkpoint.copying");
@@ -253,7 +263,17 @@ impl Pool {
         Ok((first, state.replicas.into(), FRAME_HEAD + len))
     }
 
-    /// Tells the kernel to write out the frames of a few ranks; true once it was told of all.
+    /// Tells the kernel to write out what it was not yet told of a rank's frames, up to `end`. It
+    /// keeps whoever tells it of too much at once waiting for the device.
+    fn write_out(&self, file: &OwnedFd, r: u16, end: u64) -> Result<()> {
+        let from = self.load(rank_at(r) + rank::META_OUT)?;
+        if end > from {
+            door::begin_flush_of(file, from, end - from);
+        }
+        self.store(rank_at(r) + rank::META_OUT, end)
+    }
+
+    /// The same for the rest of a few ranks; true once all are done.
     pub(crate) fn write_frames_out(&self) -> Result<bool> {
         let from = self.load(header::CHECKPOINT_RANK)?;
         let to = (from + RANKS_AT_ONCE).min(self.rank_count().into());
@@ -262,13 +282,7 @@ impl Pool {
             if let Some((file, at)) = self.frame_file(r)?
                 && let Ok(opened) = door::open(self.rank_dir(r)?, file)
             {
-                let before = match file {
-                    RankFile::MetaNew => 0,
-                    _ => self.load(rank_at(r) + rank::META_END)?,
-                };
-                if at > before {
-                    door::begin_flush_of(&opened, before, at - before);
-                }
+                self.write_out(&opened, r, at)?;
             }
         }
         self.store(header::CHECKPOINT_RANK, to)?;

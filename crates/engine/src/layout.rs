@@ -167,6 +167,8 @@ pub(crate) mod rank {
     pub(crate) const META_AT: u64 = 192;
     /// It writes the rank's frames anew, to a file of another name.
     pub(crate) const META_ANEW: u64 = 200;
+    /// Up to where in that file the kernel was told to write its frames out.
+    pub(crate) const META_OUT: u64 = 224;
     /// Flushes of the rank's data file that have failed since one last succeeded for sure.
     pub(crate) const DOUBT: u64 = 208;
     /// The round of flushes in which some of the rank's files were flushed, times 16, and which: a bit
