@@ -218,8 +218,6 @@ fn measure_recovery(
     samples: &mut BTreeMap<String, Vec<f64>>,
 ) -> Result<(), Failure> {
     const TIMES: usize = 5;
-    // What the rows before have written is not the pool's.
-    std::process::Command::new("sync").status()?;
     let mount = Mount::new(Profile::Release, None, "16GiB", THREE_COPIES)?;
     for _ in 0..3 {
         measure(
@@ -287,6 +285,8 @@ fn measure(
     args: &[&str],
     samples: &mut BTreeMap<String, Vec<f64>>,
 ) -> Result<(), Failure> {
+    // What others have written is not this one's to wait for.
+    std::process::Command::new("sync").status()?;
     let done = place
         .step(program)
         .arg(&place.dir)
