@@ -232,6 +232,28 @@ static double together(int count, int shared) {
     return (double)count * FILES / (spent / 1e9);
 }
 
+/* What it takes to hand a cache line to another processor: what several processes share costs that much. */
+static double line_transfer(void) {
+    enum { TIMES = 20000 };
+    volatile int *turn = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    NEED(turn != MAP_FAILED);
+    pid_t pid = fork();
+    NEED(pid >= 0);
+    double start = 0;
+    for (int i = 0; i < TIMES; i++) {
+        /* The first rounds are for the other to get there. */
+        if (i == TIMES / 10) start = now();
+        while (*turn != (pid == 0)) continue;
+        __atomic_store_n(turn, pid != 0, __ATOMIC_RELEASE);
+    }
+    double spent = now() - start;
+    if (pid == 0) _exit(0);
+    int status;
+    NEED(waitpid(pid, &status, 0) == pid && status == 0);
+    munmap((void *)turn, 4096);
+    return spent / (TIMES - TIMES / 10) / 2;
+}
+
 static int by_size(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
@@ -245,9 +267,10 @@ static void processes(void) {
         {"own_dirs_1_rate", 1, 0}, {"own_dirs_2_rate", 2, 0}, {"shared_dir_1_rate", 1, 1},
         {"shared_dir_2_rate", 2, 1}, {"shared_dir_4_rate", 4, 1},
     };
-    double rates[ROWS][TURNS], start = now();
+    double rates[ROWS][TURNS], transfers[TURNS], start = now();
     int turns = 0;
     while (turns < TURNS && now() - start < 2e9) {
+        transfers[turns] = line_transfer();
         for (int i = 0; i < ROWS; i++) rates[i][turns] = together(rows[i].count, rows[i].shared);
         turns++;
     }
@@ -255,6 +278,8 @@ static void processes(void) {
         qsort(rates[i], (size_t)turns, sizeof rates[i][0], by_size);
         row(rows[i].name, rates[i][turns / 2]);
     }
+    qsort(transfers, (size_t)turns, sizeof *transfers, by_size);
+    row("line_transfer", transfers[turns / 2]);
 }
 
 static double spawned(char **argv, int times) {

@@ -394,6 +394,13 @@ fn report(medians: &Medians, rounds: u32) -> Result<bool, Failure> {
             line.verdict
         );
     }
+    let transfer = |place: &str| medians.get(place)?.get("line_transfer").copied();
+    if let (Some(rp3), Some(tmpfs)) = (transfer("rp3"), transfer("tmpfs")) {
+        println!(
+            "\nA cache line went from one processor to another in {rp3:.0} ns beside the rows of the mount, in \
+             {tmpfs:.0} ns beside those of tmpfs."
+        );
+    }
     growth(medians);
     let dir = workspace::target().join("bench");
     std::fs::create_dir_all(&dir)?;
