@@ -103,9 +103,13 @@ pub(crate) fn bench(options: &Options) -> Result<bool, Failure> {
         }
     }
     for (name, place) in places.iter().filter(|(name, _)| *name != "sx") {
+        // The longest of so many operations is what else the machine had to do, once in a while.
+        let times = if *name == "disk" { 1 } else { 5 };
         println!("checkpoints: {name}");
         let samples = samples.entry((*name).to_owned()).or_default();
-        measure(&program, place, &["checkpoints"], samples)?;
+        for _ in 0..times {
+            measure(&program, place, &["checkpoints"], samples)?;
+        }
     }
     for (name, place) in places.iter().filter(|(name, _)| *name != "sx") {
         // A million files take the disk's file system more than ten minutes, and nothing is judged by them.
