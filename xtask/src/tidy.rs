@@ -137,7 +137,7 @@ fn check_text(name: &str, text: &str, findings: &mut Vec<String>) {
     }
 }
 
-/// `$PWD/work/`, `{dir}/work/` and other relative uses are not paths of a machine.
+/// Behind `$PWD`, `{dir}` or a name it is a part of something relative, and no path of a machine.
 fn is_host_name(line: &str, word: &str) -> bool {
     line.match_indices(word).all(|(at, _)| {
         line[..at]

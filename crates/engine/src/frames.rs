@@ -28,6 +28,8 @@ const PAGE_WORDS: usize = (PAGE / 8) as usize;
 const MAP_WORDS: usize = PAGE_WORDS / 64;
 /// Words of a page's frame at most.
 const FRAME_WORDS: usize = FRAME_HEAD + PAGE_WORDS;
+/// The same in bytes.
+pub(crate) const FRAME_BYTES: u64 = FRAME_WORDS as u64 * 8;
 /// A rank's frames are rewritten once they exceed this and four times what is live.
 const REWRITE_BYTES: u64 = 32 << 20;
 /// Pages copied in one piece, and pages looked at: a fraction of a millisecond's work.
@@ -122,7 +124,7 @@ impl Pool {
         let size = rustix::fs::fstat(&fd).map_err(errno)?.st_size as u64;
         // Only what counts: the rest of a checkpoint that was cut short would hide what follows it.
         let end = self.load(base + rank::META_END)?.min(size);
-        let outgrown = end > REWRITE_BYTES && end > 4 * frontier * (PAGE + FRAME_HEAD as u64 * 8);
+        let outgrown = end > REWRITE_BYTES && end > 4 * frontier * FRAME_BYTES;
         if outgrown || self.is_frame_space_short(r, end)? {
             let fd = door::create(dir, RankFile::MetaNew, OFlags::TRUNC)?;
             let mut full = [FRAME_MAGIC, sequence, 0, FRAME_FULL, 0, 0, 0, 0];

@@ -96,8 +96,6 @@ pub(crate) fn as_bytes(words: &[u64]) -> &[u8] {
 const STRIDE: u64 = 32 << 10;
 /// What lies further behind the end of the log hardly anybody who appends still has mapped.
 pub(crate) const BEHIND: u64 = 16 * STRIDE;
-/// `MADV_DONTNEED` (`madvise(2)`).
-const MADV_DONTNEED: usize = 4;
 
 /// Where the process slot begins in a record's third word.
 const PROCESS_AT: u32 = 48;
@@ -180,29 +178,44 @@ impl Pool {
         if from == 0 {
             return;
         }
-        self.advise(from, until, MADV_DONTNEED);
-        let passed = until.saturating_sub(from);
-        // Of what many write each would use little.
-        if passed <= 4 * STRIDE {
-            self.advise(until, until + 2 * passed, sys::raw::POPULATE_WRITE);
-        }
+        let moved = self.move_window(from, until);
+        // Nothing depends on it.
+        moved.unwrap_or_default();
     }
 
-    /// `madvise(2)` for a part of the log. Nothing depends on it.
-    fn advise(&self, from: u64, until: u64, advice: usize) {
-        let Ok(ring) = self.ring() else { return };
-        let mut from = from.max(until.saturating_sub(ring));
-        while from < until {
+    fn move_window(&self, from: u64, until: u64) -> Result<()> {
+        let from_mapped = from.max(until.saturating_sub(self.ring()?));
+        self.each_stretch(from_mapped, until, |_, off, len| {
+            self.log.let_go(off, len);
+            Ok(())
+        })?;
+        let passed = until.saturating_sub(from);
+        // Of what many write each would use little.
+        if passed > 4 * STRIDE {
+            return Ok(());
+        }
+        self.each_stretch(until, until + 2 * passed, |_, off, len| {
+            self.log.populate(off, len);
+            Ok(())
+        })
+    }
+
+    /// Calls `each` for the stretches of the log file that hold its stream from `from` to `end`, with
+    /// where in the stream and in the file they begin, and their bytes.
+    pub(crate) fn each_stretch(
+        &self,
+        mut from: u64,
+        end: u64,
+        mut each: impl FnMut(u64, u64, u64) -> Result<()>,
+    ) -> Result<()> {
+        let ring = self.ring()?;
+        while from < end {
             let off = from % ring;
-            let len = (until - from).min(ring - off);
-            if let Some(at) = self.log.bytes(LOG_FILE_HEADER + off, len) {
-                // SAFETY: of a shared mapping of a file: what was stored is in the file, and nothing
-                // is stored.
-                let advised = unsafe { sys::syscall!(sys::raw::MADVISE, at, len, advice) };
-                advised.unwrap_or_default();
-            }
+            let len = (end - from).min(ring - off);
+            each(from, LOG_FILE_HEADER + off, len)?;
             from += len;
         }
+        Ok(())
     }
 
     fn append_locked(

@@ -64,6 +64,7 @@ impl Own {
     const STRIDE: usize = Own::AWAY + 1;
     const SEEN: usize = Own::STRIDE + 2;
     const POINTERS: usize = 16;
+    const _FIT: () = assert!(Own::SEEN < Own::POINTERS);
 
     /// `words` are zero.
     pub(crate) fn new(words: &'static [AtomicU64; Own::WORDS]) -> Own {

@@ -7,14 +7,12 @@
 //! gives back what was appended. Others on the file system may take it all the same; then changes end once the
 //! log is full, and what gives something back gets the last part of it.
 
+use crate::frames::FRAME_BYTES;
 use crate::layout::header;
-use crate::limits::{PAGE, at};
+use crate::limits::at;
 use crate::log::LOG_FILE_HEADER;
 use crate::pool::Pool;
 use sys::Result;
-
-/// Bytes of a page's frame, as it is when no word of the page is zero.
-const FRAME_BYTES: u64 = PAGE + 64;
 
 impl Pool {
     /// Bytes that the newest frames of all ranks take at most.

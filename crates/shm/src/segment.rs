@@ -114,6 +114,25 @@ impl Segment {
         advised.unwrap_or_default();
     }
 
+    /// Has the kernel unmap `len` bytes from `off` for this process: what was stored stays in the file, and the next
+    /// access maps it again.
+    pub fn let_go(&self, off: u64, len: u64) {
+        if off.saturating_add(len) > self.backed() {
+            return;
+        }
+        // SAFETY: a part of the own mapping, which is a shared one of a file: the content stays.
+        let gone = unsafe {
+            let address = self.base.add(off as usize);
+            rustix::mm::madvise(
+                address.cast(),
+                len as usize,
+                rustix::mm::Advice::LinuxDontNeed,
+            )
+        };
+        // Nothing depends on it.
+        gone.unwrap_or_default();
+    }
+
     /// Asks the kernel to put the huge pages of the file that lie wholly in `len` bytes from `off`
     /// together, for every process that maps them. They are then mapped in one fault each instead
     /// of 512. One of which nothing but its beginning is there yet is made in a tenth of the time that

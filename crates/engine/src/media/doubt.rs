@@ -158,24 +158,6 @@ impl Pool {
         self.store(header::LOG_DOUBT, end.max(IN_DOUBT))
     }
 
-    /// Calls `each` for the stretches of the log file that hold its stream from `from` to `end`, with
-    /// where in the stream and in the file they begin, and their bytes.
-    fn each_stretch(
-        &self,
-        mut from: u64,
-        end: u64,
-        mut each: impl FnMut(u64, u64, u64) -> Result<()>,
-    ) -> Result<()> {
-        let ring = self.load(header::LOG_BYTES)?;
-        while from < end {
-            let off = from % ring;
-            let len = (end - from).min(ring - off);
-            each(from, LOG_FILE_HEADER + off, len)?;
-            from += len;
-        }
-        Ok(())
-    }
-
     /// Before the log is flushed up to `tail`: stores again what an earlier flush may have lost.
     /// `Sync` is locked.
     pub(crate) fn settle_log_doubt(&self, tail: u64) -> Result<()> {
