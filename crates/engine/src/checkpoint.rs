@@ -17,13 +17,27 @@ use crate::limits::at;
 use crate::log::{BEHIND, LOG_FILE_HEADER};
 use crate::pool::{LockId, Pool};
 use core::sync::atomic::Ordering;
+use rustix::fd::OwnedFd;
 use shm::{Recover, crash_point};
 use sys::{Errno, Result};
 
 /// Log that is left to fill while a checkpoint is made: half a second of what a process can do.
 const AHEAD: u64 = 128 << 20;
 /// Bytes of the log that the kernel is told to write out at a time.
-const WRITE_OUT: u64 = 4 << 20;
+const WRITE_OUT: u64 = 2 << 20;
+/// Nanoseconds that telling it takes at most when nothing is the matter, and for which it is not told
+/// after it has taken longer.
+const LONG: i64 = 3_000_000;
+const UNTOLD: i64 = 10_000_000_000;
+/// Eighths of that by which the frames are copied, by which the copies of the log have what they
+/// need, and from which on writers pause now and then for the devices.
+const COPIED_BY: u64 = 2;
+const MIRRORED_BY: u64 = 3;
+const PAUSED_FROM: u64 = 5;
+/// Nanoseconds of a pause, and the part of the room left that is used between two: many short ones
+/// instead of a long one when the log is full.
+const PAUSE: i64 = 2_000_000;
+const BETWEEN_PAUSES: u64 = 256;
 /// Rounds of waiting for a record to be applied, when nothing else can be done.
 const ROUNDS: u32 = 1_000_000;
 
@@ -68,6 +82,21 @@ impl Phase {
     }
 }
 
+/// Waits, or until a signal comes.
+fn sleep(nanoseconds: i64) {
+    use rustix::thread::{NanosleepRelativeResult, Timespec};
+    let time = Timespec {
+        tv_sec: 0,
+        tv_nsec: nanoseconds,
+    };
+    match rustix::thread::nanosleep(&time) {
+        // One that was cut short is as good.
+        NanosleepRelativeResult::Ok
+        | NanosleepRelativeResult::Interrupted(_)
+        | NanosleepRelativeResult::Err(_) => {}
+    }
+}
+
 /// Whether an error is this process's own: others may get further.
 pub(crate) fn is_own(error: Errno) -> bool {
     matches!(
@@ -103,16 +132,54 @@ impl Pool {
             self.release(block, me, LockId::Checkpoint);
             return done;
         }
-        if self.load(header::LOG_TAIL)? < self.own.away().load(Ordering::Relaxed) {
+        if self.load(header::LOG_TAIL)? < self.own.away().load(Ordering::Relaxed)
+            || self.paused()?
+        {
             return Ok(());
         }
         if self.try_acquire(block, me, LockId::Checkpoint)? {
             let done = self.piece(ring);
             self.release(block, me, LockId::Checkpoint);
             // Nobody's operation fails because of it as long as there is room.
-            return done.or(Ok(()));
+            return done.and_then(|()| self.pause()).or(Ok(()));
         }
         Ok(())
+    }
+
+    /// Waits out the pause that somebody else has begun; false if there is none.
+    fn paused(&self) -> Result<bool> {
+        let until = self.load(header::CHECKPOINT_PAUSE)? as i64;
+        let left = until.saturating_sub(sys::clock::monotonic());
+        let paused = (1..=PAUSE).contains(&left);
+        if paused {
+            sleep(left);
+        }
+        Ok(paused)
+    }
+
+    /// Begins a pause for everybody, and waits it out, if the room gets short that is left until the
+    /// devices are done.
+    fn pause(&self) -> Result<()> {
+        if !self.awaits_devices()? || self.load(header::LOG_TAIL)? < self.course(PAUSED_FROM)? {
+            return Ok(());
+        }
+        let until = sys::clock::monotonic() + PAUSE;
+        self.store(header::CHECKPOINT_PAUSE, until as u64)?;
+        self.store(header::CHECKPOINT_AFTER, 0)?;
+        sleep(PAUSE);
+        // Should this process be killed before, the next to come does so.
+        self.look_later()
+    }
+
+    fn awaits_devices(&self) -> Result<bool> {
+        Ok(matches!(self.phase()?, Phase::Flushing | Phase::Ending))
+    }
+
+    /// Where in the log the checkpoint in progress should have used so many eighths of its room.
+    fn course(&self, eighths: u64) -> Result<u64> {
+        let start = self.load(header::CHECKPOINT_START)?;
+        let full = self.load(header::LOG_HEAD)? + full_at(self.load(header::LOG_BYTES)?);
+        Ok(start + full.saturating_sub(start) / 8 * eighths)
     }
 
     /// Whether more than half of the room in the log that a checkpoint begins with is used.
@@ -195,17 +262,23 @@ impl Pool {
         let (tail, ring) = (self.load(header::LOG_TAIL)?, self.load(header::LOG_BYTES)?);
         let head = self.load(header::LOG_HEAD)?;
         let full = head + full_at(ring);
+        let room = full.saturating_sub(tail);
+        // Such that a part of the room is used when so many pieces are done; at least that much of what
+        // is left.
+        let paced = |by: u64, pieces: u64| {
+            let step = by.saturating_sub(tail).max(room / 8) / pieces.max(1);
+            tail + step.min(ring >> 12)
+        };
         let later = match self.phase()? {
             Phase::Idle => head + begin_at(ring),
-            // Such that half of the room that is left is used when all pages have been looked at.
             Phase::Copying => {
-                let page = self.load(header::CHECKPOINT_PAGE)?;
-                let left = self
-                    .load(header::CHECKPOINT_FRONTIER)?
-                    .saturating_sub(page)
-                    .max(1);
-                let room = full.saturating_sub(tail) / 2;
-                tail + (room.saturating_mul(crate::frames::PAGES_AT_ONCE) / left).min(ring >> 12)
+                let frontier = self.load(header::CHECKPOINT_FRONTIER)?;
+                let left = frontier.saturating_sub(self.load(header::CHECKPOINT_PAGE)?);
+                paced(self.course(COPIED_BY)?, left / crate::frames::PAGES_AT_ONCE)
+            }
+            Phase::Mirroring => paced(self.course(MIRRORED_BY)?, self.mirror_pieces()?),
+            Phase::Flushing | Phase::Ending if tail >= self.course(PAUSED_FROM)? => {
+                tail + room / BETWEEN_PAUSES
             }
             _ => tail + (ring >> 11),
         };
@@ -227,11 +300,28 @@ impl Pool {
             let len = WRITE_OUT.min(ring - off);
             // Where it cannot be opened, others tell.
             if let Ok(file) = door::open(self.rank_dir(self.log_rank()?)?, RankFile::Log) {
-                door::begin_flush_of(&file, LOG_FILE_HEADER + off, len);
+                self.write_out(&file, LOG_FILE_HEADER + off, len)?;
             }
             return self.store(header::LOG_WRITTEN, from + len);
         }
         self.store(header::LOG_WRITTEN, from)
+    }
+
+    /// Tells the kernel to write out `len` bytes of a rank's file from `off`. It does so for whoever tells
+    /// it: once that has taken long, because space had to be looked for or the device had too much to do,
+    /// it is not told for a while. Then the flushes have more to do.
+    pub(crate) fn write_out(&self, file: &OwnedFd, off: u64, len: u64) -> Result<()> {
+        let before = sys::clock::monotonic();
+        let wait = self.load(header::WRITE_OUT_AFTER)? as i64 - before;
+        if (1..=UNTOLD).contains(&wait) {
+            return Ok(());
+        }
+        door::begin_flush_of(file, off, len);
+        let after = sys::clock::monotonic();
+        match after - before > LONG {
+            true => self.store(header::WRITE_OUT_AFTER, (after + UNTOLD) as u64),
+            false => Ok(()),
+        }
     }
 
     /// After an error: tried again when more of the log is used; by others, if it is this process's
@@ -373,5 +463,80 @@ impl Pool {
         self.store(header::CHECKPOINT_TIME, self.now_ns() as u64)?;
         self.store(header::LOG_HEAD, self.load(header::CHECKPOINT_START)?)?;
         self.set_phase(Phase::Idle)
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::layout::kind;
+    use crate::testing::TempPool;
+
+    const RING: u64 = 1 << 20;
+
+    /// One after the other in one pool: a process has only a few.
+    #[test]
+    fn the_log_goes_round_without_long_waits() {
+        let temp = TempPool::with_log(&std::env::temp_dir(), 2, 64, RING);
+        crate::mirror::tests::whole_pages_are_copied(temp.pool);
+        crate::log::tests::only_what_is_free_is_renewed(temp.pool);
+        a_pause_ends_for_all_when_it_was_to_end(temp.pool);
+        frames_are_copied_and_the_log_too_with_most_of_the_room_left(temp.pool);
+    }
+
+    fn a_pause_ends_for_all_when_it_was_to_end(pool: &Pool) {
+        let begin = |ahead: i64| {
+            let until = sys::clock::monotonic() + ahead;
+            let word = header::CHECKPOINT_PAUSE;
+            pool.store(word, until as u64).expect("store");
+            until
+        };
+        let until = begin(PAUSE);
+        assert_eq!(pool.paused(), Ok(true));
+        assert!(sys::clock::monotonic() >= until);
+        assert_eq!(pool.paused(), Ok(false));
+        // Nobody begins one of a minute.
+        begin(60_000_000_000);
+        assert_eq!(pool.paused(), Ok(false));
+    }
+
+    fn frames_are_copied_and_the_log_too_with_most_of_the_room_left(pool: &Pool) {
+        let word = header::LOG_PLACES;
+        pool.store(word, 2).expect("two places");
+        pool.checkpoint().expect("checkpoint");
+        let pages: Vec<_> = (0..400)
+            .map(|_| {
+                let mut tx = pool.tx(&[LockId::Target(0)]).expect("tx");
+                let page = tx.alloc_page(kind::BLOB, 0, 2, true).expect("page");
+                tx.commit().expect("commit");
+                page
+            })
+            .collect();
+        let mut passed = Vec::new();
+        for page in pages.iter().cycle().take(20_000) {
+            let mut tx = pool.tx(&[LockId::Target(0)]).expect("tx");
+            tx.set(page.offset(), 1).expect("set");
+            tx.commit().expect("commit");
+            let phase = pool.phase().expect("phase");
+            if passed.last() == Some(&Phase::Idle) && phase != Phase::Idle {
+                passed.clear();
+            }
+            if passed.last() != Some(&phase) {
+                passed.push(phase);
+            }
+            let eighths = match phase {
+                Phase::Readying | Phase::Applying | Phase::Copying => COPIED_BY,
+                Phase::Writing | Phase::Mirroring => MIRRORED_BY,
+                Phase::Flushing | Phase::Ending | Phase::Finishing => break,
+                Phase::Idle => continue,
+            };
+            // A record, and what telling the ranks one by one may take.
+            let slack = 2 * RING / 64;
+            let tail = pool.load(header::LOG_TAIL).expect("tail");
+            let by = pool.course(eighths).expect("course") + slack;
+            assert!(tail <= by, "{phase:?}: {tail} of {by}");
+        }
+        assert!(passed.contains(&Phase::Copying), "{passed:?}");
+        assert!(passed.contains(&Phase::Flushing), "{passed:?}");
     }
 }

@@ -8,8 +8,9 @@ use crate::limits::{PAGE, PAGE_REPLICAS_MAX, at};
 use crate::log::{as_bytes, checksum};
 use crate::media::{errno, is_absent};
 use crate::pool::Pool;
+use core::num::NonZeroU64;
 use rustix::fd::OwnedFd;
-use rustix::fs::OFlags;
+use rustix::fs::{Advice, OFlags};
 use shm::crash_point;
 use std::path::Path;
 use sys::{Errno, Result};
@@ -137,6 +138,10 @@ impl Pool {
         if end < size {
             door::resize(&fd, dir, RankFile::Meta, end)?;
         }
+        // The kernel may have let go the page that is gone on in: read by the time it is needed.
+        let last = end.next_multiple_of(PAGE).saturating_sub(PAGE);
+        let read = rustix::fs::fadvise(&fd, last, NonZeroU64::new(PAGE), Advice::WillNeed);
+        read.unwrap_or_default();
         for word in [rank::META_END, rank::META_OUT, rank::META_AT] {
             self.store(base + word, end)?;
         }
@@ -225,7 +230,7 @@ impl Pool {
                 door::write(&opened, dir, file, bytes, at)?;
                 self.store(rank_at(r) + rank::META_AT, end)?;
                 if end >= self.load(rank_at(r) + rank::META_OUT)? + WRITE_OUT {
-                    self.write_out(&opened, r, end)?;
+                    self.write_frames(&opened, r, end)?;
                 }
             }
         }
@@ -267,10 +272,10 @@ impl Pool {
 
     /// Tells the kernel to write out what it was not yet told of a rank's frames, up to `end`. It
     /// keeps whoever tells it of too much at once waiting for the device.
-    fn write_out(&self, file: &OwnedFd, r: u16, end: u64) -> Result<()> {
+    fn write_frames(&self, file: &OwnedFd, r: u16, end: u64) -> Result<()> {
         let from = self.load(rank_at(r) + rank::META_OUT)?;
         if end > from {
-            door::begin_flush_of(file, from, end - from);
+            self.write_out(file, from, end - from)?;
         }
         self.store(rank_at(r) + rank::META_OUT, end)
     }
@@ -284,7 +289,7 @@ impl Pool {
             if let Some((file, at)) = self.frame_file(r)?
                 && let Ok(opened) = door::open(self.rank_dir(r)?, file)
             {
-                self.write_out(&opened, r, at)?;
+                self.write_frames(&opened, r, at)?;
             }
         }
         self.store(header::CHECKPOINT_RANK, to)?;

@@ -115,6 +115,10 @@ pub(crate) mod header {
     pub(crate) const CHECKPOINT_ASKER: u64 = 536;
     /// The next rank whose frames are to be made ready, or written out.
     pub(crate) const CHECKPOINT_RANK: u64 = 520;
+    /// Until when writers pause for the devices (monotonic, ns).
+    pub(crate) const CHECKPOINT_PAUSE: u64 = 544;
+    /// Until when the kernel is not told to write anything out (monotonic, ns).
+    pub(crate) const WRITE_OUT_AFTER: u64 = 552;
     /// Log position up to which the kernel was told to write the log out.
     pub(crate) const LOG_WRITTEN: u64 = 528;
 }

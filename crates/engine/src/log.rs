@@ -190,14 +190,47 @@ impl Pool {
             Ok(())
         })?;
         let passed = until.saturating_sub(from);
+        let ahead = until + 2 * passed.min(4 * STRIDE);
+        let mut resident = true;
+        self.each_stretch(until, ahead, |_, off, len| {
+            resident &= self.log.is_resident(off, len);
+            Ok(())
+        })?;
+        if !resident {
+            self.renew(until, ahead)?;
+        }
         // Of what many write each would use little.
         if passed > 4 * STRIDE {
             return Ok(());
         }
-        self.each_stretch(until, until + 2 * passed, |_, off, len| {
+        self.each_stretch(until, ahead, |_, off, len| {
             self.log.populate(off, len);
             Ok(())
         })
+    }
+
+    /// Overwrites with zeros what of the log between two page boundaries is free: pages that the kernel
+    /// has let go it would read first, for a store, and a busy device takes its time.
+    #[cold]
+    fn renew(&self, from: u64, until: u64) -> Result<()> {
+        let (block, me) = self.me()?;
+        let dir = self.rank_dir(self.log_rank()?)?;
+        let file = door::open(dir, door::RankFile::Log)?;
+        let zeros = [0u8; 4096];
+        self.acquire(block, me, LockId::Log)?;
+        let renew = || {
+            let free = self.load(header::LOG_TAIL)?.next_multiple_of(PAGE);
+            let used = self.load(header::LOG_HEAD)? / PAGE * PAGE + self.ring()?;
+            self.each_stretch(from.max(free), until.min(used), |_, off, len| {
+                for page in (off..off + len).step_by(zeros.len()) {
+                    door::write(&file, dir, door::RankFile::Log, &zeros, page)?;
+                }
+                Ok(())
+            })
+        };
+        let renewed = renew();
+        self.release(block, me, LockId::Log);
+        renewed
     }
 
     /// Calls `each` for the stretches of the log file that hold its stream from `from` to `end`, with
@@ -319,5 +352,55 @@ impl Pool {
             return Ok(());
         }
         self.checkpoint_when_needed()
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+pub(crate) mod tests {
+    use super::*;
+    use crate::layout::kind;
+
+    /// What of the log is in use.
+    fn used(pool: &Pool) -> Vec<u8> {
+        let word = |at| pool.load(at).expect("word");
+        let mut bytes = Vec::new();
+        let (head, tail) = (word(header::LOG_HEAD), word(header::LOG_TAIL));
+        pool.each_stretch(head, tail, |_, off, len| {
+            let from = pool.log.bytes(off, len).ok_or(Errno::EIO)?;
+            let before = bytes.len();
+            bytes.resize(before + len as usize, 0);
+            uaccess::copy_in(&mut bytes[before..], from as usize).map_err(|_| Errno::EIO)
+        })
+        .expect("log");
+        bytes
+    }
+
+    pub(crate) fn only_what_is_free_is_renewed(pool: &Pool) {
+        const RING: u64 = 1 << 20;
+        let mut tx = pool.tx(&[LockId::Target(0)]).expect("tx");
+        let page = tx.alloc_page(kind::BLOB, 0, 1, true).expect("page");
+        tx.commit().expect("commit");
+        // Twice around, so that what is in use begins and ends anywhere in a page.
+        for i in 0..2 * RING / (73 * 8) {
+            let mut tx = pool.tx(&[LockId::Target(0)]).expect("tx");
+            tx.put(page.offset(), &[i; 69]).expect("put");
+            tx.commit().expect("commit");
+            if i % 300 != 0 {
+                continue;
+            }
+            let tail = pool.load(header::LOG_TAIL).expect("tail") / PAGE * PAGE;
+            let before = used(pool);
+            for (from, until) in [
+                (0, tail + 3 * RING),
+                (tail, tail + 8 * PAGE),
+                (tail, tail + RING),
+            ] {
+                pool.renew(from, until).expect("renewed");
+                assert!(used(pool) == before, "{from} {until}");
+            }
+        }
+        let (end, sum) = pool.log_end().expect("end");
+        let from = pool.load(header::LOG_HEAD).expect("head");
+        assert!(end > RING && from > 0, "{from} {end} {sum}");
     }
 }

@@ -7,6 +7,7 @@ use crate::checkpoint::is_own;
 use crate::containers::ContainerInfo;
 use crate::door::{self, RankFile};
 use crate::layout::{PASSED_OVER, header, rank, rank_at};
+use crate::limits::PAGE;
 use crate::log::LOG_FILE_HEADER;
 use crate::media::{errno, is_absent};
 use crate::pool::{LockId, Pool};
@@ -16,6 +17,7 @@ use daos_types::ObjectClass;
 use rustix::fd::OwnedFd;
 use rustix::fs::OFlags;
 use shm::Segment;
+use std::path::Path;
 use sys::{Errno, Result, uaccess};
 
 /// Most places of the log.
@@ -145,6 +147,23 @@ impl Pool {
         Ok(true)
     }
 
+    /// Pieces that [`Pool::mirror_piece`] has still to write for the checkpoint in progress, about.
+    pub(crate) fn mirror_pieces(&self) -> Result<u64> {
+        let start = self.load(header::CHECKPOINT_START)?;
+        let end = self.load(header::CHECKPOINT_END)?;
+        let mut copies = self.load(header::LOG_PLACES)?.max(1) - 1;
+        let mut bytes = 0;
+        let (home, ranks) = (self.log_rank()?, self.rank_count());
+        for other in (1..ranks).map(|step| (home + step) % ranks) {
+            let stored = self.load(rank_at(other) + rank::LOG_STORED)?;
+            if copies > 0 && stored != PASSED_OVER {
+                bytes += end.saturating_sub(stored.max(start));
+                copies -= 1;
+            }
+        }
+        Ok(bytes / MIRROR_PIECE)
+    }
+
     /// Writes a piece for the checkpoint in progress; returns where the next one begins.
     fn store_piece(&self, other: u16, from: u64, end: u64) -> Result<u64> {
         let (block, me) = self.me()?;
@@ -175,7 +194,7 @@ impl Pool {
             let off = at % ring;
             let len = (end - at).min(ring - off).min(MIRROR_PIECE);
             self.copy(&file, other, LOG_FILE_HEADER + off, len)?;
-            door::begin_flush_of(&file, LOG_FILE_HEADER + off, len);
+            self.write_out(&file, LOG_FILE_HEADER + off, len)?;
             at += len;
         }
         // 0 stands for none.
@@ -260,7 +279,7 @@ impl Pool {
     fn fill_ahead(&self, file: &OwnedFd, other: u16, tail: u64) -> Result<u64> {
         let ring = self.load(header::LOG_BYTES)?;
         let room = (self.load(header::LOG_HEAD)? + ring).saturating_sub(tail);
-        let end = tail + room.min(AHEAD);
+        let end = tail.max((tail + room.min(AHEAD)) / PAGE * PAGE);
         let zeros = vec![0u8; PIECE as usize];
         let mut from = tail;
         while from < end {
@@ -274,13 +293,36 @@ impl Pool {
         Ok(end)
     }
 
-    /// Copies bytes of the log file to another rank.
+    /// Copies bytes of the log file to another rank, with the rest of the pages that they begin and end
+    /// in: to store a part of a page that it has let go, the kernel would have to read it first.
     fn copy(&self, file: &OwnedFd, other: u16, off: u64, len: u64) -> Result<()> {
-        let from = self.log.bytes(off, len).ok_or(Errno::EIO)?;
-        // SAFETY: mapped for good; of the ring only published records are copied, which nobody
-        // changes while they are not covered by a checkpoint.
-        let bytes = unsafe { core::slice::from_raw_parts(from, len as usize) };
-        door::write(file, self.rank_dir(other)?, RankFile::Log, bytes, off)
+        let dir = self.rank_dir(other)?;
+        let end = off + len;
+        let (whole, whole_end) = (off.next_multiple_of(PAGE), end / PAGE * PAGE);
+        if off < whole {
+            self.copy_page(file, dir, off / PAGE * PAGE)?;
+        }
+        if whole < whole_end {
+            let from = self.log.bytes(whole, whole_end - whole);
+            let from = from.ok_or(Errno::EIO)?;
+            // SAFETY: mapped for good; of the ring only published records are copied, which nobody
+            // changes while they are not covered by a checkpoint.
+            let bytes = unsafe { core::slice::from_raw_parts(from, (whole_end - whole) as usize) };
+            door::write(file, dir, RankFile::Log, bytes, whole)?;
+        }
+        if whole_end < end && whole_end >= whole {
+            self.copy_page(file, dir, whole_end)?;
+        }
+        Ok(())
+    }
+
+    /// Copies a page that others may be appending to: what it holds beyond the end of the log counts
+    /// there no more than here.
+    fn copy_page(&self, file: &OwnedFd, dir: &Path, off: u64) -> Result<()> {
+        let mut page = [0u8; PAGE as usize];
+        let from = self.log.bytes(off, PAGE).ok_or(Errno::EIO)?;
+        uaccess::copy_in(&mut page, from as usize).map_err(|_| Errno::EIO)?;
+        door::write(file, dir, RankFile::Log, &page, off)
     }
 
     /// Goes by the log that goes on furthest from `base`, in an arena that nobody has seen: that of
@@ -403,5 +445,39 @@ impl Comparison {
             self.at += len;
         }
         Ok(())
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+pub(crate) mod tests {
+    use super::*;
+    use crate::layout::kind;
+
+    /// In a new pool.
+    pub(crate) fn whole_pages_are_copied(pool: &Pool) {
+        for i in 0..200 {
+            let mut tx = pool.tx(&[LockId::Target(0)]).expect("tx");
+            let page = tx.alloc_page(kind::BLOB, 0, 1, true).expect("page");
+            tx.put(page.offset(), &[i; 100]).expect("put");
+            tx.commit().expect("commit");
+        }
+        let dir = pool.rank_dir(1).expect("rank");
+        let (file, _) = pool.open_copy(1).expect("copy");
+        let ours = std::fs::read(pool.rank_dir(0).expect("rank").join("log")).expect("log");
+        for (from, end) in [
+            (4096, 8192),
+            (8200, 8300),
+            (12_200, 12_400),
+            (20_000, 40_000),
+            (45_056, 50_000),
+            (50_000, 53_248),
+        ] {
+            pool.copy(&file, 1, from, end - from).expect("copied");
+            let theirs = std::fs::read(dir.join("log")).expect("log");
+            let pages = (from / PAGE * PAGE) as usize..end.next_multiple_of(PAGE) as usize;
+            assert!(theirs[pages.clone()] == ours[pages], "{from} {end}");
+        }
+        let theirs = std::fs::read(dir.join("log")).expect("log");
+        assert!(theirs[57_344..].iter().all(|byte| *byte == 0));
     }
 }

@@ -114,6 +114,22 @@ impl Segment {
         advised.unwrap_or_default();
     }
 
+    /// Whether the kernel has all pages of `len` bytes from `off`, a page boundary, in memory, mapped
+    /// or not (`mincore(2)`). False for more than 256 KiB.
+    pub fn is_resident(&self, off: u64, len: u64) -> bool {
+        let mut pages = [0u8; 64];
+        let count = len.div_ceil(4096) as usize;
+        if off.saturating_add(len) > self.backed() || count > pages.len() {
+            return false;
+        }
+        // SAFETY: a part of the own mapping; the vector has a byte for each of its pages.
+        let known = unsafe {
+            let address = self.base.add(off as usize) as usize;
+            sys::syscall!(sys::raw::MINCORE, address, len, pages.as_mut_ptr() as usize)
+        };
+        known.is_ok() && pages[..count].iter().all(|page| page & 1 != 0)
+    }
+
     /// Has the kernel unmap `len` bytes from `off` for this process: what was stored stays in the file, and the next
     /// access maps it again.
     pub fn let_go(&self, off: u64, len: u64) {

@@ -9,6 +9,13 @@ pub const MADVISE: usize = if cfg!(target_arch = "x86_64") {
     233
 };
 
+/// Number of `mincore(2)`, which no crate has.
+pub const MINCORE: usize = if cfg!(target_arch = "x86_64") {
+    27
+} else {
+    232
+};
+
 /// `MADV_POPULATE_WRITE` (`madvise(2)`, Linux 5.14): a fault for a store to each page, at once.
 pub const POPULATE_WRITE: usize = 23;
 

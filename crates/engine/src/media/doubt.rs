@@ -24,12 +24,6 @@ const IN_DOUBT: u64 = 1;
 /// Looks at bytes that somebody changes meanwhile.
 const LOOKS: usize = 8;
 
-const SYS_MINCORE: usize = if cfg!(target_arch = "x86_64") {
-    27
-} else {
-    232
-};
-
 /// A part of a rank's data file that is in memory, in the window for storing.
 #[derive(Clone, Copy)]
 struct Resident {
@@ -286,7 +280,7 @@ impl Pool {
             let len = (size - start).min(WINDOW);
             let to = pages.as_mut_ptr();
             // SAFETY: a mapping of ours, and a byte for each of its pages.
-            unsafe { sys::syscall!(SYS_MINCORE, base, len as usize, to) }?;
+            unsafe { sys::syscall!(sys::raw::MINCORE, base, len as usize, to) }?;
             let there = |page: &u64| pages.get(*page as usize).is_some_and(|byte| byte & 1 != 0);
             let mut page = 0;
             while page < len / BLOCK {
