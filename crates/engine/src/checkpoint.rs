@@ -17,6 +17,7 @@ use crate::limits::at;
 use crate::log::{BEHIND, LOG_FILE_HEADER};
 use crate::pool::{LockId, Pool};
 use core::sync::atomic::Ordering;
+use core::time::Duration;
 use rustix::fd::OwnedFd;
 use shm::{Recover, crash_point};
 use sys::{Errno, Result};
@@ -29,7 +30,7 @@ const WRITE_OUT: u64 = 2 << 20;
 /// after it has taken longer.
 const LONG: i64 = 3_000_000;
 const UNTOLD: i64 = 10_000_000_000;
-/// Eighths of that by which the frames are copied, by which the copies of the log have what they
+/// Eighths of the room at its start by which the frames are copied, by which the copies of the log have what they
 /// need, and from which on writers pause now and then for the devices.
 const COPIED_BY: u64 = 2;
 const MIRRORED_BY: u64 = 3;
@@ -82,19 +83,11 @@ impl Phase {
     }
 }
 
-/// Waits, or until a signal comes.
-fn sleep(nanoseconds: i64) {
-    use rustix::thread::{NanosleepRelativeResult, Timespec};
-    let time = Timespec {
-        tv_sec: 0,
-        tv_nsec: nanoseconds,
-    };
-    match rustix::thread::nanosleep(&time) {
-        // One that was cut short is as good.
-        NanosleepRelativeResult::Ok
-        | NanosleepRelativeResult::Interrupted(_)
-        | NanosleepRelativeResult::Err(_) => {}
-    }
+/// Nanoseconds from `now` until a time noted in the arena; `None` when it has passed, or is further
+/// off than the `most` anybody notes.
+fn left_until(noted: u64, now: i64, most: i64) -> Option<u64> {
+    let left = (noted as i64).saturating_sub(now);
+    (1..=most).contains(&left).then_some(left as u64)
 }
 
 /// Whether an error is this process's own: others may get further.
@@ -148,13 +141,12 @@ impl Pool {
 
     /// Waits out the pause that somebody else has begun; false if there is none.
     fn paused(&self) -> Result<bool> {
-        let until = self.load(header::CHECKPOINT_PAUSE)? as i64;
-        let left = until.saturating_sub(sys::clock::monotonic());
-        let paused = (1..=PAUSE).contains(&left);
-        if paused {
-            sleep(left);
+        let until = self.load(header::CHECKPOINT_PAUSE)?;
+        let left = left_until(until, sys::clock::monotonic(), PAUSE);
+        if let Some(left) = left {
+            std::thread::sleep(Duration::from_nanos(left));
         }
-        Ok(paused)
+        Ok(left.is_some())
     }
 
     /// Begins a pause for everybody, and waits it out, if the room gets short that is left until the
@@ -166,7 +158,7 @@ impl Pool {
         let until = sys::clock::monotonic() + PAUSE;
         self.store(header::CHECKPOINT_PAUSE, until as u64)?;
         self.store(header::CHECKPOINT_AFTER, 0)?;
-        sleep(PAUSE);
+        std::thread::sleep(Duration::from_nanos(PAUSE as u64));
         // Should this process be killed before, the next to come does so.
         self.look_later()
     }
@@ -312,8 +304,7 @@ impl Pool {
     /// it is not told for a while. Then the flushes have more to do.
     pub(crate) fn write_out(&self, file: &OwnedFd, off: u64, len: u64) -> Result<()> {
         let before = sys::clock::monotonic();
-        let wait = self.load(header::WRITE_OUT_AFTER)? as i64 - before;
-        if (1..=UNTOLD).contains(&wait) {
+        if left_until(self.load(header::WRITE_OUT_AFTER)?, before, UNTOLD).is_some() {
             return Ok(());
         }
         door::begin_flush_of(file, off, len);
@@ -469,7 +460,7 @@ impl Pool {
 #[cfg(all(test, feature = "testing"))]
 mod tests {
     use super::*;
-    use crate::layout::kind;
+    use crate::layout::{rank, rank_at};
     use crate::testing::TempPool;
 
     const RING: u64 = 1 << 20;
@@ -480,63 +471,84 @@ mod tests {
         let temp = TempPool::with_log(&std::env::temp_dir(), 2, 64, RING);
         crate::mirror::tests::whole_pages_are_copied(temp.pool);
         crate::log::tests::only_what_is_free_is_renewed(temp.pool);
-        a_pause_ends_for_all_when_it_was_to_end(temp.pool);
-        frames_are_copied_and_the_log_too_with_most_of_the_room_left(temp.pool);
+        pieces_leave_most_of_the_room(temp.pool);
+        writers_pause_for_devices_and_nothing_else(temp.pool);
     }
 
-    fn a_pause_ends_for_all_when_it_was_to_end(pool: &Pool) {
-        let begin = |ahead: i64| {
-            let until = sys::clock::monotonic() + ahead;
-            let word = header::CHECKPOINT_PAUSE;
-            pool.store(word, until as u64).expect("store");
-            until
-        };
-        let until = begin(PAUSE);
-        assert_eq!(pool.paused(), Ok(true));
-        assert!(sys::clock::monotonic() >= until);
-        assert_eq!(pool.paused(), Ok(false));
-        // Nobody begins one of a minute.
-        begin(60_000_000_000);
-        assert_eq!(pool.paused(), Ok(false));
-    }
-
-    fn frames_are_copied_and_the_log_too_with_most_of_the_room_left(pool: &Pool) {
-        let word = header::LOG_PLACES;
-        pool.store(word, 2).expect("two places");
-        pool.checkpoint().expect("checkpoint");
-        let pages: Vec<_> = (0..400)
-            .map(|_| {
-                let mut tx = pool.tx(&[LockId::Target(0)]).expect("tx");
-                let page = tx.alloc_page(kind::BLOB, 0, 2, true).expect("page");
-                tx.commit().expect("commit");
-                page
-            })
-            .collect();
-        let mut passed = Vec::new();
-        for page in pages.iter().cycle().take(20_000) {
-            let mut tx = pool.tx(&[LockId::Target(0)]).expect("tx");
-            tx.set(page.offset(), 1).expect("set");
-            tx.commit().expect("commit");
-            let phase = pool.phase().expect("phase");
-            if passed.last() == Some(&Phase::Idle) && phase != Phase::Idle {
-                passed.clear();
-            }
-            if passed.last() != Some(&phase) {
-                passed.push(phase);
-            }
-            let eighths = match phase {
-                Phase::Readying | Phase::Applying | Phase::Copying => COPIED_BY,
-                Phase::Writing | Phase::Mirroring => MIRRORED_BY,
-                Phase::Flushing | Phase::Ending | Phase::Finishing => break,
-                Phase::Idle => continue,
-            };
-            // A record, and what telling the ranks one by one may take.
-            let slack = 2 * RING / 64;
-            let tail = pool.load(header::LOG_TAIL).expect("tail");
-            let by = pool.course(eighths).expect("course") + slack;
-            assert!(tail <= by, "{phase:?}: {tail} of {by}");
+    #[test]
+    fn a_time_that_nobody_can_have_noted_is_none() {
+        assert_eq!(left_until(1_000, 400, 1_000), Some(600));
+        assert_eq!(left_until(1_000, 0, 1_000), Some(1_000));
+        for (noted, now) in [
+            (0, 400),
+            (400, 400),
+            (1_401, 400),
+            (u64::MAX, 400),
+            (1 << 63, i64::MAX),
+        ] {
+            assert_eq!(left_until(noted, now, 1_000), None, "{noted} {now}");
         }
-        assert!(passed.contains(&Phase::Copying), "{passed:?}");
-        assert!(passed.contains(&Phase::Flushing), "{passed:?}");
+    }
+
+    fn writers_pause_for_devices_and_nothing_else(pool: &Pool) {
+        let word = |at| pool.load(at).expect("word");
+        // All of its room is used, as if it had begun with the log.
+        pool.store(header::CHECKPOINT_START, 0).expect("start");
+        let tail = word(header::LOG_TAIL);
+        assert!(tail >= pool.course(PAUSED_FROM).expect("course"));
+        for phase in [Phase::Idle, Phase::Copying, Phase::Mirroring] {
+            pool.set_phase(phase).expect("phase");
+            pool.store(header::CHECKPOINT_PAUSE, 0).expect("none");
+            pool.pause().expect("pause");
+            assert_eq!(word(header::CHECKPOINT_PAUSE), 0, "{phase:?}");
+        }
+        for phase in [Phase::Flushing, Phase::Ending] {
+            pool.set_phase(phase).expect("phase");
+            let before = sys::clock::monotonic();
+            pool.pause().expect("pause");
+            let until = word(header::CHECKPOINT_PAUSE) as i64;
+            assert!(until >= before + PAUSE, "{phase:?}");
+            assert!(sys::clock::monotonic() >= until, "{phase:?}");
+            let room = word(header::LOG_HEAD) + full_at(RING) - tail;
+            let after = word(header::CHECKPOINT_AFTER);
+            assert_eq!(after, tail + room / BETWEEN_PAUSES, "{phase:?}");
+        }
+    }
+
+    /// Many pieces are spread over the part of the room that they may use.
+    fn pieces_leave_most_of_the_room(pool: &Pool) {
+        const PIECES: u64 = 4096;
+        pool.checkpoint().expect("checkpoint");
+        let word = |at| pool.load(at).expect("word");
+        let tail = word(header::LOG_TAIL);
+        for (at, value) in [
+            (header::LOG_PLACES, 2),
+            (header::CHECKPOINT_START, tail),
+            (header::CHECKPOINT_PAGE, 1),
+            (
+                header::CHECKPOINT_FRONTIER,
+                1 + PIECES * crate::frames::PAGES_AT_ONCE,
+            ),
+            (
+                header::CHECKPOINT_END,
+                tail + PIECES * crate::mirror::MIRROR_PIECE,
+            ),
+            (rank_at(1) + rank::LOG_STORED, 0),
+        ] {
+            pool.store(at, value).expect("store");
+        }
+        let room = word(header::LOG_HEAD) + full_at(RING) - tail;
+        for (phase, eighths) in [(Phase::Copying, 2), (Phase::Mirroring, 3)] {
+            pool.set_phase(phase).expect("phase");
+            pool.look_later().expect("looked");
+            let used = (word(header::CHECKPOINT_AFTER) - tail) * PIECES;
+            let most = room / 8 * eighths;
+            // Rounded down, a word a piece.
+            assert!(
+                used <= most && used + 8 * PIECES > most,
+                "{phase:?}: {used} of {most}"
+            );
+        }
+        pool.set_phase(Phase::Idle).expect("phase");
     }
 }

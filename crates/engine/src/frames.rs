@@ -139,7 +139,7 @@ impl Pool {
             door::resize(&fd, dir, RankFile::Meta, end)?;
         }
         // The kernel may have let go the page that is gone on in: read by the time it is needed.
-        let last = end.next_multiple_of(PAGE).saturating_sub(PAGE);
+        let last = end / PAGE * PAGE;
         let read = rustix::fs::fadvise(&fd, last, NonZeroU64::new(PAGE), Advice::WillNeed);
         read.unwrap_or_default();
         for word in [rank::META_END, rank::META_OUT, rank::META_AT] {
@@ -230,7 +230,7 @@ impl Pool {
                 door::write(&opened, dir, file, bytes, at)?;
                 self.store(rank_at(r) + rank::META_AT, end)?;
                 if end >= self.load(rank_at(r) + rank::META_OUT)? + WRITE_OUT {
-                    self.write_frames(&opened, r, end)?;
+                    self.write_rank_out(&opened, r, end)?;
                 }
             }
         }
@@ -272,7 +272,7 @@ impl Pool {
 
     /// Tells the kernel to write out what it was not yet told of a rank's frames, up to `end`. It
     /// keeps whoever tells it of too much at once waiting for the device.
-    fn write_frames(&self, file: &OwnedFd, r: u16, end: u64) -> Result<()> {
+    fn write_rank_out(&self, file: &OwnedFd, r: u16, end: u64) -> Result<()> {
         let from = self.load(rank_at(r) + rank::META_OUT)?;
         if end > from {
             self.write_out(file, from, end - from)?;
@@ -289,7 +289,7 @@ impl Pool {
             if let Some((file, at)) = self.frame_file(r)?
                 && let Ok(opened) = door::open(self.rank_dir(r)?, file)
             {
-                self.write_frames(&opened, r, at)?;
+                self.write_rank_out(&opened, r, at)?;
             }
         }
         self.store(header::CHECKPOINT_RANK, to)?;

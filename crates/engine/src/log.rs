@@ -216,7 +216,7 @@ impl Pool {
         let (block, me) = self.me()?;
         let dir = self.rank_dir(self.log_rank()?)?;
         let file = door::open(dir, door::RankFile::Log)?;
-        let zeros = [0u8; 4096];
+        let zeros = [0u8; PAGE as usize];
         self.acquire(block, me, LockId::Log)?;
         let renew = || {
             let free = self.load(header::LOG_TAIL)?.next_multiple_of(PAGE);

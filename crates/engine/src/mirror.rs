@@ -27,7 +27,7 @@ const AHEAD: u64 = 4 << 20;
 /// Bytes compared at a time.
 const COMPARED: usize = 64 << 10;
 /// Bytes copied at a time for a checkpoint.
-const MIRROR_PIECE: u64 = 256 << 10;
+pub(crate) const MIRROR_PIECE: u64 = 256 << 10;
 /// Bytes copied at a time.
 const PIECE: u64 = 1 << 20;
 
@@ -56,6 +56,12 @@ impl Pool {
         }
     }
 
+    /// The other ranks, in the order in which they take copies of the log.
+    fn ranks_for_copies(&self) -> Result<impl Iterator<Item = u16> + use<>> {
+        let (home, ranks) = (self.log_rank()?, self.rank_count());
+        Ok((1..ranks).map(move |step| (home + step) % ranks))
+    }
+
     /// Makes the log lie on as many ranks as a container's classes demand.
     pub(crate) fn protect_log(&self, info: &ContainerInfo) -> Result<()> {
         let tolerance = [info.file_class, info.dir_class]
@@ -72,10 +78,9 @@ impl Pool {
     /// Brings the log up to `tail` to the devices, in all its places. `Sync` is locked.
     pub(crate) fn flush_log_places(&self, tail: u64) -> Result<()> {
         let home = self.log_rank()?;
-        let ranks = self.rank_count();
         let copies = self.load(header::LOG_PLACES)?.max(1) - 1;
         let mut stored = Vec::new();
-        for other in (1..ranks).map(|step| (home + step) % ranks) {
+        for other in self.ranks_for_copies()? {
             if stored.len() as u64 >= copies {
                 break;
             }
@@ -122,10 +127,8 @@ impl Pool {
     /// Writes some of what the copies lack of the log from `from`, or from where they were last safe,
     /// to `end`; true once there is no more. A rank that cannot take a copy is passed over.
     pub(crate) fn mirror_piece(&self, from: u64, end: u64) -> Result<bool> {
-        let home = self.log_rank()?;
-        let ranks = self.rank_count();
         let mut copies = self.load(header::LOG_PLACES)?.max(1) - 1;
-        for other in (1..ranks).map(|step| (home + step) % ranks) {
+        for other in self.ranks_for_copies()? {
             let stored = self.load(rank_at(other) + rank::LOG_STORED)?;
             if copies == 0 {
                 break;
@@ -153,8 +156,7 @@ impl Pool {
         let end = self.load(header::CHECKPOINT_END)?;
         let mut copies = self.load(header::LOG_PLACES)?.max(1) - 1;
         let mut bytes = 0;
-        let (home, ranks) = (self.log_rank()?, self.rank_count());
-        for other in (1..ranks).map(|step| (home + step) % ranks) {
+        for other in self.ranks_for_copies()? {
             let stored = self.load(rank_at(other) + rank::LOG_STORED)?;
             if copies > 0 && stored != PASSED_OVER {
                 bytes += end.saturating_sub(stored.max(start));
