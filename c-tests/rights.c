@@ -1,6 +1,8 @@
 /* Descriptors in messages (SCM_RIGHTS) whose sender or receiver is not there any more. */
 #include "check.h"
 #include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 
 union control {
@@ -95,6 +97,40 @@ CASE(never_received) {
         OK(close(s[0]));
         OK(close(s[1]));
         is_locked("f", 0);
+    }
+}
+
+CASE(never_received_while_others_lock) {
+    int other = OK(memfd_create("other", 0));
+    pid_t lockers[2];
+    for (int i = 0; i < 2; i++) {
+        lockers[i] = OK(fork());
+        if (lockers[i] == 0) {
+            /* Not left behind by a check that fails. */
+            OK(prctl(PR_SET_PDEATHSIG, SIGKILL));
+            char path[32];
+            snprintf(path, sizeof path, "/proc/self/fd/%d", other);
+            int fd = OK(open(path, O_RDWR));
+            for (;;) flock(fd, flock(fd, LOCK_EX) == 0 ? LOCK_UN : LOCK_EX);
+        }
+    }
+    for (int i = 0; i < 200; i++) {
+        int s[2], status;
+        OK(socketpair(AF_UNIX, SOCK_STREAM, 0, s));
+        pid_t pid = OK(fork());
+        if (pid == 0) {
+            OK(send_fd(s[0], open_with_lock("f")));
+            _exit(0);
+        }
+        OK(waitpid(pid, &status, 0));
+        is_locked("f", 1);
+        OK(close(s[0]));
+        OK(close(s[1]));
+        is_locked("f", 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        OK(kill(lockers[i], SIGKILL));
+        OK(waitpid(lockers[i], NULL, 0));
     }
 }
 

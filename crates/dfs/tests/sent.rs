@@ -3,8 +3,10 @@
 mod support;
 
 use daos_types::ObjectClass;
+use dfs::{LOCK_EX, LOCK_NB};
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{MemfdFlags, memfd_create};
+use std::sync::atomic::{AtomicBool, Ordering};
 use support::{Container, O_RDWR, ROOT};
 use sys::Errno;
 
@@ -100,4 +102,36 @@ fn an_exec_leaves_nothing_behind_that_holds_nothing() {
     let f = c.file("g", O_RDWR);
     assert_eq!(engine::process::count(pool), Ok(1));
     assert_eq!(c.dfs.ofd_is_held(f.ofd), Ok(true));
+}
+
+/// Several look for what was lost, and its number is another's by the time one of them acts.
+#[test]
+fn who_comes_late_lets_go_of_nothing_else() {
+    let c = Container::new(ObjectClass::S1, 64);
+    let dfs = &c.dfs;
+    let lock = |ofd| dfs.flock(ofd, LOCK_EX | LOCK_NB, &|| false);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    dfs.reap(usize::MAX).expect("reap");
+                }
+            });
+        }
+        let rounds = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for _ in 0..3_000 {
+                let f = c.file("f", O_RDWR);
+                assert_eq!(lock(f.ofd), Ok(()), "the last message is gone");
+                let (ofd, message) = (f.ofd, carrier());
+                dfs.ofd_sent(ofd, message.as_raw_fd()).expect("sent");
+                drop(f);
+                let other = c.file("f", O_RDWR);
+                assert_eq!(lock(other.ofd), Err(Errno::EAGAIN), "under way");
+                assert!(dfs.ofd_info(ofd).is_ok(), "under way");
+            }
+        }));
+        stop.store(true, Ordering::Relaxed);
+        rounds.expect("rounds");
+    });
 }

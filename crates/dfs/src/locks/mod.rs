@@ -12,6 +12,7 @@ mod wait;
 pub use range::{LockInfo, LockKind, LockReq};
 
 use crate::inode::{self, low, word};
+use crate::ofd::Open;
 use crate::{Dfs, Ino, Ofd};
 use engine::{LockId, Pool, Tx};
 use list::{Owner, remove_all};
@@ -108,11 +109,22 @@ impl Dfs {
 
 /// Drops what `owner` has in one list of an inode and wakes those who wait.
 fn drop_from(target: &Target<'_>, list: u64, owner: Owner) -> Result<()> {
+    drop_while(target, list, owner, || Ok(()))
+}
+
+/// [`drop_from`] as long as `still`, under the inode's lock, says that `owner` is who is meant.
+fn drop_while(
+    target: &Target<'_>,
+    list: u64,
+    owner: Owner,
+    still: impl Fn() -> Result<()>,
+) -> Result<()> {
     if low(target.pool.load(target.head(list))?) == 0 {
         return Ok(());
     }
     loop {
         let mut tx = target.tx()?;
+        still()?;
         let (removed, more) = remove_all(&mut tx, target, list, owner)?;
         if !removed {
             return Ok(());
@@ -134,11 +146,12 @@ pub(crate) fn drop_of_process(dfs: &Dfs, ino: Ino, slot: u32) -> Result<()> {
     }
 }
 
-/// Drops all locks of a description.
-pub(crate) fn drop_of_description(dfs: &Dfs, ino: Ino, ofd: Ofd) -> Result<()> {
-    let target = Target::new(dfs.pool, ino)?;
-    drop_from(&target, word::LOCKS, Owner::Description(ofd))?;
-    drop_from(&target, word::FLOCKS, Owner::Description(ofd))
+/// Drops all locks of a description; `EBADF` if it is gone.
+pub(crate) fn drop_of_description(dfs: &Dfs, open: &Open<'_>) -> Result<()> {
+    let target = Target::new(dfs.pool, open.ino)?;
+    let owner = Owner::Description(open.ofd);
+    drop_while(&target, word::LOCKS, owner, || open.still())?;
+    drop_while(&target, word::FLOCKS, owner, || open.still())
 }
 
 /// Whether a description has locks. The inode's lock is held.
@@ -151,4 +164,51 @@ pub(crate) fn has_of_description(pool: &Pool, ino: Ino, ofd: Ofd) -> Result<bool
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Cred;
+    use daos_types::ObjectClass;
+    use engine::testing::TempPool;
+
+    #[test]
+    fn locks_of_the_next_description_of_that_number_stay() {
+        let temp = TempPool::new(1, 64);
+        let mut info = engine::ContainerInfo {
+            uuid: uuid::Uuid::new_v4(),
+            label: "test".into(),
+            index: 0,
+            root: (0, 0),
+            file_class: ObjectClass::S1.id(),
+            dir_class: ObjectClass::S1.id(),
+            chunk_size: 1 << 20,
+            blob: Vec::new(),
+        };
+        temp.pool.create_container(&info).expect("container");
+        let root = Dfs::make_root(temp.pool, &info, 0, 0, 0o755).expect("root");
+        info.root = (root.number, root.generation);
+        let dfs = Dfs::mount(temp.pool, &info).expect("mount");
+        let cred = Cred {
+            uid: 0,
+            gid: 0,
+            groups: &[],
+            privileged: true,
+            umask: 0,
+        };
+        let locked = || {
+            let ofd = dfs.open(&cred, dfs.root(), 0).expect("open");
+            dfs.flock(ofd, LOCK_EX | LOCK_NB, &|| false).expect("lock");
+            dfs.description(ofd).expect("description")
+        };
+        let gone = locked();
+        dfs.ofd_release(gone.ofd).expect("release");
+        let next = locked();
+        assert_eq!((next.ofd, next.ino), (gone.ofd, gone.ino));
+        assert_eq!(drop_of_description(&dfs, &gone), Err(Errno::EBADF));
+        assert_eq!(has_of_description(temp.pool, next.ino, next.ofd), Ok(true));
+        assert_eq!(drop_of_description(&dfs, &next), Ok(()));
+        assert_eq!(has_of_description(temp.pool, next.ino, next.ofd), Ok(false));
+    }
 }

@@ -7,10 +7,10 @@
 //! close a circle at the same instant may both be refused.
 
 use super::Target;
-use super::list::Owner;
+use super::list::{self, Owner};
 use crate::Dfs;
 use crate::inode::{self, high, low, pair, word};
-use crate::ofd::{proc, word_at};
+use crate::ofd::{DEAD_TRIES, State, proc, word_at};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use engine::{Pool, Rec, process};
 use sys::{Errno, Result, futex};
@@ -48,7 +48,7 @@ pub(super) fn acquire(
     mut attempt: impl FnMut(&Target<'_>) -> Result<Option<Owner>>,
 ) -> Result<()> {
     let counter = counter(target)?;
-    let mut buried = false;
+    let mut settled = 0;
     let mut waiting: Option<Waiting<'_>> = None;
     loop {
         let seen = counter.load(Ordering::Acquire);
@@ -56,10 +56,11 @@ pub(super) fn acquire(
             return Ok(());
         };
         // A dead holder is no holder: found out before anything is refused.
-        if !buried && bury(dfs, target, holder)? {
+        if settled < DEAD_TRIES && settle(dfs, target, holder)? {
+            settled += 1;
             continue;
         }
-        buried = true;
+        settled = DEAD_TRIES;
         if !wait {
             return Err(Errno::EAGAIN);
         }
@@ -72,7 +73,7 @@ pub(super) fn acquire(
             waiting = None;
         }
         match futex::wait(counter, seen, SLICE_NS) {
-            Err(Errno::ETIMEDOUT) => buried = false,
+            Err(Errno::ETIMEDOUT) => settled = 0,
             Ok(()) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
@@ -82,17 +83,26 @@ pub(super) fn acquire(
     }
 }
 
-/// Puts the affairs of dead processes in order that may be the holder; true if there were any.
-fn bury(dfs: &Dfs, target: &Target<'_>, holder: Owner) -> Result<bool> {
-    match holder {
-        Owner::Process(slot) if process::pid(dfs.pool, slot)? == 0 => {
-            // Settled already, without this lock: its process had closed the file.
-            super::drop_of_process(dfs, target.ino, slot)?;
-            Ok(true)
-        }
-        Owner::Process(slot) if !process::is_dead(dfs.pool, slot)? => Ok(false),
-        Owner::Process(_) | Owner::Description(_) => Ok(dfs.reap(usize::MAX)? > 0),
+/// Settles the affairs of the holder if it is dead; false if it lives.
+fn settle(dfs: &Dfs, target: &Target<'_>, holder: Owner) -> Result<bool> {
+    let slot = match holder {
+        Owner::Process(slot) => slot,
+        Owner::Description(ofd) => return dfs.settle_dead_holders(ofd),
+    };
+    let settled = || match process::pid(dfs.pool, slot)? {
+        0 => Ok(()),
+        _ => Err(Errno::EBUSY),
+    };
+    // Settled already, without this lock: its process had closed the file.
+    match super::drop_while(target, word::LOCKS, holder, settled) {
+        Err(Errno::EBUSY) => {}
+        outcome => return outcome.map(|()| true),
     }
+    let locks = || {
+        let _tx = target.tx()?;
+        list::any(dfs.pool, target.head(word::LOCKS), holder)
+    };
+    dfs.settle_dead(|at| Ok((at == slot && locks()?).then_some(State::Held)))
 }
 
 /// That a process waits for another, as one word: record of the inode, low bits of its counter of

@@ -5,12 +5,12 @@
 //! free them, so that death, fork and exec are settled as with any other. That of a program has no
 //! descriptor: the process that execs holds it, and its next image keeps it.
 
-use super::handover::pause;
+use super::dead::TRIES;
 use super::holds::{self, State};
 use super::{Open, PROGRAM, flag};
 use crate::inode::{self, high, low, pair, word};
 use crate::{Cred, Dfs, Ino, Ofd};
-use engine::{Tx, process};
+use engine::Tx;
 use sys::{Errno, Result};
 
 /// What a description is there for, as far as it keeps others out.
@@ -25,11 +25,6 @@ pub(crate) enum Purpose {
     /// A program runs from the file.
     Run,
 }
-
-/// Looks at a dead process whose affairs somebody else is settling.
-const LOOKS: u32 = 200;
-/// Between two of them.
-const PAUSE_NS: u64 = 1_000_000;
 
 impl Purpose {
     pub(super) fn new(flags: u32, opener: u32) -> Purpose {
@@ -125,54 +120,30 @@ impl Dfs {
 
     /// `ETXTBSY` if a program runs from the file.
     pub(crate) fn check_not_run(&self, ino: Ino) -> Result<()> {
-        loop {
+        for _ in 0..TRIES {
             let base = inode::locate(self.pool, ino)?;
             let busy = self.pool.load(inode::at(base, word::BUSY))?;
             if low(busy) == 0 {
                 return Ok(());
             }
             if !self.settle_dead_users(ino, Purpose::Cut)? {
-                return Err(Errno::ETXTBSY);
+                break;
             }
         }
+        Err(Errno::ETXTBSY)
     }
 
     /// Settles the affairs of dead processes whose descriptions keep one for `purpose` out; false
-    /// if there are none.
+    /// if somebody lives who keeps it out.
     #[cold]
     pub(super) fn settle_dead_users(&self, ino: Ino, purpose: Purpose) -> Result<bool> {
-        let mut settled = false;
-        for slot in 0..process::used(self.pool)? {
-            let Some(state) = self.keeps_out(slot, ino, purpose)? else {
-                continue;
-            };
-            if state == State::Waiting {
-                self.sweep(slot)?;
-                settled |= self.keeps_out(slot, ino, purpose)?.is_none();
-                continue;
-            }
-            for _ in 0..LOOKS {
-                if self.bury(slot)? || self.keeps_out(slot, ino, purpose)? != Some(state) {
-                    settled = true;
-                    break;
-                }
-                if self.forks(slot)? || !process::is_dead(self.pool, slot)? {
-                    break;
-                }
-                // Somebody else is at it.
-                pause(PAUSE_NS);
-            }
-        }
-        Ok(settled)
+        self.settle_dead(|slot| self.keeps_out(slot, ino, purpose))
     }
 
     /// Whether the process in `slot` has a description of the file that keeps one for `purpose` out,
     /// and if it has several, what comes first of: held, deferred, waiting.
     fn keeps_out(&self, slot: u32, ino: Ino, purpose: Purpose) -> Result<Option<State>> {
         let mut found = None;
-        if process::pid(self.pool, slot)? == 0 {
-            return Ok(found);
-        }
         holds::for_each(self.pool, slot, |ofd, state| {
             let keeps = self
                 .description(ofd)

@@ -176,7 +176,7 @@ fn rebuild(tx: &mut Tx<'_>, slot: u32, old: PageLink, live: u32) -> Result<PageL
 
 /// What an entry of a table says.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum State {
+pub(crate) enum State {
     /// The process holds the description.
     Held,
     /// It let go, but a child that is being forked may still come for it.
@@ -254,7 +254,7 @@ enum Let {
     /// The inode goes too, and needs the list of what is to be freed.
     NeedsQueue,
     /// The description goes, but still has locks.
-    Locked(Ino),
+    Locked,
 }
 
 impl Dfs {
@@ -271,9 +271,7 @@ impl Dfs {
         let open = self.description(ofd)?;
         let own = LockId::Target(self.pool.target_of(inode::record(open.ino)?)?);
         let mut tx = self.pool.tx(&[own, lock(self.pool, slot)])?;
-        if self.description(ofd)?.ino != open.ino {
-            return Err(Errno::EBADF);
-        }
+        open.still()?;
         let added = add(&mut tx, slot, ofd)?;
         let at = open.at + field::HOLDS * 8;
         let counts = tx.load(at)?;
@@ -297,10 +295,11 @@ impl Dfs {
     pub(super) fn release_in(&self, slot: u32, ofd: Ofd, seen: Option<State>) -> Result<()> {
         let mut queue = false;
         let mut under_way = None;
+        // What is found out is true of this description alone, not of the next one with its number.
+        let open = self.description(ofd)?;
         loop {
-            let open = self.description(ofd)?;
             match self.try_release(slot, &open, seen, queue, under_way)? {
-                Let::Locked(ino) => locks::drop_of_description(self, ino, ofd)?,
+                Let::Locked => locks::drop_of_description(self, &open)?,
                 Let::NeedsQueue => queue = true,
                 Let::Sent => under_way = Some(sent::is_under_way(&open)?),
                 Let::Done => return Ok(()),
@@ -325,9 +324,7 @@ impl Dfs {
             target
         };
         let mut tx = pool.tx(&[target, lock(pool, slot), list])?;
-        if self.description(open.ofd)?.ino != open.ino {
-            return Err(Errno::EBADF);
-        }
+        open.still()?;
         let (entry_at, state) = entry(&tx, slot, open.ofd)?.ok_or(Errno::EBADF)?;
         // Whoever looks through a table may come late: the description is gone, and its number another's.
         if state != seen.unwrap_or(State::Held) {
@@ -366,7 +363,7 @@ impl Dfs {
             return Ok(Let::Done);
         }
         if locks::has_of_description(pool, open.ino, open.ofd)? {
-            return Ok(Let::Locked(open.ino));
+            return Ok(Let::Locked);
         }
         let base = inode::locate(pool, open.ino)?;
         let opened = tx.load(inode::at(base, word::OPEN))?;
@@ -404,8 +401,13 @@ impl Dfs {
     /// Whether the calling process holds a description.
     pub fn ofd_is_held(&self, ofd: Ofd) -> Result<bool> {
         let slot = self.process_slot()?;
+        Ok(self.hold_of(slot, ofd)? == Some(State::Held))
+    }
+
+    /// How the process in `slot` holds a description.
+    pub(super) fn hold_of(&self, slot: u32, ofd: Ofd) -> Result<Option<State>> {
         let tx = self.pool.tx(&[lock(self.pool, slot)])?;
-        Ok(entry(&tx, slot, ofd)?.is_some_and(|(_, state)| state == State::Held))
+        Ok(entry(&tx, slot, ofd)?.map(|(_, state)| state))
     }
 
     /// The calling process's slot. A table full of dead processes is cleared first.

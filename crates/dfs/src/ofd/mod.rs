@@ -6,13 +6,15 @@
 //! share it never read or write the same range, and one killed in between blocks nobody.
 
 mod busy;
+mod dead;
 mod handover;
 mod holds;
 mod seek;
 mod sent;
 
+pub(crate) use dead::TRIES as DEAD_TRIES;
 pub use handover::ForkToken;
-pub(crate) use holds::{lock as lock_of, proc, word_at};
+pub(crate) use holds::{State, lock as lock_of, proc, word_at};
 
 use crate::inode::{self, Guard, high, link_word, low, pair, word};
 use crate::map::file::File;
@@ -103,6 +105,8 @@ pub(crate) struct Open<'p> {
     pub(crate) ino: Ino,
     pub(crate) flags: u32,
     opener: u32,
+    /// Its record's tag, which no later description in the same record has.
+    tag: u64,
 }
 
 impl<'p> Open<'p> {
@@ -136,6 +140,15 @@ impl<'p> Open<'p> {
         File::open(self.pool, self.ino)
     }
 
+    /// `EBADF` if the description is gone, and its number perhaps another's. Under its inode's lock
+    /// the answer stays true.
+    pub(crate) fn still(&self) -> Result<()> {
+        match self.pool.load(self.at + field::TAG * 8)? == self.tag {
+            true => Ok(()),
+            false => Err(Errno::EBADF),
+        }
+    }
+
     /// The offset word.
     pub(crate) fn offset(&self) -> Result<&'p AtomicU64> {
         self.pool.word(self.at + field::OFFSET * 8)
@@ -148,7 +161,11 @@ impl Dfs {
     pub(crate) fn description(&self, ofd: Ofd) -> Result<Open<'static>> {
         let at = Rec(ofd.0).offset();
         let load = |field: u64| self.pool.load(at + field * 8);
-        if ofd.0 == 0 || engine::tag_kind(load(field::TAG).or(Err(Errno::EBADF))?) != kind::OFD {
+        if ofd.0 == 0 {
+            return Err(Errno::EBADF);
+        }
+        let tag = load(field::TAG).or(Err(Errno::EBADF))?;
+        if engine::tag_kind(tag) != kind::OFD {
             return Err(Errno::EBADF);
         }
         let ino = load(field::INO)?;
@@ -163,6 +180,7 @@ impl Dfs {
             },
             flags: low(flags),
             opener: high(flags),
+            tag,
         })
     }
 
@@ -200,12 +218,13 @@ impl Dfs {
 
     fn open_checked(&self, cred: &Cred<'_>, ino: Ino, flags: u32, opener: u32) -> Result<Ofd> {
         let purpose = Purpose::new(flags, opener);
-        loop {
+        for _ in 0..dead::TRIES {
             match self.try_open(cred, ino, flags, opener, purpose) {
                 Err(Errno::ETXTBSY) if self.settle_dead_users(ino, purpose)? => {}
                 outcome => return outcome,
             }
         }
+        Err(Errno::ETXTBSY)
     }
 
     fn try_open(

@@ -22,8 +22,14 @@ const F_WRLCK: i16 = 1;
 const BYTES_LOG2: u32 = 16;
 /// Descriptors sent of one description whose locks are tried for.
 const TRIES: u64 = 64;
-/// Times the kernel's list of locks is read in the hope that it does not change meanwhile.
-const READINGS: usize = 8;
+/// Bytes of the list of locks that the kernel gives at a time, nothing changing meanwhile.
+const PART: usize = 4096;
+/// Times the list is read before a lock is believed to be gone. From one part to the next the kernel
+/// may leave out a lock when others go: each time the parts end somewhere else, so that no lock is
+/// always the first of a part.
+const READINGS: usize = 16;
+/// Bytes from one such end to the next.
+const CUTS_APART: usize = PART / READINGS;
 
 /// `struct flock`.
 #[repr(C)]
@@ -61,36 +67,32 @@ pub(super) fn is_under_way(open: &Open<'_>) -> Result<bool> {
         // Nobody can tell.
         return Ok(true);
     }
-    // The kernel lists a few thousand bytes at a time, and may leave one out when others go
-    // meanwhile: only what it says twice is believed.
-    let mut before = None;
-    for _ in 0..READINGS {
-        let Ok(list) = read_locks() else {
+    for cut in 1..=READINGS {
+        let Ok(list) = read_locks(cut * CUTS_APART) else {
             return Ok(true);
         };
         if lists(&list, inode, open.ofd) {
             return Ok(true);
         }
-        if before.as_ref() == Some(&list) {
-            return Ok(false);
-        }
-        before = Some(list);
     }
-    Ok(true)
+    Ok(false)
 }
 
-/// `/proc/locks`.
-fn read_locks() -> Result<Vec<u8>> {
+/// `/proc/locks`, read up to the lock at `cut` bytes first.
+fn read_locks(cut: usize) -> Result<Vec<u8>> {
     let errno = |error: rustix::io::Errno| Errno::new(error.raw_os_error());
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file = rustix::fs::open(c"/proc/locks", flags, Mode::empty()).map_err(errno)?;
     let mut list = Vec::new();
-    let mut part = vec![0u8; 4096];
+    let mut part = vec![0u8; PART];
+    let mut wanted = cut.min(PART);
     loop {
-        match rustix::io::read(&file, part.as_mut_slice()).map_err(errno)? {
+        let into = part.get_mut(..wanted).ok_or(Errno::EIO)?;
+        match rustix::io::read(&file, into).map_err(errno)? {
             0 => return Ok(list),
-            len => list.extend_from_slice(&part[..len]),
+            len => list.extend_from_slice(part.get(..len).ok_or(Errno::EIO)?),
         }
+        wanted = PART;
     }
 }
 
@@ -124,9 +126,7 @@ impl Dfs {
         };
         let own = LockId::Target(self.pool.target_of(inode::record(open.ino)?)?);
         let mut tx = self.pool.tx(&[own])?;
-        if self.description(ofd)?.ino != open.ino {
-            return Err(Errno::EBADF);
-        }
+        open.still()?;
         let at = open.at + field::HOLDS * 8;
         let counts = tx.load(at)?;
         tx.set_volatile(at, pair(high(counts), low(counts).saturating_add(1)))?;
@@ -147,9 +147,7 @@ impl Dfs {
         let open = self.description(ofd)?;
         let own = LockId::Target(self.pool.target_of(inode::record(open.ino)?)?);
         let mut tx = self.pool.tx(&[own])?;
-        if self.description(ofd)?.ino != open.ino {
-            return Err(Errno::EBADF);
-        }
+        open.still()?;
         let at = open.at + field::HOLDS * 8;
         let counts = tx.load(at)?;
         tx.set_volatile(at, pair(high(counts), low(counts).saturating_sub(1)))?;
