@@ -35,6 +35,24 @@ CASE(fork_shares_offset) {
     EQ(c, 'f');
 }
 
+/* kcmp(2), KCMP_FILE */
+static int same_description(pid_t a, pid_t b, int fd_a, int fd_b) { return OK(syscall(SYS_kcmp, a, b, 0, fd_a, fd_b)) == 0; }
+
+CASE(what_parent_and_child_open_is_no_one_description) {
+    if (syscall(SYS_kcmp, getpid(), getpid(), 0, 0, 0) < 0) SKIP("no kcmp(2) here");
+    int fd = OK(open("f", O_CREAT | O_RDWR, 0644));
+    int own = OK(open("f", O_RDWR));
+    IN_CHILD({
+        CHECK(same_description(getppid(), getpid(), fd, fd));
+        int other = OK(open("f", O_RDWR));
+        CHECK(!same_description(getppid(), getpid(), own, other));
+        EQ(write(other, "ab", 2), 2);
+        EQ(write(fd, "c", 1), 1);
+    });
+    EQ(write(fd, "d", 1), 1);
+    holds("f", "cd");
+}
+
 CASE(writes_of_parent_and_child) {
     int fd = OK(open("f", O_CREAT | O_WRONLY, 0644));
     for (int i = 0; i < 20; i++) {

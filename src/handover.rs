@@ -177,6 +177,7 @@ pub(crate) fn after_clone(kind: CloneKind, result: isize) {
 pub(crate) fn child_after_fork() {
     crate::calls::aio::after_fork();
     crate::calls::map::after_fork();
+    crate::placeholder::after_fork();
     let token = FORK.take();
     files::after_fork();
     let Some(fs) = mounts::attached() else { return };

@@ -10,7 +10,7 @@
 use crate::abi::{self, nr};
 use crate::kernel::{self, addr, addr_mut, call, text};
 use crate::mounts;
-use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use dfs::Ofd;
 use sys::{Errno, Result, own_fd};
 
@@ -26,6 +26,9 @@ const SEEK_CUR: usize = 1;
 
 /// The descriptor all unpublished ones are copies of; -1 before the first.
 static BASE: AtomicI32 = AtomicI32::new(-1);
+/// Its `struct file` is the parent's too: each open and close would take the line of its count from
+/// the other's processor.
+static SHARED: AtomicBool = AtomicBool::new(false);
 /// Inodes of memfds seen to be placeholders of our container, so that a name is read only once.
 static KNOWN: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
 
@@ -50,6 +53,9 @@ fn reopen(fd: i32) -> Result<i32> {
 fn base() -> Result<i32> {
     let known = BASE.load(Ordering::Acquire);
     if known >= 0 {
+        if SHARED.load(Ordering::Relaxed) {
+            part_from_parent(known);
+        }
         return Ok(known);
     }
     let made = make_base()?;
@@ -63,6 +69,25 @@ fn base() -> Result<i32> {
             own_fd::close(made);
             Ok(other)
         }
+    }
+}
+
+/// In the child of a fork.
+pub(crate) fn after_fork() {
+    SHARED.store(BASE.load(Ordering::Relaxed) >= 0, Ordering::Relaxed);
+}
+
+/// Puts a `struct file` of this process behind `base`. Without it everything works as well.
+#[cold]
+fn part_from_parent(base: i32) {
+    // The number is the parent's there, and so is what this changes.
+    if intercept::in_vfork_child() || !SHARED.swap(false, Ordering::Relaxed) {
+        return;
+    }
+    if let Ok(own) = reopen(base) {
+        let moved = call!(nr::DUP3, own, base, abi::O_CLOEXEC);
+        debug_assert!(moved.is_ok());
+        kernel::close(own);
     }
 }
 
