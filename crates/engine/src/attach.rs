@@ -7,7 +7,7 @@ use crate::door::{self, RankFile};
 use crate::error::EngineError;
 use crate::layout::{ARENA_VERSION, MAGIC, VERSION, VERSION_MIN, header};
 use crate::limits::{BLOCK, GROW_PAGES, PAGE, POOLS_MAX, RANKS_MAX, TARGETS_MAX, at};
-use crate::log::{LOG_FILE_HEADER, ring_bytes};
+use crate::log::{LOG_FILE_HEADER, ZEROS, ring_bytes};
 use crate::media::{Media, errno};
 use crate::pool::{POOLS, Pool, PoolSpec};
 use crate::prove::Own;
@@ -129,7 +129,7 @@ fn format_log(spec: &PoolSpec, dir: &Path, ring: u64) -> sys::Result<()> {
         bytes.copy_from_slice(&word.to_ne_bytes());
     }
     door::write(&file, dir, RankFile::Log, &head, 0)?;
-    let zeros = vec![0u8; 1 << 20];
+    let zeros = vec![0u8; ZEROS as usize];
     let mut off = 0;
     while off < ring {
         let count = (ring - off).min(zeros.len() as u64);

@@ -469,6 +469,7 @@ mod tests {
     #[test]
     fn the_log_goes_round_without_long_waits() {
         let temp = TempPool::with_log(&std::env::temp_dir(), 2, 64, RING);
+        crate::log::tests::a_store_makes_little_dirty(temp.pool);
         crate::mirror::tests::whole_pages_are_copied(temp.pool);
         crate::log::tests::only_what_is_free_is_renewed(temp.pool);
         pieces_leave_most_of_the_room(temp.pool);
