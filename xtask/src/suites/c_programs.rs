@@ -31,7 +31,8 @@ pub(crate) fn stress(context: &Context) -> Result<Suite, Failure> {
         "stress",
         "c-tests/stress",
         None,
-        if context.long { 1200 } else { 150 },
+        // They put a load on the mount for 100 s, and check what is there then.
+        if context.long { 1200 } else { 300 },
     )
 }
 
