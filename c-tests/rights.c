@@ -77,18 +77,24 @@ CASE(received_after_its_sender_has_ended) {
     }
 }
 
+/* A child locks "f", sends its descriptor from s[0] to s[1] and ends. */
+static void lock_and_send(int s[2], int killed) {
+    int status;
+    OK(socketpair(AF_UNIX, SOCK_STREAM, 0, s));
+    pid_t pid = OK(fork());
+    if (pid == 0) {
+        OK(send_fd(s[0], open_with_lock("f")));
+        if (killed) kill(getpid(), SIGKILL);
+        _exit(0);
+    }
+    OK(waitpid(pid, &status, 0));
+    is_locked("f", 1);
+}
+
 CASE(never_received) {
     for (int way = 0; way < 3; way++) {
-        int s[2], status;
-        OK(socketpair(AF_UNIX, SOCK_STREAM, 0, s));
-        pid_t pid = OK(fork());
-        if (pid == 0) {
-            OK(send_fd(s[0], open_with_lock("f")));
-            if (way == 2) kill(getpid(), SIGKILL);
-            _exit(0);
-        }
-        OK(waitpid(pid, &status, 0));
-        is_locked("f", 1);
+        int s[2];
+        lock_and_send(s, way == 2);
         if (way == 1) {
             int fd = receive_fd(s[1], 0);
             is_locked("f", 1);
@@ -115,15 +121,8 @@ CASE(never_received_while_others_lock) {
         }
     }
     for (int i = 0; i < 200; i++) {
-        int s[2], status;
-        OK(socketpair(AF_UNIX, SOCK_STREAM, 0, s));
-        pid_t pid = OK(fork());
-        if (pid == 0) {
-            OK(send_fd(s[0], open_with_lock("f")));
-            _exit(0);
-        }
-        OK(waitpid(pid, &status, 0));
-        is_locked("f", 1);
+        int s[2];
+        lock_and_send(s, 0);
         OK(close(s[0]));
         OK(close(s[1]));
         is_locked("f", 0);

@@ -93,8 +93,8 @@ pub(crate) fn as_bytes(words: &[u64]) -> &[u8] {
 }
 
 /// Zeros written to the log at a time. What is written at once the kernel keeps as one folio, and a
-/// store through a map makes all of it dirty: of pieces of 1 MiB a sync of 4 KiB wrote out 500. Smaller
-/// ones take longer to write out.
+/// store through a map makes all of it dirty: of pieces of 1 MiB a sync of 4 KiB wrote out 500 KiB.
+/// Smaller ones take longer to write out.
 pub(crate) const ZEROS: u64 = 64 << 10;
 
 /// Bytes that a process appends to the log before it changes what of it it has mapped.

@@ -93,15 +93,21 @@ fn settle(dfs: &Dfs, target: &Target<'_>, holder: Owner) -> Result<bool> {
         0 => Ok(()),
         _ => Err(Errno::EBUSY),
     };
-    // Settled already, without this lock: its process had closed the file.
-    match super::drop_while(target, word::LOCKS, holder, settled) {
-        Err(Errno::EBUSY) => {}
-        outcome => return outcome.map(|()| true),
+    if settled().is_ok() {
+        // Without this lock: its process had closed the file.
+        return match super::drop_while(target, word::LOCKS, holder, settled) {
+            Err(Errno::EBUSY) => Ok(true),
+            outcome => outcome.map(|()| true),
+        };
     }
     let locks = || {
         let _tx = target.tx()?;
         list::any(dfs.pool, target.head(word::LOCKS), holder)
     };
+    if !process::is_dead(dfs.pool, slot)? {
+        // Or the slot is another's by now, and what was in the way is gone.
+        return Ok(!locks()?);
+    }
     dfs.settle_dead(|at| Ok((at == slot && locks()?).then_some(State::Held)))
 }
 
