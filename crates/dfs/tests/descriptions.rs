@@ -7,11 +7,11 @@ use dfs::Ofd;
 use rustix::process::WaitOptions;
 use std::process::Child;
 use support::{
-    Container, File, O_APPEND, O_RDONLY, O_RDWR, O_WRONLY, ROOT, go, heard, role, say, wait_for_go,
+    Container, File, O_APPEND, O_RDONLY, O_RDWR, O_WRONLY, ROOT, fork, go, heard, role, say,
+    wait_for_go,
 };
 use sys::Errno;
 
-const SYS_FORK: usize = 57;
 const SYS_EXIT_GROUP: usize = 231;
 const RECORDS: usize = 3000;
 const RECORD: usize = 24;
@@ -170,8 +170,7 @@ fn a_forked_child_holds_what_its_parent_closes_at_once() {
         let f = c.file("f", O_RDWR);
         let (ofd, ino) = (f.ofd, f.ino);
         let token = c.dfs.fork_prepare().expect("prepare").expect("held");
-        // SAFETY: the child calls nothing but the code under test, which needs no libc.
-        let pid = unsafe { sys::syscall!(SYS_FORK) }.expect("fork");
+        let pid = fork();
         if pid == 0 {
             let adopted = c.dfs.ofd_adopt_after_fork(token, &[ofd]);
             let wrote = f.write(b"child");
@@ -182,7 +181,7 @@ fn a_forked_child_holds_what_its_parent_closes_at_once() {
             unsafe { sys::syscall!(SYS_EXIT_GROUP, code) }.expect("exit");
         }
         drop(f);
-        let pid = rustix::process::Pid::from_raw(pid as i32).expect("pid");
+        let pid = rustix::process::Pid::from_raw(pid).expect("pid");
         let (_, status) = rustix::process::waitpid(Some(pid), WaitOptions::empty())
             .expect("wait")
             .expect("ended");
@@ -227,15 +226,14 @@ fn what_is_let_go_late_is_not_somebody_elses() {
     let closed = f.ofd;
     let token = c.dfs.fork_prepare().expect("prepare").expect("held");
     drop(f);
-    // SAFETY: the child calls nothing but the code under test, which needs no libc.
-    let pid = unsafe { sys::syscall!(SYS_FORK) }.expect("fork");
+    let pid = fork();
     if pid == 0 {
         shm::fault::arm("holds.deferred", shm::fault::Action::Stop, 1);
         let code = usize::from(c.dfs.ofd_adopt_after_fork(token, &[]).is_err());
         // SAFETY: ends the child without running anything of the parent's.
         unsafe { sys::syscall!(SYS_EXIT_GROUP, code) }.expect("exit");
     }
-    let pid = rustix::process::Pid::from_raw(pid as i32).expect("pid");
+    let pid = rustix::process::Pid::from_raw(pid).expect("pid");
     let wait = |options| {
         let ended = rustix::process::waitpid(Some(pid), options).expect("wait");
         ended.expect("changed").1

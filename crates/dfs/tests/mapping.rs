@@ -131,7 +131,6 @@ fn processes_share_and_the_dead_lose_nothing() {
 
 #[test]
 fn what_a_forked_child_stores_after_its_parent_has_synced_is_looked_for() {
-    const SYS_FORK: usize = 57;
     const SYS_EXIT_GROUP: usize = 231;
     uaccess::install().expect("install");
     let c = Container::new(ObjectClass::S1, 64);
@@ -141,15 +140,14 @@ fn what_a_forked_child_stores_after_its_parent_has_synced_is_looked_for() {
     let token = c.dfs.fork_prepare().expect("prepare").expect("mapped");
     // As at the end of the parent, which the child does not wait for.
     c.dfs.maps_synced().expect("maps_synced");
-    // SAFETY: the child calls nothing but the code under test, which needs no libc.
-    let pid = unsafe { sys::syscall!(SYS_FORK) }.expect("fork");
+    let pid = support::fork();
     if pid == 0 {
         let adopted = c.dfs.ofd_adopt_after_fork(token, &[f.ofd]);
         map.put(5000, b"child");
         // SAFETY: ends the child without running anything of the parent's, as if it were killed.
         unsafe { sys::syscall!(SYS_EXIT_GROUP, usize::from(adopted.is_err())) }.expect("exit");
     }
-    let pid = rustix::process::Pid::from_raw(pid as i32).expect("pid");
+    let pid = rustix::process::Pid::from_raw(pid).expect("pid");
     let (_, status) = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())
         .expect("wait")
         .expect("ended");

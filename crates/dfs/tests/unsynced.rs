@@ -123,6 +123,15 @@ fn run(what: &str, temp: &TempPool) {
     assert_eq!(status.expect("other").success(), what != "die");
 }
 
+/// Builds another arena from the pool's files, while the machine stays on.
+fn after_loss_of_memory(temp: &TempPool, look: impl FnOnce(&'static Pool)) {
+    let spec = temp.pool.spec();
+    let dir = spec.ranks.first().and_then(|rank| rank.parent());
+    let pool = testing::open_image(dir.expect("directory"), spec).expect("recovered");
+    look(pool);
+    pool.leave().expect("leave");
+}
+
 /// Who looks in on a pool looks through a piece of the log for others, however long it is.
 #[test]
 fn others_are_proven_a_piece_at_a_time() {
@@ -179,6 +188,8 @@ fn unsynced_data_is_there_once_it_is_proven() {
             "end",
             "die",
             "overwrite",
+            "die and nobody after the memory was lost",
+            "die and looked at after the memory was lost",
             "time",
             "idle",
             "idle and nobody",
@@ -214,6 +225,18 @@ fn unsynced_data_is_there_once_it_is_proven() {
         "die" => {
             run("die", &temp);
             assert_eq!(dfs.reap(1000), Ok(1));
+        }
+        // Nobody knows any more who had stored it.
+        "die and nobody after the memory was lost" => {
+            run("die", &temp);
+            after_loss_of_memory(&temp, |_| ());
+            wanted.fill(0);
+        }
+        "die and looked at after the memory was lost" => {
+            run("die", &temp);
+            after_loss_of_memory(&temp, |pool| {
+                mount(pool);
+            });
         }
         "idle and nobody" => {
             other = Some(idle(&temp));

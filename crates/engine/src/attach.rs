@@ -12,6 +12,7 @@ use crate::media::{Media, errno};
 use crate::pool::{POOLS, Pool, PoolSpec};
 use crate::prove::Own;
 use crate::rebuild::Checkpoint;
+use crate::recover::Seen;
 use crate::system::{Home, mark};
 use core::sync::atomic::{AtomicU64, Ordering};
 use rustix::fd::{AsFd, OwnedFd};
@@ -592,8 +593,8 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
     let mut pool = handle(spec, arena, path.to_path_buf(), log)?;
     pool.find_checkpoint()
         .and_then(|found| {
-            let seen = pool.choose_log(&found.base, first, others)?;
-            pool.recover_files(&found, seen)
+            let (seen, copies) = pool.choose_log(&found.base, first, others)?;
+            pool.recover_files(&found, &seen, &copies)
         })
         .map_err(|e| match e {
             Errno::EIO => EngineError::Corrupt(format!(
@@ -618,26 +619,24 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
 }
 
 impl Pool {
-    /// Fills the arena and makes what it then holds what a further power failure leads to. The log is
-    /// known to be whole up to `seen`.
-    fn recover_files(&self, found: &Checkpoint, seen: u64) -> sys::Result<()> {
+    /// Fills the arena. What was unsynced stays so: to write it all once more would take longer than
+    /// all the rest.
+    fn recover_files(&self, found: &Checkpoint, seen: &Seen, copies: &[u16]) -> sys::Result<()> {
         let home = self.log_rank()?;
         let word = self.log.word(LOG_BOOT * 8).ok_or(Errno::EIO)?;
         let (boot, log_boot) = (boot(), word.load(Ordering::Acquire));
         let trusted = boot != 0 && boot == log_boot;
-        if trusted {
-            let synced = found.base.start.max(found.base.end);
-            // Whoever flushes the log does what this does not, and says what is wrong.
-            self.begin_settling(synced, seen).unwrap_or_default();
-        }
+        let doubted = trusted.then_some(found.base.start.max(found.base.end));
+        self.leave_to_settle(copies, found.base.start, seen.end, doubted)?;
         let changed = self.rebuild(found, seen, trusted)?;
+        if home != 0 {
+            // Perhaps another log than before goes on from here: should that one come back, it must
+            // not fit the checkpoint, however much it holds.
+            self.branch_off()?;
+        }
         if changed || home != 0 {
-            // What the log says of data does not count any more, or another log than before goes
-            // on from here: should that one come back, it does not fit the checkpoint.
+            // What the log says of data does not count any more.
             self.checkpoint()?;
-        } else if self.load(header::LOG_TAIL)? > self.load(header::LOG_SYNCED)? {
-            // What was given back is taken to be free.
-            self.sync_everything()?;
         }
         if boot != log_boot {
             let dir = self.rank_dir(home)?;

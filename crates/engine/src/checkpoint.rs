@@ -240,6 +240,12 @@ impl Pool {
 
     fn piece(&self, ring: u64) -> Result<()> {
         self.note_piece();
+        if self.phase()? == Phase::Idle {
+            let settled = self.settle_piece().map_err(|error| self.give_up(error))?;
+            if !settled {
+                return self.look_later();
+            }
+        }
         self.write_log_out()?;
         if self.phase()? == Phase::Idle && self.log_fill()?.0 >= begin_at(ring) {
             self.begin().map_err(|error| self.give_up(error))?;
@@ -262,6 +268,7 @@ impl Pool {
             tail + step.min(ring >> 12)
         };
         let later = match self.phase()? {
+            Phase::Idle if !self.is_settled()? => paced(tail + room / 4, self.pieces_to_settle()?),
             Phase::Idle => head + begin_at(ring),
             Phase::Copying => {
                 let frontier = self.load(header::CHECKPOINT_FRONTIER)?;
@@ -451,6 +458,7 @@ impl Pool {
         ] {
             self.word(word)?.fetch_max(value, Ordering::AcqRel);
         }
+        self.store(header::LEFT_DATA, 0)?;
         self.store(header::CHECKPOINT_TIME, self.now_ns() as u64)?;
         self.store(header::LOG_HEAD, self.load(header::CHECKPOINT_START)?)?;
         self.set_phase(Phase::Idle)

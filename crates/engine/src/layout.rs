@@ -83,11 +83,19 @@ pub(crate) mod header {
     pub(crate) const HOME_DIR_BYTES: u64 = 2048;
     /// Two words that tell the log from a file put in its place.
     pub(crate) const LOG_MARK: u64 = 3072;
-    /// A flush of the log was begun and has not succeeded: 1, or in an arena built anew the position
-    /// before which it was stored again already.
+    /// A flush of the log was begun and has not succeeded: 1.
     pub(crate) const LOG_DOUBT: u64 = 208;
+    /// Data stored before the arena was built may not be on the devices: 1.
+    pub(crate) const LEFT_DATA: u64 = 392;
     /// Version of the rank files' format.
     pub(crate) const FORMAT: u64 = 216;
+    /// Where the log ended when the arena was built; the position before which nothing is left to do
+    /// (`settle`), and from which on it is in doubt; the position + 1 from which on data may not be
+    /// proven (`prove`).
+    pub(crate) const LEFT_END: u64 = 224;
+    pub(crate) const LEFT_AT: u64 = 232;
+    pub(crate) const LEFT_DOUBT: u64 = 240;
+    pub(crate) const LEFT_UNPROVEN: u64 = 248;
     /// See [`super::TREE_VERSION`].
     pub(crate) const TREE_VERSION: u64 = 384;
     /// Words written by every operation get cache lines of their own.
@@ -130,7 +138,7 @@ pub const TREE_VERSION: u64 = header::TREE_VERSION;
 /// `DAOSPIL1` in memory order.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"DAOSPIL1");
 /// Version of the arena layout; another version is never attached.
-pub(crate) const ARENA_VERSION: u64 = 3;
+pub(crate) const ARENA_VERSION: u64 = 4;
 /// Version of the rank files' format. A pool keeps the one it was made with.
 pub(crate) const VERSION: u64 = 3;
 /// The oldest that is read and gone on with: its frames hold pages word by word.
@@ -178,6 +186,8 @@ pub(crate) mod rank {
     /// The round of flushes in which some of the rank's files were flushed, times 16, and which: a bit
     /// for each.
     pub(crate) const FLUSHED: u64 = 216;
+    /// Its log may be a copy as far as `settle` has come.
+    pub(crate) const LOG_LEFT: u64 = 232;
     /// The rank's data file was not there when the arena was built.
     pub(crate) const WAS_ABSENT: u64 = 144;
 }

@@ -7,6 +7,7 @@
 //!   tx           takeover           atomic changes, and those of the dead
 //!   pages        space              memory and blocks, given out and taken back
 //!   log  sync  mirror  recover      the redo stream, when it is safe, where, what is left of it
+//!   settle                        what recovery leaves to do
 //!   media  door  room               the bytes of rank files, the way to them, space for more
 //!   pool  thread  process  attach   who is here, holding what
 //!   layout  limits                  every word of the arena
@@ -32,6 +33,7 @@ mod prove;
 mod rebuild;
 mod recover;
 mod room;
+mod settle;
 mod space;
 mod sync;
 pub mod system;

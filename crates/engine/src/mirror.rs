@@ -12,6 +12,7 @@ use crate::log::LOG_FILE_HEADER;
 use crate::media::{errno, is_absent};
 use crate::pool::{LockId, Pool};
 use crate::rebuild::Base;
+use crate::recover::Seen;
 use core::sync::atomic::Ordering;
 use daos_types::ObjectClass;
 use rustix::fd::OwnedFd;
@@ -24,8 +25,8 @@ use sys::{Errno, Result, uaccess};
 const PLACES_MAX: u64 = 8;
 /// Bytes made ready in a copy ahead of what is written.
 const AHEAD: u64 = 4 << 20;
-/// Bytes compared at a time.
-const COMPARED: usize = 64 << 10;
+/// Bytes of the log between records whose positions are kept while it is looked through.
+const MARKED: u64 = 64 << 10;
 /// Bytes copied at a time for a checkpoint.
 pub(crate) const MIRROR_PIECE: u64 = 256 << 10;
 /// Bytes copied at a time.
@@ -176,6 +177,7 @@ impl Pool {
     }
 
     fn store_piece_locked(&self, other: u16, from: u64, end: u64) -> Result<u64> {
+        self.settle_rest()?;
         let word = |at| self.load(rank_at(other) + at);
         let ring = self.load(header::LOG_BYTES)?;
         let mut at = word(rank::LOG_STORED)?;
@@ -328,125 +330,60 @@ impl Pool {
     }
 
     /// Goes by the log that goes on furthest from `base`, in an arena that nobody has seen: that of
-    /// rank `first`, which is mapped, or one of the others. Returns up to where that log was found
-    /// whole.
+    /// rank `first`, which is mapped, or one of the others. Returns what was found in that log, and the
+    /// ranks whose logs may hold the same.
     pub(crate) fn choose_log(
         &mut self,
         base: &Base,
         first: u16,
         others: Vec<(u16, Segment)>,
-    ) -> Result<u64> {
+    ) -> Result<(Seen, Vec<u16>)> {
         self.store(header::FORMAT, self.log_word_at(1))?;
         self.store(header::LOG_BYTES, self.log_word_at(4))?;
         self.store(header::LOG_RANK, u64::from(first))?;
-        if others.is_empty() {
-            return Ok(base.start);
-        }
-        let mut marks = vec![(base.start, base.sum)];
-        // As far as both are the same a copy need not be looked at: it may go on otherwise. Compared
-        // piece by piece, while a piece is in the processor's cache.
-        let mut comparison = Comparison::new(&others, base.start);
-        let mut best = self.marked(&mut marks, |end| comparison.go_on(self, &others, end))?;
-        comparison.go_on(self, &others, best)?;
-        let mut same = comparison.same;
+        let mut seen = self.look_through(base)?;
         let mut copies = Vec::new();
-        for ((rank, log), same) in others.into_iter().zip(same.clone()) {
-            let mut known: Vec<_> = marks.iter().copied().filter(|at| at.0 <= same).collect();
+        for (rank, log) in others {
             let before = core::mem::replace(&mut self.log, log);
             self.store(header::LOG_BYTES, self.log_word_at(4))?;
-            let end = self.marked(&mut known, |_| Ok(()))?;
-            if end > best {
-                best = end;
-                copies.push((self.log_rank()?, before));
-                self.store(header::LOG_RANK, u64::from(rank))?;
-            } else {
-                copies.push((rank, core::mem::replace(&mut self.log, before)));
-                self.store(header::LOG_BYTES, self.log_word_at(4))?;
+            // Each record holds the checksum of the one before it: what goes on where the best so far
+            // ends is the same before.
+            let (end, _) = self.each_record(seen.end, seen.sum, 0, |_| Ok(()))?;
+            if end > seen.end {
+                let found = self.look_through(base)?;
+                if found.end > seen.end {
+                    copies.push(self.log_rank()?);
+                    seen = found;
+                    self.store(header::LOG_RANK, u64::from(rank))?;
+                    continue;
+                }
             }
+            self.log = before;
+            copies.push(rank);
         }
-        // What a copy holds need not be written again.
-        if self.log_rank()? != first {
-            let mut comparison = Comparison::new(&copies, base.start);
-            comparison.go_on(self, &copies, best)?;
-            same = comparison.same;
-        }
-        for ((rank, _), same) in copies.iter().zip(same) {
-            for word in [rank::LOG_COPIED, rank::LOG_MADE, rank::LOG_FILLED] {
-                self.store(rank_at(*rank) + word, same)?;
-            }
-        }
-        Ok(best)
+        self.store(header::LOG_BYTES, self.log_word_at(4))?;
+        Ok((seen, copies))
     }
 
-    /// Where the log ends that goes on from the last of `marks`: positions of records and the checksums
-    /// that these hold, to which more are added. Calls `passed` with each.
-    fn marked(
-        &self,
-        marks: &mut Vec<(u64, u32)>,
-        mut passed: impl FnMut(u64) -> Result<()>,
-    ) -> Result<u64> {
-        let mut last = marks.last().copied().ok_or(Errno::EIO)?;
-        let end = self.each_record(last.0, last.1, 0, |found| {
-            if found.position >= last.0 + COMPARED as u64 {
-                last = (found.position, (found.words[0] >> 32) as u32);
-                marks.push(last);
-                passed(last.0)?;
+    /// Looks through the log from `base` on.
+    fn look_through(&self, base: &Base) -> Result<Seen> {
+        let mut seen = Seen::new(base, self.rank_count());
+        let mut next = base.start.saturating_add(MARKED);
+        (seen.end, seen.sum) = self.each_record(base.start, base.sum, 0, |found| {
+            if found.position >= next {
+                next = found.position + MARKED;
+                seen.marks
+                    .push((found.position, (found.words[0] >> 32) as u32));
             }
-            Ok(())
+            seen.flushes.add(&found)
         })?;
-        Ok(end.0)
+        Ok(seen)
     }
 
     /// A word of the log file's first page.
     fn log_word_at(&self, index: u64) -> u64 {
         let word = self.log.word(index * 8);
         word.map_or(0, |word| word.load(Ordering::Acquire))
-    }
-}
-
-/// How far other logs hold the same as the one that is mapped, to within [`COMPARED`].
-struct Comparison {
-    /// As far as the log was compared.
-    at: u64,
-    /// As far as each of the others is the same.
-    same: Vec<u64>,
-    ours: Vec<u8>,
-    theirs: Vec<u8>,
-}
-
-impl Comparison {
-    fn new(others: &[(u16, Segment)], from: u64) -> Comparison {
-        Comparison {
-            at: from,
-            same: vec![from; others.len()],
-            ours: vec![0; COMPARED],
-            theirs: vec![0; COMPARED],
-        }
-    }
-
-    /// Compares what comes up to `end`.
-    fn go_on(&mut self, pool: &Pool, others: &[(u16, Segment)], end: u64) -> Result<()> {
-        let ring = pool.load(header::LOG_BYTES)?;
-        while self.at < end && self.same.contains(&self.at) {
-            let off = self.at % ring;
-            let len = (end - self.at).min(ring - off).min(COMPARED as u64);
-            let ours = &mut self.ours[..len as usize];
-            let theirs = &mut self.theirs[..len as usize];
-            let read = |log: &Segment, to: &mut [u8]| {
-                let bytes = log.bytes(LOG_FILE_HEADER + off, len);
-                bytes.is_some_and(|bytes| uaccess::copy_in(to, bytes as usize).is_ok())
-            };
-            if !read(&pool.log, ours) {
-                break;
-            }
-            for ((_, other), same) in others.iter().zip(&mut self.same) {
-                if *same == self.at && read(other, theirs) && ours == theirs {
-                    *same += len;
-                }
-            }
-            self.at += len;
-        }
-        Ok(())
     }
 }
 

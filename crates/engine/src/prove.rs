@@ -47,6 +47,15 @@ const IN_PASSING: Most = Most {
 const AFTER: u64 = 10_000_000_000;
 const BETWEEN: u64 = 20_000_000;
 
+/// Whose data is proven.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// Of the process in a slot.
+    Process(u32),
+    /// Of all whose data was there when the arena was built.
+    Left,
+}
+
 /// Words of a process's own that a forked child does not inherit: process slot + 1; when something
 /// is due (0 = nothing is); whether it is; number of pointers noted; flushes asked for (`flushes`); the
 /// log position before which it leaves checkpoints to others, how it has it mapped,
@@ -183,7 +192,7 @@ impl Pool {
         self.own.set_due(now + BETWEEN);
         let own = self
             .prove_overwritten()
-            .and_then(|()| self.prove_of(process::slot(self)?, IN_PASSING));
+            .and_then(|()| self.prove_of(Whose::Process(process::slot(self)?), IN_PASSING));
         if own == Ok(true) && self.prove_others() == Ok(true) {
             self.own.set_due(now + AFTER);
         }
@@ -191,6 +200,9 @@ impl Pool {
 
     /// Does some of it for a process that has not done it for its part in time; true if there is none.
     pub fn prove_others(&self) -> Result<bool> {
+        if !self.prove_of(Whose::Left, IN_PASSING)? {
+            return Ok(false);
+        }
         let (own, now) = (process::known_slot(self), self.now_ns() as u64);
         for slot in (0..process::used(self)?).filter(|slot| Some(*slot) != own) {
             let first = self.load(process_at(slot) + process::UNPROVEN)?;
@@ -198,7 +210,7 @@ impl Pool {
                 continue;
             }
             // One at a time: whoever does it has something else to do.
-            self.prove_of(slot, IN_PASSING)?;
+            self.prove_of(Whose::Process(slot), IN_PASSING)?;
             return Ok(false);
         }
         Ok(true)
@@ -218,12 +230,12 @@ impl Pool {
     /// Puts the checksums of what this process has stored, and nobody has synced, into the log.
     pub fn prove(&self) -> Result<()> {
         self.prove_overwritten()?;
-        let Some(slot) = process::known_slot(self) else {
-            return Ok(());
-        };
-        for _ in 0..BLOCKS_MAX / AT_END.blocks {
-            if self.prove_of(slot, AT_END)? {
-                break;
+        let own = process::known_slot(self).map(Whose::Process);
+        for whose in own.into_iter().chain([Whose::Left]) {
+            for _ in 0..BLOCKS_MAX / AT_END.blocks {
+                if self.prove_of(whose, AT_END)? {
+                    break;
+                }
             }
         }
         Ok(())
@@ -231,7 +243,7 @@ impl Pool {
 
     /// The same of a process that is dead, within reason.
     pub(crate) fn prove_of_dead(&self, slot: u32) -> Result<()> {
-        self.prove_of(slot, OF_DEAD).map(|_| ())
+        self.prove_of(Whose::Process(slot), OF_DEAD).map(|_| ())
     }
 
     /// Puts the checksums of the blocks that were stored where they lie into the log: if they were
@@ -246,10 +258,16 @@ impl Pool {
         self.append_sums(tail, &words)
     }
 
-    /// Puts the checksums of blocks that the process in `slot` has published into the log, within
-    /// limits; true if those were all.
-    fn prove_of(&self, slot: u32, most: Most) -> Result<bool> {
-        let unproven = self.word(process_at(slot) + process::UNPROVEN)?;
+    /// Puts the checksums of blocks that somebody has published into the log, within limits; true if
+    /// those were all.
+    fn prove_of(&self, whose: Whose, most: Most) -> Result<bool> {
+        let unproven = self.word(match whose {
+            Whose::Process(slot) => process_at(slot) + process::UNPROVEN,
+            Whose::Left => header::LEFT_UNPROVEN,
+        })?;
+        if unproven.load(Ordering::Relaxed) == 0 {
+            return Ok(true);
+        }
         let Some(first) = unproven.swap(0, Ordering::AcqRel).checked_sub(1) else {
             return Ok(true);
         };
@@ -257,9 +275,13 @@ impl Pool {
         let from = first
             .max(self.load(header::DATA_SYNCED)?)
             .max(self.load(header::LOG_HEAD)?);
+        let left_end = self.load(header::LEFT_END)?;
         let (mut found, mut newest) = (Vec::new(), HashMap::new());
         let reached = self.each_recent_change(from, tail, &mut |record| {
-            let own = process_of(record[2]) == slot;
+            let own = match whose {
+                Whose::Process(slot) => process_of(record[2]) == slot && record[1] >= left_end,
+                Whose::Left => record[1] < left_end,
+            };
             if own && found.len() >= most.blocks || record[1] >= from.saturating_add(most.log) {
                 return Ok(false);
             }

@@ -15,7 +15,7 @@ use crate::limits::{BLOCK, GRANULE, PAGE, RANK_BLOCKS_MAX, ZONE_BLOCKS, ZONE_TAB
 use crate::log::{RecordKind, as_bytes, checksum};
 use crate::media::{errno, is_absent};
 use crate::pool::Pool;
-use crate::recover::{Found, Proofs, stride};
+use crate::recover::{Found, Proofs, Seen, stride};
 use crate::tx::{ENTRY_DATA, ENTRY_DURABLE, ENTRY_MOVED, ENTRY_ZERO, RECORD_HEADER, entry_parts};
 use rustix::fs::{Mode, OFlags};
 use std::collections::HashSet;
@@ -80,23 +80,31 @@ impl Needed {
 }
 
 impl Pool {
-    /// Fills an empty arena from the rank files: the checkpoints `found`, and the log, which is known
-    /// to be whole up to `seen`. After a power failure (`trusted` false) data counts only if it is
-    /// known to be there. Returns whether some was not.
-    pub(crate) fn rebuild(&self, found: &Checkpoint, mut seen: u64, trusted: bool) -> Result<bool> {
+    /// Fills an empty arena from the rank files: the checkpoints `found`, and the log that was looked
+    /// through. After a power failure (`trusted` false) data counts only if it is known to be there.
+    /// Returns whether some was not.
+    pub(crate) fn rebuild(&self, found: &Checkpoint, seen: &Seen, trusted: bool) -> Result<bool> {
         self.load_checkpoint(found)?;
         let base = &found.base;
-        let mut proofs = None;
+        let mut replay = Replay {
+            pool: self,
+            base,
+            proofs: None,
+            certain: seen.flushes.certain(),
+            unproven: None,
+        };
         if !trusted {
-            let (collected, end) = self.proofs(base, seen)?;
-            (proofs, seen) = (Some(collected), end);
+            replay.proofs = Some(self.proofs(seen)?);
         }
-        self.replay(base, seen, proofs.as_mut())?;
+        replay.run(seen.end)?;
         let mut changed = false;
-        if let Some(proofs) = &proofs {
-            changed = self.store_contents(base, seen, proofs)? | proofs.found_loss();
+        if let Some(proofs) = &replay.proofs {
+            changed = self.store_contents(seen, proofs)? | proofs.found_loss();
+        } else if let Some(first) = replay.unproven {
+            // Whose it was is gone.
+            self.store(header::LEFT_UNPROVEN, first + 1)?;
         }
-        self.derive()?;
+        self.derive(base.end < seen.end)?;
         if trusted {
             self.doubt_flushes()?;
         }
@@ -225,82 +233,6 @@ impl Pool {
         Ok(())
     }
 
-    /// Applies what the log holds, which is known to be whole up to `seen`; a torn tail is cut.
-    fn replay(&self, base: &Base, seen: u64, mut proofs: Option<&mut Proofs>) -> Result<()> {
-        let (end, sum) = self.each_record(base.start, base.sum, seen, |found| {
-            if found.kind != RecordKind::Change as u8 {
-                return Ok(());
-            }
-            let log = found.position - base.start + found.words.len() as u64 * 8;
-            let pages = base.pages + log / LOG_BYTES_PER_PAGE;
-            self.replay_record(&found, pages, proofs.as_deref_mut())
-        })?;
-        if end < base.end {
-            // The checkpoint was finished only after the log had been flushed as far as that.
-            return Err(Errno::EIO);
-        }
-        // What follows must not find the log full: a checkpoint would say that the data is there.
-        self.store(header::LOG_HEAD, end)?;
-        self.store(header::LOG_SYNCED, base.end)?;
-        self.store(header::DATA_SYNCED, base.end)?;
-        self.set_log_end(end, sum)
-    }
-
-    fn replay_record(
-        &self,
-        found: &Found<'_>,
-        pages: u64,
-        mut proofs: Option<&mut Proofs>,
-    ) -> Result<()> {
-        let record = found.words;
-        let mut i = RECORD_HEADER;
-        while i < record.len() {
-            let (off, count, flags) = entry_parts(record[i]);
-            i += 1;
-            let listed = if flags & ENTRY_ZERO != 0 { 0 } else { count };
-            let words = record.get(i..i + listed).ok_or(Errno::EIO)?;
-            i += listed;
-            if flags & ENTRY_DURABLE == 0 {
-                continue;
-            }
-            self.touch_replayed(found.position, off, count, pages)?;
-            match proofs.as_deref_mut() {
-                _ if flags & ENTRY_ZERO != 0 => {
-                    for w in 0..count as u64 {
-                        self.store(off + w * 8, 0)?;
-                    }
-                }
-                Some(proofs) if flags & (ENTRY_DATA | ENTRY_MOVED) != 0 => {
-                    let mut words = words.to_vec();
-                    if flags & ENTRY_MOVED != 0 {
-                        proofs.moved(&mut words);
-                    } else {
-                        self.choose(proofs, found.position, off, stride(flags), &mut words)?;
-                    }
-                    self.store_words(off, &words)?;
-                }
-                _ => self.store_words(off, words)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn choose(
-        &self,
-        proofs: &mut Proofs,
-        position: u64,
-        off: u64,
-        stride: usize,
-        words: &mut [u64],
-    ) -> Result<()> {
-        let mut old = vec![0u64; words.len()];
-        self.words(off, &mut old)?;
-        for (old, new) in old.chunks(stride).zip(words.chunks_mut(stride)) {
-            proofs.choose(position, old, new);
-        }
-        Ok(())
-    }
-
     /// Backs the page that a replayed entry is in: changed after the checkpoint, it has to be in
     /// the next one.
     fn touch_replayed(&self, position: u64, off: u64, count: usize, pages: u64) -> Result<()> {
@@ -322,8 +254,9 @@ impl Pool {
         )
     }
 
-    /// Everything that follows from the records.
-    fn derive(&self) -> Result<()> {
+    /// Everything that follows from the records. What is free may belong to a state that a power
+    /// failure leads to, if not all of the log is on its device (`unsynced`).
+    fn derive(&self, unsynced: bool) -> Result<()> {
         // Chained anew below.
         self.store(header::CONTAINERS, 0)?;
         let frontier = self.load(header::FRONTIER)? as u32;
@@ -361,6 +294,9 @@ impl Pool {
         }
         for r in 0..self.rank_count() {
             self.recount(r)?;
+            if unsynced {
+                self.hold_free_blocks(r)?;
+            }
             self.store(rank_at(r) + rank::HINT, 0)?;
             // What was in use before may hold anything: only what is added is known to be zeros.
             let blocks = self.load(rank_at(r) + rank::BLOCKS)?;
@@ -473,6 +409,91 @@ impl Pool {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Applying the log to what the checkpoint has left.
+struct Replay<'a> {
+    pool: &'a Pool,
+    base: &'a Base,
+    /// After a power failure.
+    proofs: Option<Proofs>,
+    /// Position before which all data is on the devices.
+    certain: u64,
+    /// Where the first data was published of which that is not known.
+    unproven: Option<u64>,
+}
+
+impl Replay<'_> {
+    /// Applies what the log holds, which is whole up to `end`; a torn tail is cut.
+    fn run(&mut self, end: u64) -> Result<()> {
+        let (pool, base) = (self.pool, self.base);
+        let (end, sum) = pool.each_record(base.start, base.sum, end, |found| {
+            match found.kind == RecordKind::Change as u8 {
+                true => self.record(&found),
+                false => Ok(()),
+            }
+        })?;
+        if end < base.end {
+            // The checkpoint was finished only after the log had been flushed as far as that.
+            return Err(Errno::EIO);
+        }
+        // What follows must not find the log full: a checkpoint would say that the data is there.
+        pool.store(header::LOG_HEAD, end)?;
+        pool.store(header::LOG_SYNCED, base.end)?;
+        pool.store(header::DATA_SYNCED, base.end)?;
+        pool.set_log_end(end, sum)
+    }
+
+    fn record(&mut self, found: &Found<'_>) -> Result<()> {
+        let record = found.words;
+        let log = found.position - self.base.start + record.len() as u64 * 8;
+        let pages = self.base.pages + log / LOG_BYTES_PER_PAGE;
+        let mut i = RECORD_HEADER;
+        while i < record.len() {
+            let (off, count, flags) = entry_parts(record[i]);
+            i += 1;
+            let listed = if flags & ENTRY_ZERO != 0 { 0 } else { count };
+            let words = record.get(i..i + listed).ok_or(Errno::EIO)?;
+            i += listed;
+            if flags & ENTRY_DURABLE == 0 {
+                continue;
+            }
+            self.pool
+                .touch_replayed(found.position, off, count, pages)?;
+            if flags & ENTRY_ZERO != 0 {
+                for w in 0..count as u64 {
+                    self.pool.store(off + w * 8, 0)?;
+                }
+            } else if flags & (ENTRY_DATA | ENTRY_MOVED) != 0 {
+                self.pointers(found.position, off, flags, words)?;
+            } else {
+                self.pool.store_words(off, words)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores pointers to blocks, as far as they count.
+    fn pointers(&mut self, position: u64, off: u64, flags: u64, words: &[u64]) -> Result<()> {
+        let Some(proofs) = &mut self.proofs else {
+            if position >= self.certain && flags & ENTRY_DATA != 0 {
+                self.unproven.get_or_insert(position);
+            }
+            return self.pool.store_words(off, words);
+        };
+        let mut words = words.to_vec();
+        if flags & ENTRY_MOVED != 0 {
+            proofs.moved(&mut words);
+        } else {
+            let stride = stride(flags);
+            let mut old = vec![0u64; words.len()];
+            self.pool.words(off, &mut old)?;
+            for (old, new) in old.chunks(stride).zip(words.chunks_mut(stride)) {
+                proofs.choose(position, old, new);
+            }
+        }
+        self.pool.store_words(off, &words)
     }
 }
 

@@ -68,6 +68,79 @@ pub(crate) struct Found<'a> {
     pub(crate) words: &'a [u64],
 }
 
+/// What a first look through the log has found.
+pub(crate) struct Seen {
+    /// Where it ends, all before which is whole, and the checksum of its last record.
+    pub(crate) end: u64,
+    pub(crate) sum: u32,
+    /// Positions of records, rising, and the checksums that they hold; the first is where it starts.
+    pub(crate) marks: Vec<(u64, u32)>,
+    pub(crate) flushes: Flushes,
+}
+
+/// What the log says of flushes.
+#[derive(Default)]
+pub(crate) struct Flushes {
+    /// Position before which published data is on the device, by rank.
+    flushed: Vec<u64>,
+    /// Positions at which windows began.
+    begins: Vec<u64>,
+}
+
+impl Seen {
+    /// Nothing yet.
+    pub(crate) fn new(base: &Base, ranks: u16) -> Seen {
+        Seen {
+            end: base.start,
+            sum: base.sum,
+            marks: vec![(base.start, base.sum)],
+            flushes: Flushes {
+                // Data published before the end of the checkpoint is there, which began a window.
+                flushed: vec![base.end; usize::from(ranks)],
+                begins: vec![base.end],
+            },
+        }
+    }
+
+    /// The last mark that is not behind `position`.
+    pub(crate) fn mark_at(&self, position: u64) -> (u64, u32) {
+        let behind = self.marks.partition_point(|mark| mark.0 <= position);
+        let mark = self.marks.get(behind.saturating_sub(1));
+        mark.copied().unwrap_or_default()
+    }
+}
+
+impl Flushes {
+    /// Takes in what a record says of flushes, if anything.
+    pub(crate) fn add(&mut self, found: &Found<'_>) -> Result<()> {
+        let flushed = found.kind == RecordKind::Flushed as u8;
+        if !flushed && found.kind != RecordKind::Contents as u8 {
+            return Ok(());
+        }
+        let words = found.words.get(RECORD_HEADER..).ok_or(Errno::EIO)?;
+        let begin = *words.first().ok_or(Errno::EIO)?;
+        self.begins.push(begin);
+        if !flushed {
+            return Ok(());
+        }
+        if words.len() != FLUSHED_WORDS || begin > found.position {
+            return Err(Errno::EIO);
+        }
+        let ranks = RankSet::from_words(&words[1..]);
+        for (rank, flushed) in (0..).zip(&mut self.flushed) {
+            if ranks.has(rank) {
+                *flushed = begin.max(*flushed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Position before which all data is there.
+    pub(crate) fn certain(&self) -> u64 {
+        self.flushed.iter().copied().min().unwrap_or(0)
+    }
+}
+
 /// What the log proves about data.
 #[derive(Default)]
 pub(crate) struct Proofs {
@@ -139,31 +212,18 @@ impl Pool {
         Ok((position, sum))
     }
 
-    /// Collects what the log from the start of `base` on proves, whose records before `seen` are
-    /// whole; also says where it ends. Data published before the end of `base` is there.
-    pub(crate) fn proofs(&self, base: &Base, seen: u64) -> Result<(Proofs, u64)> {
-        let (start, sum, flushed) = (base.start, base.sum, base.end);
-        let ranks = self.rank_count();
+    /// Collects what the log that was looked through proves.
+    pub(crate) fn proofs(&self, seen: &Seen) -> Result<Proofs> {
         let mut proofs = Proofs {
-            flushed: vec![flushed; usize::from(ranks)],
-            // The checkpoint began a window there.
-            begins: vec![flushed],
+            flushed: seen.flushes.flushed.clone(),
+            begins: seen.flushes.begins.clone(),
             ..Proofs::default()
         };
-        let (end, _) = self.each_record(start, sum, seen, |found| {
-            if [RecordKind::Flushed as u8, RecordKind::Contents as u8].contains(&found.kind) {
-                let begin = found.words.get(RECORD_HEADER).ok_or(Errno::EIO)?;
-                proofs.begins.push(*begin);
-            }
-            if found.kind == RecordKind::Flushed as u8 {
-                proofs.add_flushed(&found)?;
-            }
-            Ok(())
-        })?;
         proofs.begins.sort_unstable();
         let from = proofs.certain();
+        let (start, sum) = seen.mark_at(from);
         let mut claims = Vec::new();
-        self.each_record(start, sum, end, |found| {
+        self.each_record(start, sum, seen.end, |found| {
             if found.position < from {
                 return Ok(());
             }
@@ -196,7 +256,7 @@ impl Pool {
             }
         })?;
         self.check_claims(&mut claims, &mut proofs);
-        Ok((proofs, end))
+        Ok(proofs)
     }
 
     /// Notes the pointers that lead to what was claimed. Block by block as they lie: most that were
@@ -219,13 +279,15 @@ impl Pool {
         claims.clear();
     }
 
-    /// Brings the contents that only the log, whole up to `end`, holds to where they belong.
-    pub(crate) fn store_contents(&self, base: &Base, end: u64, proofs: &Proofs) -> Result<bool> {
-        if proofs.contents.is_empty() {
+    /// Brings the contents that only the log holds to where they belong.
+    pub(crate) fn store_contents(&self, seen: &Seen, proofs: &Proofs) -> Result<bool> {
+        let Some(first) = proofs.contents.values().min() else {
             return Ok(false);
-        }
+        };
         let mut stored = vec![false; usize::from(self.rank_count())];
-        self.each_record(base.start, base.sum, end, |found| {
+        // Before that what they hold is there.
+        let (start, sum) = seen.mark_at(*first);
+        self.each_record(start, sum, seen.end, |found| {
             if found.kind != RecordKind::Contents as u8 {
                 return Ok(());
             }
@@ -387,20 +449,6 @@ fn holds_data(pointer: BlockPtr) -> bool {
 }
 
 impl Proofs {
-    fn add_flushed(&mut self, found: &Found<'_>) -> Result<()> {
-        let words = found.words.get(RECORD_HEADER..).ok_or(Errno::EIO)?;
-        if words.len() != FLUSHED_WORDS || words[0] > found.position {
-            return Err(Errno::EIO);
-        }
-        let ranks = RankSet::from_words(&words[1..]);
-        for (rank, flushed) in (0..).zip(&mut self.flushed) {
-            if ranks.has(rank) {
-                *flushed = words[0].max(*flushed);
-            }
-        }
-        Ok(())
-    }
-
     /// Adds what a record of checksums claims, unless it is known to be there anyway.
     fn add_claims(&self, found: &Found<'_>, claims: &mut Vec<Claim>) -> Result<()> {
         let words = found.words.get(RECORD_HEADER..).ok_or(Errno::EIO)?;
@@ -459,7 +507,7 @@ impl Proofs {
             && published.is_none_or(|published| *published < position)
     }
 
-    /// Position before which all data is there.
+    /// As [`Flushes::certain`].
     fn certain(&self) -> u64 {
         self.flushed.iter().copied().min().unwrap_or(0)
     }

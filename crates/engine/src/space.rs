@@ -680,6 +680,25 @@ impl Pool {
         Ok(word & 1 << (block % 64) != 0)
     }
 
+    /// Lets what is free of a rank wait for a sync, when the arena is built anew: what was given back
+    /// since the last one is not known. Nobody else is attached.
+    pub(crate) fn hold_free_blocks(&self, r: u16) -> Result<()> {
+        let base = rank_at(r);
+        let (window, mut any) = (self.load(header::WINDOW)?, 0);
+        for block in (0..self.load(base + rank::BLOCKS)?).step_by(64) {
+            let zone = self.zone(r, block)?;
+            let free = !self.load(zone.bits_at(block))?;
+            self.store(zone.window_at(block), free)?;
+            self.store(zone.noted_at(), window)?;
+            any |= free;
+        }
+        if any != 0 {
+            self.store(base + rank::WAITING, window)?;
+            self.store(base + rank::WAITING_FROM, 1)?;
+        }
+        Ok(())
+    }
+
     /// Marks blocks used when the arena is built anew. Nobody else is attached.
     pub(crate) fn claim_blocks(&self, r: u16, start: u64, len: u64) -> Result<()> {
         self.mark(r, start, len, true)

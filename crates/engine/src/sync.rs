@@ -89,7 +89,13 @@ impl Pool {
         // What was given back before is in nobody's map on the devices any more.
         self.word(header::WINDOW_SYNCED)?
             .fetch_max(window, Ordering::AcqRel);
-        Ok(())
+        self.store(header::LEFT_DATA, 0)
+    }
+
+    /// Whether data may not be on the devices that was stored before the arena was built: what of a file
+    /// that was is not known any more. [`Pool::sync`] brings it there.
+    pub fn is_data_left(&self) -> Result<bool> {
+        Ok(self.load(header::LEFT_DATA)? != 0)
     }
 
     /// Makes the data of some ranks durable, and all names and attributes.
@@ -147,6 +153,12 @@ impl Pool {
         let begun = begin();
         self.release(block, me, LockId::Log);
         begun
+    }
+
+    /// Appends a record that no other log has: it holds the time.
+    pub(crate) fn branch_off(&self) -> Result<()> {
+        let (_, from) = self.begin_window()?;
+        self.append_flushed(from, RankSet::default()).map(|_| ())
     }
 
     /// Appends that data published before `from` is on the devices of `ranks`; where that ends.
@@ -213,6 +225,7 @@ impl Pool {
             return Ok(());
         }
         let tail = self.load(header::LOG_TAIL)?;
+        self.settle_rest()?;
         self.settle_log_doubt(tail)?;
         self.flush_log_places(tail)?;
         self.log_settled()?;

@@ -65,19 +65,25 @@ fn a_log_that_was_left_behind_is_not_gone_by() {
         pool.leave().expect("leave");
         return;
     }
-    let temp = TempPool::new(3, 64);
-    protected(temp.pool, "kept");
-    temp.pool.sync().expect("sync");
-    // Not synced: only the first rank's log has it.
-    protected(temp.pool, "stale");
-    temp.pool.leave().expect("leave");
-    let first = &temp.pool.spec().ranks[0];
-    let away = first.with_extension("away");
-    std::fs::rename(first, &away).expect("away");
-    after_restart(&temp, name, "0");
-    std::fs::rename(&away, first).expect("back");
-    after_restart(&temp, name, "1");
-    after_restart(&temp, name, "2");
+    // Less than the other goes on with, and more.
+    for records in [0, 100] {
+        let temp = TempPool::new(3, 64);
+        protected(temp.pool, "kept");
+        temp.pool.sync().expect("sync");
+        // Not synced: only the first rank's log has it.
+        protected(temp.pool, "stale");
+        for i in 0..records {
+            record(temp.pool, 0, i);
+        }
+        temp.pool.leave().expect("leave");
+        let first = &temp.pool.spec().ranks[0];
+        let away = first.with_extension("away");
+        std::fs::rename(first, &away).expect("away");
+        after_restart(&temp, name, "0");
+        std::fs::rename(&away, first).expect("back");
+        after_restart(&temp, name, "1");
+        after_restart(&temp, name, "2");
+    }
 }
 
 #[test]

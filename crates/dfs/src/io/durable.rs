@@ -90,6 +90,9 @@ pub(crate) fn note(file: &File<'_>, first: u64, end: u64) -> Result<()> {
 
 /// Brings a file's data to the devices, and all names and attributes.
 pub(crate) fn sync(file: &File<'_>) -> Result<()> {
+    if file.pool.is_data_left()? {
+        return file.pool.sync();
+    }
     let mut seen = [Range(0); 2];
     for (range, at) in seen.iter_mut().zip(WORDS) {
         *range = Range(file.pool.word(file.at(at))?.load(Ordering::Acquire));

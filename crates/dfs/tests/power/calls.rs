@@ -50,6 +50,19 @@ impl Calls {
         }
     }
 
+    /// Makes no more calls there; the directory.
+    pub(crate) fn leave(&mut self) -> Ino {
+        let place = self.place.take().expect("a place");
+        place.pool.leave().expect("leave");
+        place.dir
+    }
+
+    /// Makes the next calls elsewhere, where the same files are.
+    pub(crate) fn go_on(&mut self, place: Place, why: &str) {
+        self.tell(format!(", {why}"));
+        self.place = Some(place);
+    }
+
     /// One call.
     pub(crate) fn step(&mut self) {
         self.call += 1;

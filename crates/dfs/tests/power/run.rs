@@ -4,12 +4,15 @@ use crate::calls::{Calls, Place};
 use crate::common::Container;
 use crate::cut::{Caller, Story};
 use daos_types::{GROUPS_MAX, ObjectClass, Redundancy};
-use dfs::Dfs;
+use dfs::{Dfs, Ino};
+use engine::PoolSpec;
 use engine::testing::{self, Dice, Disk, TempPool, tape};
 use std::path::Path;
 
 /// Calls of one run.
 const CALLS: usize = 160;
+/// Calls between losses of the memory, about: the machine stays on, and what was written is in its cache.
+const CALLS_PER_LOSS: usize = 100;
 /// Where pools and images lie.
 pub(crate) const BASE: &str = "/dev/shm";
 /// Ranks of the pool.
@@ -35,6 +38,15 @@ pub(crate) fn container(temp: &TempPool, redundancy: Redundancy, groups: u16) ->
     Dfs::mount(temp.pool, &info).expect("mount")
 }
 
+/// Builds the arena of a pool that nobody uses any more once more.
+fn after_loss_of_memory(dir: Ino, spec: &PoolSpec) -> Place {
+    let home = spec.ranks.first().and_then(|rank| rank.parent());
+    let pool = testing::open_image(home.expect("directory"), spec).expect("recovered");
+    let info = pool.find_container("c").expect("container");
+    let dfs = Dfs::mount(pool, &info).expect("mount");
+    Place { dfs, pool, dir }
+}
+
 /// Plays a seed and looks at `count` points of it, or at one.
 pub(crate) fn play(seed: u64, count: usize, only: Option<usize>) {
     testing::stop_clock(1_700_000_000_000_000_000);
@@ -50,9 +62,18 @@ pub(crate) fn play(seed: u64, count: usize, only: Option<usize>) {
     pool.sync().expect("sync");
     let disk = Disk::new(&pool.spec().ranks);
     tape::start(&pool.spec().ranks);
-    for _ in 0..CALLS {
+    let mut losses = Dice(seed ^ 0x6c6f_7373);
+    for call in 0..CALLS {
         calls.step();
+        if losses.below(CALLS_PER_LOSS) == 0 {
+            let place = after_loss_of_memory(calls.leave(), pool.spec());
+            calls.go_on(
+                place,
+                &format!("the memory was lost after call {}", call + 1),
+            );
+        }
     }
+    calls.leave();
     let mut dice = Dice(calls.dice.roll());
     let mut story = Story {
         callers: vec![Caller::new(String::new(), calls)],

@@ -17,6 +17,20 @@ pub(crate) const O_WRONLY: u32 = 1;
 pub(crate) const O_RDWR: u32 = 2;
 pub(crate) const O_APPEND: u32 = 0o2000;
 
+unsafe extern "C" {
+    #[link_name = "fork"]
+    fn libc_fork() -> i32;
+}
+
+/// `fork(3)`, not the bare call: another thread of the test program may be allocating, and the child
+/// has to be able to. 0 in the child.
+pub(crate) fn fork() -> i32 {
+    // SAFETY: libc's own fork leaves the child its allocator.
+    let pid = unsafe { libc_fork() };
+    assert!(pid >= 0, "fork");
+    pid
+}
+
 /// The privileged caller.
 pub(crate) const ROOT: Cred<'static> = Cred {
     uid: 0,

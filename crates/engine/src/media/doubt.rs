@@ -129,27 +129,7 @@ impl Pool {
                 self.mark_unflushed(r)?;
             }
         }
-        let all_synced = self.load(header::LOG_TAIL)? <= self.load(header::LOG_SYNCED)?;
-        let doubt = match all_synced {
-            true => 0,
-            // Some may be stored again already.
-            false => self.load(header::LOG_DOUBT)?.max(IN_DOUBT),
-        };
-        self.store(header::LOG_DOUBT, doubt)
-    }
-
-    /// Begins to store the log from `from` to `end` again, in an arena that is built anew: the device
-    /// is busy with it while the log is replayed.
-    pub(crate) fn begin_settling(&self, from: u64, end: u64) -> Result<()> {
-        let dir = self.rank_dir(self.log_rank()?)?;
-        let file = door::open(dir, RankFile::Log)?;
-        self.each_stretch(from, end, |_, off, len| {
-            soil_file(&file, off, len)?;
-            door::stored(dir, RankFile::Log, off, len);
-            door::begin_flush_of(&file, off, len);
-            Ok(())
-        })?;
-        self.store(header::LOG_DOUBT, end.max(IN_DOUBT))
+        self.store(header::LEFT_DATA, 1)
     }
 
     /// Before the log is flushed up to `tail`: stores again what an earlier flush may have lost.
@@ -166,22 +146,26 @@ impl Pool {
             Err(gone) if is_absent(gone) => return Ok(()),
             other => other?,
         };
-        let mut from = self
+        let from = self
             .load(header::LOG_SYNCED)?
             .max(self.load(header::LOG_HEAD)?);
-        if doubt != IN_DOUBT {
-            from = from.max(doubt);
-        }
-        self.each_stretch(from, tail, |from, off, len| {
-            match soil_file(&file, off, len) {
+        self.store_again(&file, from, tail)
+    }
+
+    /// Stores the log from `from` to `end` again.
+    pub(crate) fn store_again(&self, file: &OwnedFd, from: u64, end: u64) -> Result<()> {
+        let dir = self.rank_dir(self.log_rank()?)?;
+        self.each_stretch(from, end, |from, off, len| {
+            match soil_file(file, off, len) {
                 // An older kernel.
-                Err(Errno::EINVAL) => self.store_log_again(&file, from, len),
+                Err(Errno::EINVAL) => self.store_log_again(file, from, len)?,
                 other => {
                     other?;
                     door::stored(dir, RankFile::Log, off, len);
-                    Ok(())
                 }
             }
+            door::begin_flush_of(file, off, len);
+            Ok(())
         })
     }
 
@@ -211,7 +195,7 @@ impl Pool {
 
     /// Whether no flush of the log is under way or has failed.
     pub(crate) fn is_log_sure(&self) -> Result<bool> {
-        Ok(self.load(header::LOG_DOUBT)? == 0)
+        Ok(self.load(header::LOG_DOUBT)? == 0 && self.is_settled()?)
     }
 
     /// After the log was flushed.

@@ -22,7 +22,7 @@ pub mod tape {
 }
 
 /// What the names of the directories of temporary pools begin with.
-const NAME: &str = "pil4dfs-test-";
+pub(crate) const NAME: &str = "pil4dfs-test-";
 
 /// A pool in a fresh directory; both go when this is dropped.
 pub struct TempPool {
