@@ -9,6 +9,7 @@ use dfs::{Dfs, IoVec};
 use engine::Pool;
 use engine::testing::{self, TempPool};
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -80,12 +81,15 @@ fn pool(copies: u8) -> TempPool {
 #[test]
 fn other() {
     let Ok(job) = std::env::var(JOB) else { return };
-    let (what, handover) = job.split_once(' ').expect("job");
+    let (what, handover) = job.rsplit_once(' ').expect("job");
     testing::stop_clock(match what {
-        "look" => LATER,
+        "look" | "look and die" => LATER,
         _ => START,
     });
     let pool = testing::attach_from(handover);
+    if what == "look and die" {
+        shm::fault::arm("prove.left", shm::fault::Action::Kill, 1);
+    }
     let dfs = mount(pool);
     if what == "look" {
         pool.leave().expect("leave");
@@ -120,7 +124,8 @@ fn run(what: &str, temp: &TempPool) {
         .args(["--exact", "other"])
         .env(JOB, format!("{what} {}", temp.handover()))
         .status();
-    assert_eq!(status.expect("other").success(), what != "die");
+    let killed = status.expect("other").signal();
+    assert_eq!(killed, what.ends_with("die").then_some(9), "{what}");
 }
 
 /// Builds another arena from the pool's files, while the machine stays on.
@@ -190,6 +195,7 @@ fn unsynced_data_is_there_once_it_is_proven() {
             "overwrite",
             "die and nobody after the memory was lost",
             "die and looked at after the memory was lost",
+            "die and twice looked at after the memory was lost",
             "time",
             "idle",
             "idle and nobody",
@@ -237,6 +243,13 @@ fn unsynced_data_is_there_once_it_is_proven() {
             after_loss_of_memory(&temp, |pool| {
                 mount(pool);
             });
+        }
+        // The first who looks is killed before it has noted what it did.
+        "die and twice looked at after the memory was lost" => {
+            run("die", &temp);
+            std::fs::remove_file(temp.pool.arena_path()).expect("arena");
+            run("look and die", &temp);
+            run("look", &temp);
         }
         "idle and nobody" => {
             other = Some(idle(&temp));

@@ -395,19 +395,35 @@ fn check_log_mark(arena: &Segment, spec: &PoolSpec, rank: usize) -> Outcome<()> 
 /// A rank and its log.
 type RankLog = (u16, Segment);
 
-/// The logs of the first rank that has one and of the others; the first rank's error if none has.
-fn open_logs(spec: &PoolSpec) -> Outcome<(RankLog, Vec<RankLog>)> {
+/// The logs of a pool.
+struct Logs {
+    /// That of the first rank that has one.
+    first: RankLog,
+    others: Vec<RankLog>,
+    /// There may be others, which cannot be opened now.
+    incomplete: bool,
+}
+
+/// The first rank's error if no rank has a log.
+fn open_logs(spec: &PoolSpec) -> Outcome<Logs> {
     let mut logs = Vec::new();
-    let mut first = None;
-    for rank in 0..spec.ranks.len() {
+    let (mut first, mut incomplete) = (None, false);
+    for (rank, dir) in spec.ranks.iter().enumerate() {
         match open_log(spec, rank) {
             Ok(log) => logs.push((rank as u16, log)),
-            Err(error) => first = first.or(Some(error)),
+            Err(error) => {
+                incomplete |= error.errno() != Errno::ENOENT || rustix::fs::stat(dir).is_err();
+                first = first.or(Some(error));
+            }
         }
     }
     let mut logs = logs.into_iter();
     match (logs.next(), first) {
-        (Some(log), _) => Ok((log, logs.collect())),
+        (Some(first), _) => Ok(Logs {
+            first,
+            others: logs.collect(),
+            incomplete,
+        }),
         (None, Some(EngineError::System { what, errno })) => Err(EngineError::system(
             format!(
                 "no rank of pool {} has its log: bring back the directory of the rank that is gone, or \
@@ -589,12 +605,13 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
     set(header::REBUILT, 1);
     // 0 is noted where no window was ever entered.
     set(header::WINDOW, 1);
-    let ((first, log), others) = open_logs(spec)?;
+    let logs = open_logs(spec)?;
+    let (first, log) = logs.first;
     let mut pool = handle(spec, arena, path.to_path_buf(), log)?;
     pool.find_checkpoint()
         .and_then(|found| {
-            let (seen, copies) = pool.choose_log(&found.base, first, others)?;
-            pool.recover_files(&found, &seen, &copies)
+            let (seen, copies) = pool.choose_log(&found.base, first, logs.others)?;
+            pool.recover_files(&found, &seen, &copies, logs.incomplete)
         })
         .map_err(|e| match e {
             Errno::EIO => EngineError::Corrupt(format!(
@@ -621,7 +638,13 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
 impl Pool {
     /// Fills the arena. What was unsynced stays so: to write it all once more would take longer than
     /// all the rest.
-    fn recover_files(&self, found: &Checkpoint, seen: &Seen, copies: &[u16]) -> sys::Result<()> {
+    fn recover_files(
+        &self,
+        found: &Checkpoint,
+        seen: &Seen,
+        copies: &[u16],
+        incomplete: bool,
+    ) -> sys::Result<()> {
         let home = self.log_rank()?;
         let word = self.log.word(LOG_BOOT * 8).ok_or(Errno::EIO)?;
         let (boot, log_boot) = (boot(), word.load(Ordering::Acquire));
@@ -629,12 +652,19 @@ impl Pool {
         let doubted = trusted.then_some(found.base.start.max(found.base.end));
         self.leave_to_settle(copies, found.base.start, seen.end, doubted)?;
         let changed = self.rebuild(found, seen, trusted)?;
-        if home != 0 {
-            // Perhaps another log than before goes on from here: should that one come back, it must
-            // not fit the checkpoint, however much it holds.
-            self.branch_off()?;
+        // Perhaps another log went on further than this, or otherwise: should that one come back, it must
+        // not fit the checkpoint, however much it holds.
+        let parts = home != 0 || incomplete;
+        if parts {
+            match self.branch_off() {
+                Err(Errno::ENOSPC) => {
+                    self.checkpoint()?;
+                    self.branch_off()?;
+                }
+                other => other?,
+            }
         }
-        if changed || home != 0 {
+        if changed || parts {
             // What the log says of data does not count any more.
             self.checkpoint()?;
         }

@@ -39,6 +39,8 @@ pub enum LockId {
     Rename,
     /// The set of containers.
     Containers,
+    /// Proving what nobody accounts for.
+    Prove,
     /// A checkpoint in progress.
     Checkpoint,
     /// A rank's block bitmap.
@@ -61,6 +63,7 @@ impl LockId {
             LockId::Pages => LOCK_SPECIAL + 3,
             LockId::Log => LOCK_SPECIAL + 4,
             LockId::Sync => LOCK_SPECIAL + 5,
+            LockId::Prove => LOCK_SPECIAL + 6,
             LockId::Rank(rank) => LOCK_RANKS + u64::from(rank),
         }
     }
@@ -76,6 +79,7 @@ impl LockId {
                 3 => LockId::Pages,
                 4 => LockId::Log,
                 5 => LockId::Sync,
+                6 => LockId::Prove,
                 _ => return None,
             },
         };

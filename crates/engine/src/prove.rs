@@ -11,12 +11,13 @@ use crate::flushes::FLUSH_WORDS;
 use crate::layout::{BlockPtr, header, process_at};
 use crate::limits::{REPLICAS_MAX, TX_WORDS_MAX};
 use crate::log::{PAD_MAGIC, RecordKind, as_bytes, kind_and_bytes, process_of};
-use crate::pool::Pool;
+use crate::pool::{LockId, Pool};
 use crate::process;
 use crate::recover::each_block_published;
 use crate::sync::BLOCK_WORDS;
 use crate::tx::RECORD_HEADER;
 use core::sync::atomic::{AtomicU64, Ordering};
+use shm::crash_point;
 use std::collections::HashMap;
 use sys::{Errno, Result};
 
@@ -230,15 +231,14 @@ impl Pool {
     /// Puts the checksums of what this process has stored, and nobody has synced, into the log.
     pub fn prove(&self) -> Result<()> {
         self.prove_overwritten()?;
-        let own = process::known_slot(self).map(Whose::Process);
-        for whose in own.into_iter().chain([Whose::Left]) {
+        if let Some(slot) = process::known_slot(self) {
             for _ in 0..BLOCKS_MAX / AT_END.blocks {
-                if self.prove_of(whose, AT_END)? {
+                if self.prove_of(Whose::Process(slot), AT_END)? {
                     break;
                 }
             }
         }
-        Ok(())
+        self.prove_of(Whose::Left, OF_DEAD).map(|_| ())
     }
 
     /// The same of a process that is dead, within reason.
@@ -259,23 +259,63 @@ impl Pool {
     }
 
     /// Puts the checksums of blocks that somebody has published into the log, within limits; true if
-    /// those were all.
+    /// those were all, or somebody else is at it.
     fn prove_of(&self, whose: Whose, most: Most) -> Result<bool> {
-        let unproven = self.word(match whose {
-            Whose::Process(slot) => process_at(slot) + process::UNPROVEN,
-            Whose::Left => header::LEFT_UNPROVEN,
-        })?;
-        if unproven.load(Ordering::Relaxed) == 0 {
-            return Ok(true);
+        match whose {
+            Whose::Process(slot) => {
+                let unproven = self.word(process_at(slot) + process::UNPROVEN)?;
+                if unproven.load(Ordering::Relaxed) == 0 {
+                    return Ok(true);
+                }
+                // What its threads publish meanwhile is noted anew.
+                let Some(first) = unproven.swap(0, Ordering::AcqRel).checked_sub(1) else {
+                    return Ok(true);
+                };
+                let proven = self.prove_from(first, whose, most);
+                match proven {
+                    Ok(None) => {}
+                    Ok(Some(at)) => unproven.store(at + 1, Ordering::Release),
+                    Err(_) => unproven.store(first + 1, Ordering::Release),
+                }
+                proven.map(|at| at.is_none())
+            }
+            Whose::Left => {
+                if self.load(header::LEFT_UNPROVEN)? == 0 {
+                    return Ok(true);
+                }
+                // Not with the lock held.
+                self.make_log_room()?;
+                let (block, me) = self.me()?;
+                if !self.try_acquire(block, me, LockId::Prove)? {
+                    return Ok(true);
+                }
+                let prove = || match self.load(header::LEFT_UNPROVEN)?.checked_sub(1) {
+                    None => Ok(None),
+                    Some(first) => {
+                        crash_point!("prove.left");
+                        let at = self.prove_from(first, whose, most)?;
+                        // Should this process be killed before, the next one begins there again.
+                        self.store(header::LEFT_UNPROVEN, at.map_or(0, |at| at + 1))?;
+                        Ok(at)
+                    }
+                };
+                let proven = prove();
+                self.release(block, me, LockId::Prove);
+                proven.map(|at| at.is_none())
+            }
         }
-        let Some(first) = unproven.swap(0, Ordering::AcqRel).checked_sub(1) else {
-            return Ok(true);
-        };
+    }
+
+    /// Does so for what was published from `first` on; returns how far it has come if not to the end.
+    fn prove_from(&self, first: u64, whose: Whose, most: Most) -> Result<Option<u64>> {
         let tail = self.load(header::LOG_TAIL)?;
         let from = first
             .max(self.load(header::DATA_SYNCED)?)
             .max(self.load(header::LOG_HEAD)?);
         let left_end = self.load(header::LEFT_END)?;
+        if whose == Whose::Left && from >= left_end {
+            return Ok(None);
+        }
         let (mut found, mut newest) = (Vec::new(), HashMap::new());
         let reached = self.each_recent_change(from, tail, &mut |record| {
             let own = match whose {
@@ -297,31 +337,19 @@ impl Pool {
                 Ok(())
             })?;
             Ok(true)
-        });
-        let proven = reached.and_then(|at| {
-            let mut words = Vec::new();
-            for (position, copies) in &found {
-                // A block that was taken again holds something else than the other copies do.
-                if copies
-                    .iter()
-                    .all(|copy| newest.get(&place(*copy)) == Some(position))
-                {
-                    self.add_sum(copies, &mut words)?;
-                }
-            }
-            self.append_sums(at.unwrap_or(tail), &words).map(|()| at)
-        });
-        match proven {
-            Ok(None) => Ok(true),
-            Ok(Some(at)) => {
-                unproven.store(at + 1, Ordering::Release);
-                Ok(false)
-            }
-            Err(error) => {
-                unproven.store(first + 1, Ordering::Release);
-                Err(error)
+        })?;
+        let mut words = Vec::new();
+        for (position, copies) in &found {
+            // A block that was taken again holds something else than the other copies do.
+            if copies
+                .iter()
+                .all(|copy| newest.get(&place(*copy)) == Some(position))
+            {
+                self.add_sum(copies, &mut words)?;
             }
         }
+        self.append_sums(reached.unwrap_or(tail), &words)?;
+        Ok(reached)
     }
 
     /// Appends checksums of what was published before a position: what was published since may
@@ -334,6 +362,10 @@ impl Pool {
             let mut record = vec![0; RECORD_HEADER];
             record.extend_from_slice(&[BlockPtr::HOLE.0, before]);
             record.extend_from_slice(part);
+            // Others need the rest.
+            if !self.leaves_room(record.len() as u64 * 8, true, false)? {
+                return Err(Errno::ENOSPC);
+            }
             self.append(block, me, RecordKind::Sums, &mut record)?;
         }
         Ok(())

@@ -84,7 +84,7 @@ impl Pool {
     /// through. After a power failure (`trusted` false) data counts only if it is known to be there.
     /// Returns whether some was not.
     pub(crate) fn rebuild(&self, found: &Checkpoint, seen: &Seen, trusted: bool) -> Result<bool> {
-        self.load_checkpoint(found)?;
+        self.load_checkpoint(found, trusted)?;
         let base = &found.base;
         let mut replay = Replay {
             pool: self,
@@ -105,9 +105,7 @@ impl Pool {
             self.store(header::LEFT_UNPROVEN, first + 1)?;
         }
         self.derive(base.end < seen.end)?;
-        if trusted {
-            self.doubt_flushes()?;
-        }
+        self.doubt_flushes()?;
         self.store(header::LOG_HEAD, base.start)?;
         self.store(header::CHECKPOINT_AFTER, 0)?;
         Ok(changed)
@@ -156,8 +154,9 @@ impl Pool {
         Ok(PAGES_UNSEEN + 2 * zones + PAGES_PER_FRAME * frames)
     }
 
-    /// Loads the newest frames of whole checkpoints.
-    fn load_checkpoint(&self, found: &Checkpoint) -> Result<()> {
+    /// Loads the newest frames of whole checkpoints. If the machine was not off (`trusted`), they may not
+    /// be on their devices yet: the log before them is not used again before they are.
+    fn load_checkpoint(&self, found: &Checkpoint, trusted: bool) -> Result<()> {
         let (start, end) = (found.base.start, found.base.end);
         let span = end.checked_sub(start).ok_or(Errno::EIO)?;
         if span > self.load(header::LOG_BYTES)? || end > POSITION_MAX {
@@ -189,6 +188,11 @@ impl Pool {
                 Some(frame) if !ended => end_checkpoint(dir, file, end, &frame).unwrap_or(end),
                 _ => end,
             };
+            if trusted && end > 0 {
+                // One that fails has lost them only if the power fails too.
+                let flushed = door::open(dir, file).and_then(|fd| door::flush(&fd, dir, file));
+                flushed.unwrap_or_default();
+            }
             self.store(rank_at(r) + rank::META_END, end)?;
             self.store(rank_at(r) + rank::META_UNNAMED, u64::from(anew))?;
         }

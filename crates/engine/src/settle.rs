@@ -6,6 +6,7 @@
 //! no use before the first sync. So whoever changes something does a piece now and then, and whoever
 //! flushes the log does what is left.
 
+use crate::checkpoint::is_own;
 use crate::door::{self, RankFile};
 use crate::layout::{header, rank, rank_at};
 use crate::log::LOG_FILE_HEADER;
@@ -87,20 +88,21 @@ impl Pool {
         let len = (end - at).min(ring - at % ring).min(PIECE);
         let home = self.log_rank()?;
         let log = door::open(self.rank_dir(home)?, RankFile::Log);
+        if let Some(error) = log.as_ref().err().filter(|error| is_own(**error)) {
+            return Err(*error);
+        }
         for other in (0..self.rank_count()).filter(|other| *other != home) {
             let word = |at| rank_at(other) + at;
             if self.load(word(rank::LOG_LEFT))? == 0 {
                 continue;
             }
             let same = match &log {
-                Ok(log) => self.is_same(log, other, LOG_FILE_HEADER + at % ring, len),
+                Ok(log) => self.is_same(log, other, LOG_FILE_HEADER + at % ring, len)?,
                 Err(_) => false,
             };
             if same && self.load(word(rank::LOG_COPIED))? == at {
-                for place in [rank::LOG_MADE, rank::LOG_FILLED, rank::LOG_COPIED] {
-                    self.store(word(place), at + len)?;
-                    crash_point!("settle.compared");
-                }
+                self.store(word(rank::LOG_COPIED), at + len)?;
+                crash_point!("settle.compared");
             } else {
                 self.store(word(rank::LOG_LEFT), 0)?;
             }
@@ -118,18 +120,19 @@ impl Pool {
     }
 
     /// Whether another rank's log holds the same as this one in `len` bytes from `off`.
-    fn is_same(&self, log: &OwnedFd, other: u16, off: u64, len: u64) -> bool {
-        let dir = self.rank_dir(other);
-        let Ok(copy) = dir.and_then(|dir| door::open(dir, RankFile::Log)) else {
-            return false;
+    fn is_same(&self, log: &OwnedFd, other: u16, off: u64, len: u64) -> Result<bool> {
+        let copy = match door::open(self.rank_dir(other)?, RankFile::Log) {
+            Err(error) if is_own(error) => return Err(error),
+            Err(_) => return Ok(false),
+            Ok(copy) => copy,
         };
         let mut both = [vec![0u8; COMPARED], vec![0u8; COMPARED]];
-        (0..len).step_by(COMPARED).all(|done| {
+        Ok((0..len).step_by(COMPARED).all(|done| {
             let len = (len - done).min(COMPARED as u64) as usize;
             let [ours, theirs] = &mut both;
             let (ours, theirs) = (&mut ours[..len], &mut theirs[..len]);
             read(log, ours, off + done) && read(&copy, theirs, off + done) && ours == theirs
-        })
+        }))
     }
 }
 

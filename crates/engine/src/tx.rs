@@ -162,6 +162,7 @@ fn order(id: LockId) -> u64 {
         LockId::Containers => 0,
         LockId::Rename => 1,
         LockId::Target(target) => 16 + u64::from(target),
+        LockId::Prove => (1 << 20) - 1,
         LockId::Checkpoint => 1 << 20,
         LockId::Sync => (1 << 20) + 1,
         LockId::Rank(rank) => (2 << 20) + u64::from(rank),

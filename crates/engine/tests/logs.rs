@@ -86,6 +86,48 @@ fn a_log_that_was_left_behind_is_not_gone_by() {
     }
 }
 
+/// A power failure in the middle of a sync can leave a copy that goes on further than the first log. Should
+/// its rank be gone at first, and come back, what was done meanwhile counts.
+#[test]
+fn a_copy_that_was_ahead_and_away_is_not_gone_by() {
+    let name = "a_copy_that_was_ahead_and_away_is_not_gone_by";
+    if let Some((pool, numbers)) = in_child() {
+        assert!(pool.find_container("stale").is_err());
+        for round in 0..numbers[0] {
+            assert!(pool.find_container(&format!("round{round}")).is_ok());
+        }
+        protected(pool, &format!("round{}", numbers[0]));
+        pool.sync().expect("sync");
+        pool.leave().expect("leave");
+        return;
+    }
+    let temp = TempPool::new(3, 64);
+    let ranks = &temp.pool.spec().ranks;
+    protected(temp.pool, "kept");
+    temp.pool.sync().expect("sync");
+    let logs = [0, 2].map(|rank| (ranks[rank].join("log"), ranks[rank].join("before")));
+    for (log, before) in &logs {
+        std::fs::copy(log, before).expect("copy");
+    }
+    protected(temp.pool, "stale");
+    for i in 0..100 {
+        record(temp.pool, 0, i);
+    }
+    temp.pool.sync().expect("sync");
+    temp.pool.leave().expect("leave");
+    for (log, before) in &logs {
+        std::fs::rename(before, log).expect("before");
+    }
+    let away = |rank: usize| ranks[rank].with_extension("away");
+    std::fs::rename(&ranks[1], away(1)).expect("away");
+    after_restart(&temp, name, "0");
+    std::fs::rename(away(1), &ranks[1]).expect("back");
+    std::fs::rename(&ranks[0], away(0)).expect("away");
+    after_restart(&temp, name, "1");
+    std::fs::rename(away(0), &ranks[0]).expect("back");
+    after_restart(&temp, name, "2");
+}
+
 #[test]
 fn many_wait_for_one_flush() {
     let temp = TempPool::new(2, 64);

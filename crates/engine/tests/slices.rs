@@ -144,6 +144,75 @@ fn killer() {
     is_there_after_a_restart(&temp, page);
 }
 
+/// Goes on after a loss of memory, until it is killed at a point or all is synced; prints how much of the
+/// log is in use.
+#[test]
+fn settler() {
+    let Ok(point) = std::env::var("SLICES_SETTLE") else {
+        return;
+    };
+    let (pool, numbers) = in_child().expect("a pool");
+    let page = link(&numbers);
+    assert!(value(pool, page) >= numbers[1]);
+    if !point.is_empty() {
+        fault::arm(point.leak(), Action::Kill, 3);
+    }
+    let first = value(pool, page);
+    for i in 1..200 {
+        change(pool, page, first + i);
+    }
+    pool.sync().expect("sync");
+    println!("used {}", pool.log_fill().expect("fill").0);
+    pool.leave().expect("leave");
+}
+
+#[test]
+fn what_recovery_has_left_to_do_is_gone_on_with_when_one_is_killed() {
+    for point in ["settle.compared", "settle.stored"] {
+        let temp = TempPool::new(2, 64);
+        let class: daos_types::ObjectClass = "RP_2G1".parse().expect("class");
+        let info = engine::ContainerInfo {
+            file_class: class.id(),
+            dir_class: class.id(),
+            ..common::container("c")
+        };
+        temp.pool.create_container(&info).expect("container");
+        let mut tx = temp.pool.tx(&[LockId::Target(0)]).expect("tx");
+        let page = tx.alloc_page(kind::BLOB, 0, 2, true).expect("page");
+        tx.commit().expect("commit");
+        // A part of it is on the other rank too.
+        for i in 1..=2000 {
+            change(temp.pool, page, i);
+            if i == 1200 {
+                temp.pool.sync().expect("sync");
+            }
+        }
+        temp.pool.leave().expect("leave");
+        std::fs::remove_file(temp.pool.arena_path()).expect("arena");
+        let settle = |point: &str| {
+            std::process::Command::new(std::env::current_exe().expect("exe"))
+                .args(["--exact", "settler", "--nocapture"])
+                .env("REBUILD_HANDOVER", temp.handover())
+                .env("REBUILD_ARGS", format!("{},2000", page.0))
+                .env("SLICES_SETTLE", point)
+                .output()
+                .expect("child")
+        };
+        assert_eq!(settle(point).status.signal(), Some(9), "{point}");
+        let done = settle("");
+        let text = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(done.status.success(), "{point}: {text}");
+        let used = text.lines().find_map(|line| line.strip_prefix("used "));
+        let used: usize = used.expect("used").parse().expect("bytes");
+        assert!(used > 2000 * WORDS * 8, "{used}");
+        let log = |rank: usize| {
+            let log = std::fs::read(temp.pool.spec().ranks[rank].join("log")).expect("log");
+            log[4096..4096 + used].to_vec()
+        };
+        assert!(log(0) == log(1), "{point}");
+    }
+}
+
 #[test]
 fn an_error_of_a_device_fails_a_checkpoint_and_no_change() {
     let _alone = TAPE.lock().expect("tape");

@@ -91,7 +91,8 @@ pub(crate) fn note(file: &File<'_>, first: u64, end: u64) -> Result<()> {
 /// Brings a file's data to the devices, and all names and attributes.
 pub(crate) fn sync(file: &File<'_>) -> Result<()> {
     if file.pool.is_data_left()? {
-        return file.pool.sync();
+        // Where that fails, this file may lie on other ranks.
+        return file.pool.sync().or_else(|_| sync_whole(file));
     }
     let mut seen = [Range(0); 2];
     for (range, at) in seen.iter_mut().zip(WORDS) {
@@ -123,6 +124,15 @@ pub(crate) fn sync(file: &File<'_>) -> Result<()> {
         .unwrap_or_default();
     }
     Ok(())
+}
+
+/// The same whatever of the file was stored when.
+fn sync_whole(file: &File<'_>) -> Result<()> {
+    let whole = [Range(LEN_MAX << 20)];
+    match file.blocks_end()? {
+        0..=LOGGED_MAX => log(file, &whole).or_else(|_| flush(file, &whole)),
+        _ => flush(file, &whole),
+    }
 }
 
 /// Calls `each` with the pointers of every block of the ranges that holds data.
