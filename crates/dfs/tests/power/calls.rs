@@ -1,10 +1,11 @@
 //! Random calls, and what they ask for.
 
 use crate::common::ROOT;
-use crate::model::{History, Model, Node, Tree, Version};
+use crate::model::{Found, History, Model, Node, Tree, Version};
 use dfs::{Dfs, Ino, IoVec, Ofd};
 use engine::Pool;
 use engine::testing::{Dice, tape};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 const O_RDWR: u32 = 2;
@@ -48,6 +49,37 @@ impl Calls {
             caller: caller << CALLER_AT,
             told: vec![String::new()],
         }
+    }
+
+    /// Calls about what was found after a power failure: all of it is brought to the devices first, file by
+    /// file, as programs do that go on.
+    pub(crate) fn after_power_failure(
+        place: Place,
+        dice: Dice,
+        found: &BTreeMap<String, Found>,
+    ) -> Calls {
+        let mut calls = Calls::new(Some(place), dice, 0);
+        for (path, found) in found {
+            let node = match found {
+                Found::Dir => Node::Dir,
+                Found::File(content) => {
+                    calls.act(|to| to.with_open(path, |ofd| to.dfs.fsync(ofd).expect("fsync")));
+                    calls.model.files.push(History::default());
+                    let file = calls.model.files.len() - 1;
+                    calls.changed(file, content.to_vec());
+                    Node::File(file)
+                }
+            };
+            calls.tree.insert(path.clone(), node);
+        }
+        calls.model.trees = vec![Rc::new(calls.tree.clone())];
+        calls.told = vec!["after a power failure".into()];
+        calls
+    }
+
+    /// What a process does at its end.
+    pub(crate) fn end(&self) {
+        self.act(|to| to.pool.prove().expect("prove"));
     }
 
     /// Makes no more calls there; the directory.
@@ -344,7 +376,7 @@ impl Calls {
     /// As a process does that ends.
     fn prove(&mut self) {
         self.tell("prove".into());
-        self.act(|to| to.pool.prove().expect("prove"));
+        self.end();
         self.model.proved.push(self.call);
     }
 

@@ -182,7 +182,7 @@ impl Story<'_> {
     }
 }
 
-fn gather(dfs: &Dfs, dir: Ino, prefix: &str, found: &mut BTreeMap<String, Found>) {
+pub(crate) fn gather(dfs: &Dfs, dir: Ino, prefix: &str, found: &mut BTreeMap<String, Found>) {
     for name in list(dfs, dir).expect("list") {
         let ino = dfs.lookup(&ROOT, dir, name.as_bytes()).expect("name");
         let path = format!("{prefix}{name}");

@@ -2,17 +2,20 @@
 
 use crate::calls::{Calls, Place};
 use crate::common::Container;
-use crate::cut::{Caller, Story};
+use crate::cut::{Caller, Story, gather};
 use daos_types::{GROUPS_MAX, ObjectClass, Redundancy};
 use dfs::{Dfs, Ino};
 use engine::PoolSpec;
-use engine::testing::{self, Dice, Disk, TempPool, tape};
-use std::path::Path;
+use engine::testing::{self, Dice, Disk, Fate, TempPool, tape};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// Calls of one run.
 const CALLS: usize = 160;
 /// Calls between losses of the memory, about: the machine stays on, and what was written is in its cache.
 const CALLS_PER_LOSS: usize = 100;
+/// Runs for one in whose first half the power fails.
+const RUNS_PER_FAILURE: usize = 3;
 /// Where pools and images lie.
 pub(crate) const BASE: &str = "/dev/shm";
 /// Ranks of the pool.
@@ -38,9 +41,9 @@ pub(crate) fn container(temp: &TempPool, redundancy: Redundancy, groups: u16) ->
     Dfs::mount(temp.pool, &info).expect("mount")
 }
 
-/// Builds the arena of a pool that nobody uses any more once more.
-fn after_loss_of_memory(dir: Ino, spec: &PoolSpec) -> Place {
-    let home = spec.ranks.first().and_then(|rank| rank.parent());
+/// Builds an arena from rank directories that nobody uses any more.
+fn rebuilt(home: &[PathBuf], spec: &PoolSpec, dir: Ino) -> Place {
+    let home = home.first().and_then(|rank| rank.parent());
     let pool = testing::open_image(home.expect("directory"), spec).expect("recovered");
     let info = pool.find_container("c").expect("container");
     let dfs = Dfs::mount(pool, &info).expect("mount");
@@ -55,24 +58,47 @@ pub(crate) fn play(seed: u64, count: usize, only: Option<usize>) {
     let (ring, redundancy, groups) = kind_of_pool(&mut dice);
     let temp = TempPool::with_log(base, RANKS, 24, ring);
     let dfs = container(&temp, redundancy, groups);
-    let dir = dfs.root();
-    let pool = temp.pool;
-    let mut calls = Calls::new(Some(Place { dfs, pool, dir }), dice, 0);
-    calls.model.in_place = redundancy == Redundancy::Replicas(1);
-    pool.sync().expect("sync");
-    let disk = Disk::new(&pool.spec().ranks);
-    tape::start(&pool.spec().ranks);
+    let (dir, pool) = (dfs.root(), temp.pool);
+    let in_place = redundancy == Redundancy::Replicas(1);
     let mut losses = Dice(seed ^ 0x6c6f_7373);
-    for call in 0..CALLS {
-        calls.step();
-        if losses.below(CALLS_PER_LOSS) == 0 {
-            let place = after_loss_of_memory(calls.leave(), pool.spec());
-            calls.go_on(
-                place,
-                &format!("the memory was lost after call {}", call + 1),
-            );
+    let mut calls = Calls::new(Some(Place { dfs, pool, dir }), dice, 0);
+    calls.model.in_place = in_place;
+    pool.sync().expect("sync");
+    let mut home = temp.pool.spec().ranks.clone();
+    let mut disk = Disk::new(&home);
+    let mut count_of_calls = CALLS;
+    tape::start(&home);
+    let failed = base.join(format!("pil4dfs-failed-{}", std::process::id()));
+    if losses.below(RUNS_PER_FAILURE) == 0 {
+        let before = losses.below(CALLS / 2);
+        // Of what was written back a while after everybody had ended, only checksums tell.
+        let proven = losses.below(2) == 0;
+        make_calls(&mut calls, before, &mut losses, &home, pool.spec());
+        if proven {
+            calls.end();
         }
+        calls.leave();
+        count_of_calls -= before;
+        tape::stop().iter().for_each(|event| disk.step(event));
+        let fate = match proven {
+            true => Fate::Kept,
+            false => crate::FATES[losses.below(crate::FATES.len())],
+        };
+        disk.fail(&failed, fate, losses.roll());
+        let names = home.iter().filter_map(|rank| rank.file_name());
+        home = names.map(|rank| failed.join(rank)).collect();
+        testing::power_failed();
+        disk = Disk::new(&home);
+        tape::start(&home);
+        let place = rebuilt(&home, pool.spec(), dir);
+        let mut found = BTreeMap::new();
+        gather(&place.dfs, dir, "", &mut found);
+        calls = Calls::after_power_failure(place, Dice(calls.dice.roll()), &found);
+        calls.model.in_place = in_place;
+        tape::stop().iter().for_each(|event| disk.step(event));
+        tape::start(&home);
     }
+    make_calls(&mut calls, count_of_calls, &mut losses, &home, pool.spec());
     calls.leave();
     let mut dice = Dice(calls.dice.roll());
     let mut story = Story {
@@ -85,4 +111,25 @@ pub(crate) fn play(seed: u64, count: usize, only: Option<usize>) {
         repeat: String::new(),
     };
     story.cut(disk, count, &mut dice, only);
+    std::fs::remove_dir_all(&failed).unwrap_or_default();
+}
+
+/// Makes some calls, between which the memory is lost now and then.
+fn make_calls(
+    calls: &mut Calls,
+    count: usize,
+    losses: &mut Dice,
+    home: &[PathBuf],
+    spec: &PoolSpec,
+) {
+    for call in 0..count {
+        calls.step();
+        if losses.below(CALLS_PER_LOSS) == 0 {
+            let dir = calls.leave();
+            calls.go_on(
+                rebuilt(home, spec, dir),
+                &format!("the memory was lost after call {}", call + 1),
+            );
+        }
+    }
 }
