@@ -188,10 +188,9 @@ impl Pool {
                 Some(frame) if !ended => end_checkpoint(dir, file, end, &frame).unwrap_or(end),
                 _ => end,
             };
-            if trusted && end > 0 {
+            if trusted {
                 // One that fails has lost them only if the power fails too.
-                let flushed = door::open(dir, file).and_then(|fd| door::flush(&fd, dir, file));
-                flushed.unwrap_or_default();
+                flush_frames(dir, file).unwrap_or_default();
             }
             self.store(rank_at(r) + rank::META_END, end)?;
             self.store(rank_at(r) + rank::META_UNNAMED, u64::from(anew))?;
@@ -532,6 +531,16 @@ fn for_each_frame(path: &Path, mut each: impl FnMut(&[u64]) -> Result<()>) -> Re
         }
         at += taken;
     }
+}
+
+/// Brings a rank's frames to its device, and the names of its files, of which a checkpoint may have made
+/// some that it had not flushed yet.
+fn flush_frames(dir: &Path, file: RankFile) -> Result<()> {
+    match door::open(dir, file) {
+        Err(gone) if is_absent(gone) => {}
+        other => door::flush(&other?, dir, file)?,
+    }
+    door::flush_names(dir)
 }
 
 /// Writes the end frame of the last checkpoint to a rank that it had not reached, behind `at`: what
