@@ -438,5 +438,9 @@ pub(crate) mod tests {
         let (end, sum) = pool.log_end().expect("end");
         let from = pool.load(header::LOG_HEAD).expect("head");
         assert!(end > RING && from > 0, "{from} {end} {sum}");
+        // What is behind the beginning of the log may be overwritten at any time.
+        let recent = |at| pool.each_recent_change(at, end, &mut |_| Ok(true));
+        assert_eq!(recent(from - 8), Ok(Some(from)));
+        assert_eq!(recent(from), Ok(None));
     }
 }

@@ -16,7 +16,7 @@ use crate::process;
 use crate::recover::each_block_published;
 use crate::sync::BLOCK_WORDS;
 use crate::tx::RECORD_HEADER;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 use shm::crash_point;
 use std::collections::HashMap;
 use sys::{Errno, Result};
@@ -391,9 +391,9 @@ impl Pool {
         Ok(())
     }
 
-    /// Calls `each` for the changes published from `from` to `tail`, as far as the ring still has
-    /// them, until it says false: then where that change lies.
-    fn each_recent_change(
+    /// Calls `each` for the changes published from `from` to `tail`, until it says false: then where that
+    /// change lies; or where the log begins now, if a checkpoint has covered what comes next.
+    pub(crate) fn each_recent_change(
         &self,
         from: u64,
         tail: u64,
@@ -411,6 +411,12 @@ impl Pool {
             if whole {
                 self.log_words(position, &mut record[..len])?;
             }
+            // ORDERING: what was copied was there only if nobody may have overwritten it before this.
+            fence(Ordering::Acquire);
+            let head = self.load(header::LOG_HEAD)?;
+            if position < head {
+                return Ok((head < tail).then_some(head));
+            }
             if whole && record[1] == position {
                 if kind == RecordKind::Change as u8 && !each(&record[..len])? {
                     return Ok(Some(position));
@@ -419,7 +425,7 @@ impl Pool {
             } else if record[0] == to_end | PAD_MAGIC << 32 {
                 position += to_end;
             } else {
-                // The ring has come by: a checkpoint has covered it.
+                // Damaged: what follows is not proven.
                 return Ok(None);
             }
         }
