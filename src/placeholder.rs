@@ -4,7 +4,7 @@
 //! named after the container, open for writing only: a call that escapes interception fails
 //! (`EBADF`, `EPERM`, `ENOTDIR`, `EACCES`) instead of losing data. A *published* one is a `struct
 //! file` of its own whose offset is the number of the open file description plus one; what else a
-//! process opens shares one `struct file` with offset 0 (a dup costs 0.25 us, a reopen 1.2 us) and are published
+//! process opens shares one `struct file` with offset 0 (a dup costs 0.25 us, a reopen 1.2 us) and is published
 //! before anything that leaves this process's memory can look at them: exec, vfork, SCM_RIGHTS.
 
 use crate::abi::{self, nr};

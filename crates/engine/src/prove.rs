@@ -362,8 +362,8 @@ impl Pool {
             let mut record = vec![0; RECORD_HEADER];
             record.extend_from_slice(&[BlockPtr::HOLE.0, before]);
             record.extend_from_slice(part);
-            // Others need the rest.
-            if !self.leaves_room(record.len() as u64 * 8, true, false)? {
+            // It takes no space; what gives some back needs the rest.
+            if !self.leaves_room(record.len() as u64 * 8, false, false)? {
                 return Err(Errno::ENOSPC);
             }
             self.append(block, me, RecordKind::Sums, &mut record)?;

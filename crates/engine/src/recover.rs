@@ -79,7 +79,7 @@ pub(crate) struct Seen {
 }
 
 /// What the log says of flushes.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Flushes {
     /// Position before which published data is on the device, by rank.
     flushed: Vec<u64>,
@@ -144,16 +144,13 @@ impl Flushes {
 /// What the log proves about data.
 #[derive(Default)]
 pub(crate) struct Proofs {
-    /// Position before which published data is on the device, by rank.
-    flushed: Vec<u64>,
+    flushes: Flushes,
     /// Where the newest content of a block lies in the log.
     contents: Map<Place, u64>,
     /// Position before which a pointer was published whose block has the right checksum.
     sums: Map<u64, u64>,
     /// The last record that published a block.
     published: Map<Place, u64>,
-    /// Positions at which windows began, rising.
-    begins: Vec<u64>,
     /// What pointers have replaced, in the order of the log.
     replaced: Vec<Replaced>,
     /// The last of these that a pointer did: it may be one of several if the block was taken again,
@@ -215,12 +212,11 @@ impl Pool {
     /// Collects what the log that was looked through proves.
     pub(crate) fn proofs(&self, seen: &Seen) -> Result<Proofs> {
         let mut proofs = Proofs {
-            flushed: seen.flushes.flushed.clone(),
-            begins: seen.flushes.begins.clone(),
+            flushes: seen.flushes.clone(),
             ..Proofs::default()
         };
-        proofs.begins.sort_unstable();
-        let from = proofs.certain();
+        proofs.flushes.begins.sort_unstable();
+        let from = proofs.flushes.certain();
         let (start, sum) = seen.mark_at(from);
         let mut claims = Vec::new();
         self.each_record(start, sum, seen.end, |found| {
@@ -458,6 +454,7 @@ impl Proofs {
             if at.is_hole() {
                 before = sum.min(found.position);
             } else if self
+                .flushes
                 .flushed
                 .get(usize::from(at.rank()))
                 .is_some_and(|flushed| *flushed < before)
@@ -492,7 +489,7 @@ impl Proofs {
 
     /// Whether the data of a pointer published at `position` is there.
     fn has_data(&self, pointer: BlockPtr, position: u64) -> bool {
-        let flushed = self.flushed.get(usize::from(pointer.rank()));
+        let flushed = self.flushes.flushed.get(usize::from(pointer.rank()));
         let content = self.contents.get(&place(pointer));
         flushed.is_some_and(|flushed| position < *flushed)
             || content.is_some_and(|content| position < *content)
@@ -501,21 +498,16 @@ impl Proofs {
 
     /// Whether the content at `position` of the log is what the block should hold.
     fn wants_content(&self, at: BlockPtr, position: u64) -> bool {
-        let flushed = self.flushed.get(usize::from(at.rank()));
+        let flushed = self.flushes.flushed.get(usize::from(at.rank()));
         let published = self.published.get(&place(at));
         flushed.is_some_and(|flushed| *flushed <= position)
             && published.is_none_or(|published| *published < position)
     }
 
-    /// As [`Flushes::certain`].
-    fn certain(&self) -> u64 {
-        self.flushed.iter().copied().min().unwrap_or(0)
-    }
-
     /// The words that a record at `position` leaves, which wants to put `new` where `old` is: the
     /// pointers to the copies of one block.
     pub(crate) fn choose(&mut self, position: u64, old: &[u64], new: &mut [u64]) {
-        if position < self.certain() {
+        if position < self.flushes.certain() {
             return;
         }
         let there = |word: &u64| {
@@ -569,8 +561,9 @@ impl Proofs {
                     }
                 }
             };
-            let begin = self.begins.partition_point(|begin| *begin <= taken);
+            let begin = self.flushes.begins.partition_point(|begin| *begin <= taken);
             if self
+                .flushes
                 .begins
                 .get(begin)
                 .is_some_and(|begin| *begin <= position)

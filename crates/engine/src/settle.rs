@@ -97,10 +97,12 @@ impl Pool {
                 continue;
             }
             let same = match &log {
-                Ok(log) => self.is_same(log, other, LOG_FILE_HEADER + at % ring, len)?,
-                Err(_) => false,
+                Ok(log) if self.load(word(rank::LOG_COPIED))? == at => {
+                    self.is_same(log, other, LOG_FILE_HEADER + at % ring, len)?
+                }
+                _ => false,
             };
-            if same && self.load(word(rank::LOG_COPIED))? == at {
+            if same {
                 self.store(word(rank::LOG_COPIED), at + len)?;
                 crash_point!("settle.compared");
             } else {

@@ -47,7 +47,10 @@ fn a_bad_block_does_not_take_its_neighbours_with_it() {
 #[test]
 fn what_a_flush_covers_is_not_read() {
     let proofs = Proofs {
-        flushed: vec![200, 0],
+        flushes: Flushes {
+            flushed: vec![200, 0],
+            begins: Vec::new(),
+        },
         ..Proofs::default()
     };
     let other = BlockPtr::new(1, 7, 1).0;
@@ -70,7 +73,10 @@ fn what_a_flush_covers_is_not_read() {
 #[test]
 fn a_pointer_used_twice_leads_to_what_it_replaced_last() {
     let mut proofs = Proofs {
-        flushed: vec![0],
+        flushes: Flushes {
+            flushed: vec![0],
+            begins: Vec::new(),
+        },
         ..Proofs::default()
     };
     let [first, second, third] = [1, 2, 3].map(|block| BlockPtr::new(0, block, 1).0);
