@@ -245,7 +245,10 @@ pub(crate) fn punch(file: &File<'_>, off: u64, end: u64) -> Result<()> {
     rustix::fs::fallocate(cache(file)?, flags, off, end - off).map_err(errno)
 }
 
-fn buffer(len: usize) -> Result<Vec<u8>> {
+/// For copying `span` bytes, in pieces if they are many. Not larger than it has to be: a page that is
+/// touched first costs as much as copying it.
+fn buffer(span: u64) -> Result<Vec<u8>> {
+    let len = span.next_multiple_of(BLOCK).clamp(BLOCK, BUFFER as u64) as usize;
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(len).map_err(|_| Errno::ENOMEM)?;
     bytes.resize(len, 0);
@@ -281,7 +284,7 @@ fn fill(file: &File<'_>, to: BorrowedFd<'_>, off: u64, len: u64) -> Result<()> {
     let end = size.min(off.saturating_add(len));
     let room = end.saturating_sub(off);
     file_limit::exempt(|| rustix::fs::ftruncate(to, room).map_err(errno))?;
-    let mut bytes = buffer(BUFFER)?;
+    let mut bytes = buffer(room)?;
     let mut pos = off;
     while pos < end {
         pos = match crate::trunc::seek_data(file, pos, false) {
@@ -289,7 +292,7 @@ fn fill(file: &File<'_>, to: BorrowedFd<'_>, off: u64, len: u64) -> Result<()> {
             Ok(_) | Err(Errno::ENXIO) => break,
             Err(errno) => return Err(errno),
         };
-        let part = (end - pos).min(BUFFER as u64) as usize;
+        let part = (end - pos).min(bytes.len() as u64) as usize;
         let iov = [IoVec {
             base: bytes.as_mut_ptr(),
             len: part,
@@ -378,8 +381,8 @@ impl Dfs {
     /// later (`mprotect(2)`).
     fn map_cache(&self, file: &File<'_>, stores: bool, off: u64, len: u64) -> Result<OwnedFd> {
         let path = CachePath::new(self.pool, file.ino)?;
-        self.register(file, &path, stores)?;
-        let opened = path.open().and_then(|cache| {
+        let made = self.register(file, &path, stores)?;
+        let opened = made.map_or_else(|| path.open(), Ok).and_then(|cache| {
             filled::fill(file, cache.as_fd(), off, off.saturating_add(len))?;
             match stores {
                 true => Ok(cache),
@@ -392,16 +395,19 @@ impl Dfs {
         opened
     }
 
-    /// Enters a mapping of the calling process; the file has a cache file afterwards.
-    fn register(&self, file: &File<'_>, path: &CachePath, stores: bool) -> Result<()> {
+    /// Enters a mapping of the calling process; the file has a cache file afterwards, which is
+    /// returned if it was made now.
+    fn register(&self, file: &File<'_>, path: &CachePath, stores: bool) -> Result<Option<OwnedFd>> {
         let slot = self.process_slot()?;
         let mut tx = self.pool.tx(&[file.lock(), lock_of(self.pool, slot)])?;
         inode::still(self.pool, file.ino, file.base)?;
         let table = file.load(word::TABLE)?;
         let mut bits = low(table) | state::REGISTERED | if stores { state::STORES } else { 0 };
+        let mut made = None;
         if table == 0 {
             let (cache, size) = (path.create(self.pool)?, file.size()?);
             file_limit::exempt(|| rustix::fs::ftruncate(&cache, size).map_err(errno))?;
+            made = Some(cache);
             bits |= Filled::begin(file)?.registration << 8;
             tx.set_volatile(file.at(word::FILLED), 0)?;
         }
@@ -423,7 +429,7 @@ impl Dfs {
             }
         };
         tx.set_volatile(file.at(word::TABLE), pair(users, bits))?;
-        tx.commit().map(|_| ())
+        tx.commit().map(|_| made)
     }
 
     /// Before a registered mapping grows: what it will show then.

@@ -4,7 +4,7 @@ mod support;
 
 use daos_types::ObjectClass;
 use rustix::fd::{FromRawFd, OwnedFd};
-use support::map::{Map, cache_files};
+use support::map::{Map, cache_files, cache_paths};
 use support::{
     Container, File, O_RDONLY, O_RDWR, O_WRONLY, containers, heard, role, say, wait_for_go,
 };
@@ -174,5 +174,25 @@ fn a_mapping_keeps_an_unlinked_file() {
     assert!(c.dfs.stat(ino).is_ok());
     map.end(&c.dfs, ino);
     assert!(c.dfs.stat(ino).is_err());
+    assert_eq!(cache_files(&c), 0);
+}
+
+#[test]
+fn what_was_left_in_place_of_a_cache_file_is_not_shown() {
+    uaccess::install().expect("install");
+    let c = Container::new(ObjectClass::S1, 64);
+    let f = c.file("f", O_RDWR);
+    f.write(b"the file's own").expect("write");
+    let map = Map::new(&c.dfs, f.ofd, true, 0, 4096);
+    let path = cache_paths(&c).pop().expect("a cache file");
+    map.end(&c.dfs, f.ino);
+    // As by a process that died before it had registered the file.
+    std::fs::write(&path, [b'x'; 9000]).expect("write");
+    let map = Map::new(&c.dfs, f.ofd, true, 0, 4096);
+    assert_eq!(map.get(0, 14).expect("mapped"), b"the file's own");
+    assert_eq!(map.get(14, 100).expect("mapped"), [0; 100]);
+    assert_eq!(cache_paths(&c), [path]);
+    map.end(&c.dfs, f.ino);
+    assert_eq!(f.content(), b"the file's own");
     assert_eq!(cache_files(&c), 0);
 }

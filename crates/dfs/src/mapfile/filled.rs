@@ -5,7 +5,7 @@
 //! not, so a granule may be copied in slices, with the inode's lock held for one at a time; only what
 //! programs store through mappings is newer than the pool, and that only in filled granules.
 
-use super::{BUFFER, buffer, pwrite_all, registration};
+use super::{buffer, pwrite_all, registration};
 use crate::IoVec;
 use crate::inode::{high, word};
 use crate::io::cursor::Cursor;
@@ -115,7 +115,8 @@ pub(super) fn fill(file: &File<'_>, cache: BorrowedFd<'_>, from: u64, to: u64) -
         let (done, end) = filled.at(pos);
         if !done {
             if bytes.is_empty() {
-                bytes = buffer(BUFFER)?;
+                let granule = pos >> filled.shift << filled.shift;
+                bytes = buffer(to.max(end).min(file.size()?).saturating_sub(granule))?;
             }
             fill_granule(file, cache, pos >> filled.shift, filled.shift, &mut bytes)?;
         }

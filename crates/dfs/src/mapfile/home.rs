@@ -4,7 +4,7 @@
 //! They are written out of the cache file itself, at the moment when they are stored with the inode's
 //! lock held: what somebody wrote to the file since they were compared is in both.
 
-use super::{BUFFER, ROUNDS, buffer, errno};
+use super::{ROUNDS, buffer, errno};
 use crate::IoVec;
 use crate::io::cursor::{Cursor, Source};
 use crate::io::read::read_at;
@@ -85,8 +85,9 @@ impl Home<'_, '_> {
 
     /// Compares what is viewed up to `to`; how far it came before the cache file was cut.
     fn compare(&self, view: &View, to: u64) -> Result<u64> {
-        let len = view.len.min(BUFFER);
-        let (mut ours, mut theirs) = (buffer(len)?, buffer(len)?);
+        let span = to.saturating_sub(view.from);
+        let (mut ours, mut theirs) = (buffer(span)?, buffer(span)?);
+        let len = ours.len();
         let mut pos = view.from;
         while let Some(next) = self.next_data(pos)?.filter(|next| *next < to) {
             pos = next / BLOCK * BLOCK;

@@ -57,13 +57,20 @@ impl CachePath {
     /// A new file, in place of one that was left there by a process that died before it had
     /// registered it. The inode's lock is held and the inode is not registered.
     pub(super) fn create(&self, pool: &Pool) -> Result<OwnedFd> {
-        self.remove()?;
         // Whoever may use the arena may use this.
         let mode = rustix::fs::stat(pool.arena_path()).map_err(errno)?.st_mode & 0o666;
         let mode = Mode::from_raw_mode(mode);
         let flags =
             OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::CREATE | OFlags::EXCL;
-        let file = rustix::fs::open(self.as_cstr()?, flags, mode).map_err(errno)?;
+        let path = self.as_cstr()?;
+        let file = match rustix::fs::open(path, flags, mode) {
+            Err(rustix::io::Errno::EXIST) => {
+                self.remove()?;
+                rustix::fs::open(path, flags, mode)
+            }
+            made => made,
+        };
+        let file = file.map_err(errno)?;
         rustix::fs::fchmod(&file, mode).map_err(errno)?;
         Ok(file)
     }

@@ -5,6 +5,7 @@ use dfs::{Dfs, Ino, Ofd};
 use rustix::fd::{FromRawFd, OwnedFd};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use sys::uaccess;
 
 /// A mapping, read and written through guarded copies.
@@ -60,31 +61,27 @@ impl Map {
     }
 }
 
-/// Files that lie beside the arena of a pool.
-pub(crate) fn cache_files(c: &Container) -> usize {
+/// Paths of the files that lie beside the arena of a pool.
+pub(crate) fn cache_paths(c: &Container) -> Vec<PathBuf> {
     let arena = c.pool.pool.arena_path();
     let prefix = [arena.file_name().expect("name").as_bytes(), b"."].concat();
     let entries = std::fs::read_dir(arena.parent().expect("directory")).expect("list");
-    entries
-        .filter(|e| {
-            e.as_ref()
-                .expect("entry")
-                .file_name()
-                .as_bytes()
-                .starts_with(&prefix)
-        })
-        .count()
+    let paths = entries.map(|entry| entry.expect("entry").path());
+    let ours = |path: &PathBuf| {
+        let name = path.file_name().expect("name").as_bytes();
+        name.starts_with(&prefix)
+    };
+    paths.filter(ours).collect()
+}
+
+/// Number of files that lie beside the arena of a pool.
+pub(crate) fn cache_files(c: &Container) -> usize {
+    cache_paths(c).len()
 }
 
 /// Bytes that the cache files of a pool take.
 pub(crate) fn cache_bytes(c: &Container) -> u64 {
     use std::os::unix::fs::MetadataExt;
-    let arena = c.pool.pool.arena_path();
-    let prefix = [arena.file_name().expect("name").as_bytes(), b"."].concat();
-    let entries = std::fs::read_dir(arena.parent().expect("directory")).expect("list");
-    let entries = entries.map(|entry| entry.expect("entry"));
-    entries
-        .filter(|entry| entry.file_name().as_bytes().starts_with(&prefix))
-        .map(|entry| entry.metadata().expect("metadata").blocks() * 512)
-        .sum()
+    let blocks = |path: PathBuf| path.metadata().expect("metadata").blocks();
+    cache_paths(c).into_iter().map(blocks).sum::<u64>() * 512
 }
