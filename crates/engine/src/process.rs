@@ -41,6 +41,13 @@ struct Identity {
     namespace: u64,
 }
 
+/// A process of the caller's PID namespace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Life {
+    id: u32,
+    started: u64,
+}
+
 /// Arena offset of a process's `index`th word for the layer above.
 pub fn user_word(slot: u32, index: u64) -> u64 {
     process_at(slot) + USER + index.min(USER_WORDS - 1) * 8
@@ -148,7 +155,12 @@ fn take(pool: &Pool, slot: u32, from: u64, who: Identity) -> Result<bool> {
 
 /// The slot of process `pid` of the caller's PID namespace, 0 = the caller, made if it has none.
 pub(crate) fn slot_of(pool: &Pool, pid: u32) -> Result<u32> {
-    let who = identity_of(pid)?;
+    let life = life_of(pid)?;
+    let who = Identity {
+        id: u64::from(life.id),
+        started: life.started,
+        namespace: namespace(pool)?,
+    };
     match find(pool, who)? {
         Some(slot) => Ok(slot),
         None => claim(pool, who),
@@ -180,10 +192,13 @@ pub fn is_dead(pool: &Pool, slot: u32) -> Result<bool> {
     if who.id == 0 {
         return Ok(false);
     }
-    if who.id & FILLING == 0 && who.namespace != namespace()? {
+    if known_slot(pool) == Some(slot) {
         return Ok(false);
     }
-    let dead = match identity_of(who.id as u32) {
+    if who.id & FILLING == 0 && who.namespace != namespace(pool)? {
+        return Ok(false);
+    }
+    let dead = match life_of(who.id as u32) {
         Ok(now) => who.id & FILLING == 0 && now.started != who.started,
         Err(Errno::ENOENT | Errno::ESRCH) => true,
         Err(errno) => return Err(errno),
@@ -264,8 +279,8 @@ fn stored(pool: &Pool, slot: u32) -> Result<Identity> {
     })
 }
 
-/// Identity of process `pid`, 0 = the caller; `ENOENT` when there is none.
-fn identity_of(pid: u32) -> Result<Identity> {
+/// Process `pid`, 0 = the caller; `ENOENT` when there is none.
+fn life_of(pid: u32) -> Result<Life> {
     let pid = match pid {
         0 => rustix::process::getpid().as_raw_nonzero().get() as u32,
         pid => pid,
@@ -296,11 +311,7 @@ fn identity_of(pid: u32) -> Result<Identity> {
         return Err(Errno::ESRCH);
     }
     let started = start_time(text).ok_or(Errno::EIO)?;
-    Ok(Identity {
-        id: u64::from(pid),
-        started,
-        namespace: namespace()?,
-    })
+    Ok(Life { id: pid, started })
 }
 
 /// Field 22 of `/proc/PID/stat` (proc(5)): the name in field 2 may hold blanks and brackets.
@@ -321,11 +332,25 @@ fn is_ended(text: &[u8]) -> bool {
     zombie && matches!(fields.nth(16), Some(b"0" | b"1"))
 }
 
-/// Inode of the caller's PID namespace.
-fn namespace() -> Result<u64> {
-    Ok(rustix::fs::stat(c"/proc/self/ns/pid")
+/// Inode of the caller's PID namespace, which a process never leaves.
+fn namespace(pool: &Pool) -> Result<u64> {
+    // What a vforked child sees of its parent's memory is its parent's.
+    let known = match vfork::child() {
+        Some(_) => None,
+        None => Some(pool.own.namespace()),
+    };
+    if let Some(known) = known.map(|word| word.load(Ordering::Relaxed))
+        && known != 0
+    {
+        return Ok(known);
+    }
+    let found = rustix::fs::stat(c"/proc/self/ns/pid")
         .map_err(errno)?
-        .st_ino)
+        .st_ino;
+    if let Some(known) = known {
+        known.store(found, Ordering::Relaxed);
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -348,9 +373,9 @@ mod tests {
     }
 
     #[test]
-    fn own_identity_is_stable() {
-        let first = identity_of(0);
+    fn own_life_is_stable() {
+        let first = life_of(0);
         assert!(first.is_ok());
-        assert_eq!(first, identity_of(0));
+        assert_eq!(first, life_of(0));
     }
 }

@@ -60,7 +60,7 @@ enum Whose {
 /// Words of a process's own that a forked child does not inherit: process slot + 1; when something
 /// is due (0 = nothing is); whether it is; number of pointers noted; flushes asked for (`flushes`); the
 /// log position before which it leaves checkpoints to others, how it has it mapped,
-/// where it ended when this process last appended; the last pointers.
+/// where it ended when this process last appended; its PID namespace, 0 = not known; the last pointers.
 pub(crate) struct Own(&'static [AtomicU64; Own::WORDS]);
 
 impl Own {
@@ -73,8 +73,9 @@ impl Own {
     const AWAY: usize = Own::FLUSHES + FLUSH_WORDS;
     const STRIDE: usize = Own::AWAY + 1;
     const SEEN: usize = Own::STRIDE + 2;
+    const NAMESPACE: usize = Own::SEEN + 1;
     const POINTERS: usize = 16;
-    const _FIT: () = assert!(Own::SEEN < Own::POINTERS);
+    const _FIT: () = assert!(Own::NAMESPACE < Own::POINTERS);
 
     /// `words` are zero.
     pub(crate) fn new(words: &'static [AtomicU64; Own::WORDS]) -> Own {
@@ -132,6 +133,11 @@ impl Own {
     #[inline]
     pub(crate) fn seen(&self) -> &AtomicU64 {
         &self.0[Own::SEEN]
+    }
+
+    /// Inode of the PID namespace.
+    pub(crate) fn namespace(&self) -> &AtomicU64 {
+        &self.0[Own::NAMESPACE]
     }
 
     /// Log position before which this process leaves checkpoints to others.

@@ -6,6 +6,7 @@
 
 use crate::os::{self, PAGE};
 use core::alloc::{GlobalAlloc, Layout};
+use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use sys::syscall;
 
@@ -39,6 +40,19 @@ static HEAP: [Class; CLASSES.len()] = [const {
 /// The next never-used chunk of the region, 0 if there is none.
 static NEXT_CHUNK: AtomicUsize = AtomicUsize::new(0);
 static MAPPED: AtomicUsize = AtomicUsize::new(0);
+
+/// The first small blocks, whatever their class, lie beside each other: a page for each class would
+/// be felt in every exec.
+#[repr(align(4096))]
+struct Start(UnsafeCell<[u8; START_BYTES]>);
+
+// SAFETY: its bytes are handed out, each once, and not touched through this.
+unsafe impl Sync for Start {}
+
+static START: Start = Start(UnsafeCell::new([0; START_BYTES]));
+static START_USED: AtomicUsize = AtomicUsize::new(0);
+const START_BYTES: usize = 4 * PAGE;
+const START_SIZE_MAX: usize = 1024;
 
 /// The allocator, for `#[global_allocator]` in the preloaded library.
 ///
@@ -115,6 +129,9 @@ impl Class {
         loop {
             let block = self.fresh.load(Ordering::Acquire);
             if block == 0 {
+                if let Some(block) = take_from_start(size) {
+                    return Some(block);
+                }
                 // Block 0 of a chunk is left out: a multiple of CHUNK would look like the end.
                 let chunk = take_chunk()?;
                 let first = chunk + size;
@@ -145,6 +162,23 @@ impl Class {
             {
                 return Some(block);
             }
+        }
+    }
+}
+
+fn take_from_start(size: usize) -> Option<usize> {
+    // Sizes that are powers of two serve alignment.
+    let align = if size.is_power_of_two() { size } else { 16 };
+    let mut used = START_USED.load(Ordering::Relaxed);
+    loop {
+        let at = used.next_multiple_of(align);
+        if size > START_SIZE_MAX || at + size > START_BYTES {
+            return None;
+        }
+        match START_USED.compare_exchange_weak(used, at + size, Ordering::AcqRel, Ordering::Relaxed)
+        {
+            Ok(_) => return Some(START.0.get() as usize + at),
+            Err(now) => used = now,
         }
     }
 }

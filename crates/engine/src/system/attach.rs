@@ -6,7 +6,7 @@
 //! descriptor, a forked child keeps its parent's, and a program that closes everything loses
 //! them. So they never prove that a process is dead: they only refuse.
 
-use crate::system::fd::{Fd, errno, open_at, open_dir, read_at, write_all_at};
+use crate::system::fd::{Fd, errno, open, open_at, open_dir, write_all_at};
 use crate::system::home::{Home, checked_body, decode_mark, mark};
 use crate::system::{SystemError, checksum};
 use rustix::fs::{Mode, OFlags};
@@ -84,8 +84,8 @@ impl Authority {
     /// This machine, this boot, and the given shared memory.
     pub fn here(instance: u64, arena: &Path) -> Authority {
         Authority {
-            boot: first_line("/proc/sys/kernel/random", "boot_id"),
-            machine: first_line("/etc", "machine-id"),
+            boot: boot(),
+            machine: first_line("/etc/machine-id"),
             instance,
             mark: [0; 2],
             arena: arena.to_owned(),
@@ -119,11 +119,15 @@ impl Authority {
     }
 }
 
+/// Which start of the machine this is.
+fn boot() -> String {
+    first_line("/proc/sys/kernel/random/boot_id")
+}
+
 /// First line of a small system file; empty if it cannot be read.
-fn first_line(dir: &str, name: &str) -> String {
+fn first_line(path: &str) -> String {
     let read = || -> Result<String> {
-        let dir = open_dir(Path::new(dir))?;
-        let file = open_at(&dir, Path::new(name), OFlags::RDONLY, Mode::empty())?;
+        let file = open(Path::new(path), OFlags::RDONLY, Mode::empty())?;
         let mut bytes = [0; 128];
         let count = rustix::io::read(&file, &mut bytes).map_err(errno)?;
         let text = bytes.get(..count).unwrap_or_default();
@@ -190,8 +194,25 @@ impl AttachFile {
         flags: OFlags,
     ) -> core::result::Result<AttachFile, SystemError> {
         let opened = open_dir(dir).map_err(|e| SystemError::io("open directory", dir, e))?;
+        AttachFile::open_in(&opened, dir, name, flags)
+    }
+
+    /// As [`AttachFile::open`], in the directory as it is open already.
+    pub(crate) fn open_at(
+        opened: &Fd,
+        dir: &Path,
+    ) -> core::result::Result<AttachFile, SystemError> {
+        AttachFile::open_in(opened, dir, NAME, OFlags::CREATE)
+    }
+
+    fn open_in(
+        opened: &Fd,
+        dir: &Path,
+        name: &'static str,
+        flags: OFlags,
+    ) -> core::result::Result<AttachFile, SystemError> {
         let flags = OFlags::RDWR | flags;
-        let file = open_at(&opened, Path::new(name), flags, Mode::RUSR | Mode::WUSR)
+        let file = open_at(opened, Path::new(name), flags, Mode::RUSR | Mode::WUSR)
             .map_err(|e| SystemError::io("open attach file of", dir, e))?;
         let mark = mark(&file).map_err(|e| SystemError::io("stat attach file of", dir, e))?;
         Ok(AttachFile {
@@ -251,8 +272,18 @@ impl AttachFile {
     }
 
     fn bytes(&self) -> Option<Vec<u8>> {
-        let dir = open_dir(&self.dir).ok()?;
-        read_at(&dir, Path::new(self.name), BYTES_MAX).ok()
+        let mut bytes = Vec::new();
+        let mut part = [0; 1024];
+        // One that is too large ends with no checksum.
+        while bytes.len() < BYTES_MAX {
+            match rustix::io::pread(&self.file, &mut part, bytes.len() as u64) {
+                Ok(0) => break,
+                Ok(count) => bytes.extend_from_slice(part.get(..count)?),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return None,
+            }
+        }
+        Some(bytes)
     }
 
     /// The authority on file; `None` if there is none, it was cut by a crash, or it came here with
@@ -358,8 +389,7 @@ impl AttachFile {
                 None => Ok(Standing::Cold),
             };
         };
-        let here = Authority::here(0, Path::new(""));
-        if here.boot == authority.boot && alive(&authority) {
+        if boot() == authority.boot && alive(&authority) {
             return Ok(Standing::Warm(authority));
         }
         match self.holder()? {

@@ -50,7 +50,7 @@ impl SystemRoot {
         self.resolve(name)?;
         let _system = flock(&self.path().join("lock"), true)?;
         self.clean_leftovers();
-        let (uuid, dir) = self.resolve(name)?;
+        let (uuid, dir, _) = self.resolve(name)?;
         let attach = AttachFile::open(&dir)?;
         // Held until everything is gone, so that nobody attaches to what is being removed.
         let _deciding = attach.lock()?;

@@ -170,12 +170,22 @@ fn read_copy(
     uuid: PoolId,
     known: &[Copy],
 ) -> Result<Option<Copy>, SystemError> {
-    let opened = match open_own_dir(dir, Mode::WGRP | Mode::WOTH) {
-        Ok(opened) => opened,
-        Err(SystemError::Io { .. }) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let Ok(bytes) = read_at(&opened, Path::new(MAP_NAME), MAP_BYTES_MAX) else {
+    match open_own_dir(dir, Mode::WGRP | Mode::WOTH) {
+        Ok(opened) => read_copy_in(&opened, dir, pool, uuid, known),
+        Err(SystemError::Io { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// As [`read_copy`], with the directory open already.
+fn read_copy_in(
+    opened: &Fd,
+    dir: &Path,
+    pool: &Path,
+    uuid: PoolId,
+    known: &[Copy],
+) -> Result<Option<Copy>, SystemError> {
+    let Ok(bytes) = read_at(opened, Path::new(MAP_NAME), MAP_BYTES_MAX) else {
         return Ok(None);
     };
     // Copies are equal byte for byte as a rule, so that one is parsed and 20 are compared.
@@ -197,10 +207,11 @@ fn read_copy(
 
 /// The pool as its registry copy alone describes it; `None` if there is no readable copy.
 pub(crate) fn registry_only(
+    opened: &Fd,
     dir: &Path,
     uuid: PoolId,
 ) -> Result<Option<PoolDescriptor>, SystemError> {
-    let copy = read_copy(dir, dir, uuid, &[])?;
+    let copy = read_copy_in(opened, dir, dir, uuid, &[])?;
     Ok(copy.map(|Copy { map, .. }| {
         let present = vec![true; map.ranks.len()];
         Found {
@@ -357,8 +368,8 @@ impl SystemRoot {
         self.pools().join(uuid.to_string())
     }
 
-    /// UUID and directory of a pool that exists, whatever the state of its map.
-    pub(crate) fn resolve(&self, name: &Ident) -> Result<(PoolId, PathBuf), SystemError> {
+    /// UUID and directory, by name and opened, of a pool that exists, whatever the state of its map.
+    pub(crate) fn resolve(&self, name: &Ident) -> Result<(PoolId, PathBuf, Fd), SystemError> {
         if self.open()?.is_none() {
             return Err(self.no_pool(name));
         }
@@ -370,7 +381,7 @@ impl SystemRoot {
         };
         let dir = self.pool_dir(uuid);
         match open_own_dir(&dir, Mode::RWXG | Mode::RWXO) {
-            Ok(_) => Ok((uuid, dir)),
+            Ok(opened) => Ok((uuid, dir, opened)),
             Err(SystemError::Io {
                 errno: Errno::ENOENT,
                 ..
@@ -384,7 +395,7 @@ impl SystemRoot {
     /// Errors: `NoPool`; `NoMajority` or `Damaged` when too few ranks have a readable map;
     /// `NewerFormat`; `ForeignOwner`, `OpenToOthers`, `NetworkFileSystem`.
     pub fn find_pool(&self, name: &Ident) -> Result<PoolDescriptor, SystemError> {
-        let (uuid, dir) = self.resolve(name)?;
+        let (uuid, dir, _) = self.resolve(name)?;
         read_maps(&dir, uuid).map(|found| found.describe(&dir))
     }
 

@@ -59,6 +59,21 @@ fn alive(authority: &Authority) -> bool {
     arena_in(&authority.arena).is_some_and(|arena| arena.instance == authority.instance)
 }
 
+/// The attach file of a pool that the process has joined.
+struct Joined {
+    file: AttachFile,
+    /// Its locks say that the process is attached.
+    holds: bool,
+}
+
+impl Joined {
+    fn keep(self) {
+        if self.holds {
+            keep_open(self.file);
+        }
+    }
+}
+
 /// Keeps the file, and so its locks, for the life of the process, out of the way of the
 /// program's own descriptors where their limit allows it.
 fn keep_open(file: AttachFile) {
@@ -84,13 +99,22 @@ impl SystemRoot {
     /// it was brought up; ranks then count as present. Errors: as [`SystemRoot::find_pool`] and
     /// [`PoolDescriptor::attach`].
     pub fn open_pool(&self, name: &Ident) -> Result<(PoolDescriptor, &'static Pool), SystemError> {
-        let (uuid, dir) = self.resolve(name)?;
-        let running = attached(uuid.0).is_some()
-            || AttachFile::open(&dir)?
-                .read()
-                .is_some_and(|authority| alive(&authority));
+        let (pool, attached, file) = self.join_pool(name)?;
+        file.keep();
+        Ok((pool, attached))
+    }
+
+    /// As [`SystemRoot::open_pool`], with the attach file.
+    fn join_pool(
+        &self,
+        name: &Ident,
+    ) -> Result<(PoolDescriptor, &'static Pool, Joined), SystemError> {
+        let (uuid, dir, opened) = self.resolve(name)?;
+        let file = AttachFile::open_at(&opened, &dir)?;
+        let running =
+            attached(uuid.0).is_some() || file.read().is_some_and(|authority| alive(&authority));
         let known = if running {
-            registry_only(&dir, uuid)?
+            registry_only(&opened, &dir, uuid)?
         } else {
             None
         };
@@ -98,8 +122,12 @@ impl SystemRoot {
             Some(pool) => pool,
             None => self.find_pool(name)?,
         };
-        let attached = pool.attach()?;
-        Ok((pool, attached))
+        let file = match pool.dir == dir {
+            true => file,
+            false => AttachFile::open(&pool.dir)?,
+        };
+        let (attached, file) = pool.attach_by(file)?;
+        Ok((pool, attached, file))
     }
 
     /// Finds and attaches a pool, finds a container in it, and marks the container as open in
@@ -111,12 +139,22 @@ impl SystemRoot {
         pool: &Ident,
         container: &str,
     ) -> Result<(PoolDescriptor, &'static Pool, ContainerInfo), SystemError> {
-        let (descriptor, attached) = self.open_pool(pool)?;
-        let info = attached.find_container(container)?;
-        let file = AttachFile::open(&descriptor.dir)?;
-        file.hold_container(info.index)?;
-        keep_open(file);
-        Ok((descriptor, attached, info))
+        let (descriptor, attached, joined) = self.join_pool(pool)?;
+        let hold = || -> Result<ContainerInfo, SystemError> {
+            let info = attached.find_container(container)?;
+            joined.file.hold_container(info.index)?;
+            Ok(info)
+        };
+        match hold() {
+            Ok(info) => {
+                keep_open(joined.file);
+                Ok((descriptor, attached, info))
+            }
+            Err(error) => {
+                joined.keep();
+                Err(error)
+            }
+        }
     }
 }
 
@@ -150,14 +188,20 @@ impl PoolDescriptor {
     /// Joins the shared memory of the authority on file; if nobody runs the pool, brings it up
     /// from the rank files. Errors: `OtherRuntime`, `Io` (`ENOENT` once destroyed), `Engine`.
     pub fn attach(&self) -> Result<&'static Pool, SystemError> {
-        let file = AttachFile::open(&self.dir)?;
+        let (pool, joined) = self.attach_by(AttachFile::open(&self.dir)?)?;
+        joined.keep();
+        Ok(pool)
+    }
+
+    fn attach_by(&self, file: AttachFile) -> Result<(&'static Pool, Joined), SystemError> {
         let home = file.home();
         if let Some(pool) = self.attached_here(&home)? {
-            return Ok(pool);
+            return Ok((pool, Joined { file, holds: false }));
         }
         let lock = file.lock()?;
         if let Some(pool) = self.attached_here(&home)? {
-            return Ok(pool);
+            drop(lock);
+            return Ok((pool, Joined { file, holds: false }));
         }
         let warm = match file.standing(&lock, &mut |authority| alive(authority))? {
             Standing::Warm(authority) => self.join_arena(&file, &authority)?,
@@ -170,11 +214,10 @@ impl PoolDescriptor {
         file.hold()?;
         let ranks = self.hold_ranks(&home)?;
         drop(lock);
-        keep_open(file);
         if let Some(ranks) = ranks {
             keep_open(ranks);
         }
-        Ok(pool)
+        Ok((pool, Joined { file, holds: true }))
     }
 
     /// The pool if this process has it, through this directory.
