@@ -83,12 +83,15 @@ fn other() {
     let Ok(job) = std::env::var(JOB) else { return };
     let (what, handover) = job.rsplit_once(' ').expect("job");
     testing::stop_clock(match what {
-        "look" | "look and die" => LATER,
+        "look" | "look and die" | "look at another and die" => LATER,
         _ => START,
     });
     let pool = testing::attach_from(handover);
     if what == "look and die" {
         shm::fault::arm("prove.left", shm::fault::Action::Kill, 1);
+    }
+    if what == "look at another and die" {
+        shm::fault::arm("prove.process", shm::fault::Action::Kill, 1);
     }
     let dfs = mount(pool);
     if what == "look" {
@@ -200,6 +203,8 @@ fn unsynced_data_is_there_once_it_is_proven() {
             "idle",
             "idle and nobody",
             "idle and looked at",
+            "idle and twice looked at",
+            "die and twice found",
         ] {
             for copies in ["1", "3"] {
                 let status = Command::new(std::env::current_exe().expect("exe"))
@@ -258,6 +263,17 @@ fn unsynced_data_is_there_once_it_is_proven() {
         "idle and looked at" => {
             other = Some(idle(&temp));
             run("look", &temp);
+        }
+        // The first who looks is killed at it.
+        "idle and twice looked at" => {
+            other = Some(idle(&temp));
+            run("look at another and die", &temp);
+            run("look", &temp);
+        }
+        "die and twice found" => {
+            run("die", &temp);
+            run("look at another and die", &temp);
+            dfs.reap(1000).expect("reap");
         }
         _ => {
             if case == "idle" {

@@ -138,7 +138,7 @@ pub const TREE_VERSION: u64 = header::TREE_VERSION;
 /// `DAOSPIL1` in memory order.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"DAOSPIL1");
 /// Version of the arena layout; another version is never attached.
-pub(crate) const ARENA_VERSION: u64 = 4;
+pub(crate) const ARENA_VERSION: u64 = 5;
 /// Version of the rank files' format. A pool keeps the one it was made with.
 pub(crate) const VERSION: u64 = 3;
 /// The oldest that is read and gone on with: its frames hold pages word by word.

@@ -19,16 +19,19 @@ pub const USER_WORDS: u64 = (at::PROCESS_BYTES - USER) / 8;
 const ID: u64 = 0;
 const STARTED: u64 = 8;
 const NAMESPACE: u64 = 16;
-/// Log position + 1 from which on data that the process has published may not be proven.
+/// Log position + 1 from which on data that the process has published may not be proven; a bit says
+/// that it is being proven.
 pub(crate) const UNPROVEN: u64 = 24;
-const USER: u64 = 32;
+/// The thread that proves it ([`worker`]), 0 = none.
+pub(crate) const PROVER: u64 = 32;
+const USER: u64 = 40;
 /// In the id word: the entry is being filled in.
 const FILLING: u64 = 1 << 63;
-/// In the id word: owner slot + 1 of the thread that settles a dead process's affairs, and the
-/// generation of that slot.
+/// In the id word: the thread that settles a dead process's affairs ([`worker`]).
 const BURIER_AT: u32 = 32;
-const BURIER: u64 = 0xfff;
-const GENERATION_AT: u32 = 44;
+/// In the note of a thread at work: owner slot + 1, and the generation of that slot behind it.
+const WORKER: u64 = 0xfff;
+const GENERATION_AT: u32 = 12;
 
 /// Number of process slots.
 pub const SLOTS: u32 = PROCESSES_MAX as u32;
@@ -221,11 +224,7 @@ pub fn bury(pool: &Pool, slot: u32, settle: impl FnOnce() -> Result<()>) -> Resu
     if seen == 0 || is_being_buried(pool, seen) || !is_dead(pool, slot)? {
         return Ok(false);
     }
-    let (_, me) = pool.me()?;
-    let generation = pool.slot(me)?.look().generation();
-    let mine = seen as u32 as u64
-        | (u64::from(me) + 1) << BURIER_AT
-        | u64::from(generation) << GENERATION_AT;
+    let mine = u64::from(seen as u32) | (worker(pool)? << BURIER_AT);
     if id
         .compare_exchange(seen, mine, Ordering::AcqRel, Ordering::Relaxed)
         .is_err()
@@ -248,13 +247,25 @@ pub fn bury(pool: &Pool, slot: u32, settle: impl FnOnce() -> Result<()>) -> Resu
 
 /// Whether a live thread is settling the affairs of the process whose entry says `id`.
 fn is_being_buried(pool: &Pool, id: u64) -> bool {
-    let Some(by) = (id >> BURIER_AT & BURIER).checked_sub(1) else {
+    is_at_work(pool, id >> BURIER_AT & u64::from(u32::MAX >> 1))
+}
+
+/// The calling thread, as noted where it is at work: 28 bits, never 0.
+pub(crate) fn worker(pool: &Pool) -> Result<u64> {
+    let (_, me) = pool.me()?;
+    let generation = pool.slot(me)?.look().generation();
+    Ok((u64::from(me) + 1) | (u64::from(generation) << GENERATION_AT))
+}
+
+/// Whether the thread of a note is alive.
+pub(crate) fn is_at_work(pool: &Pool, noted: u64) -> bool {
+    let Some(by) = (noted & WORKER).checked_sub(1) else {
         return false;
     };
     pool.slot(by as u16).is_ok_and(|slot| {
         let seen = slot.look();
         seen.state() == OwnerState::Live
-            && seen.generation() == (id >> GENERATION_AT) as u16
+            && seen.generation() == (noted >> GENERATION_AT) as u16
             && !slot.is_dead()
     })
 }

@@ -48,6 +48,10 @@ const IN_PASSING: Most = Most {
 const AFTER: u64 = 10_000_000_000;
 const BETWEEN: u64 = 20_000_000;
 
+/// In the word that says from where on a process's data may not be proven: it is being proven, and
+/// nothing was published since that was begun.
+const PROVING: u64 = 1 << 63;
+
 /// Whose data is proven.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Whose {
@@ -150,6 +154,23 @@ impl Own {
     }
 }
 
+/// Notes that what was published at log position `first` - 1 may not be proven, in a word that was `seen`.
+#[cold]
+fn note_unproven(word: &AtomicU64, mut seen: u64, first: u64) {
+    loop {
+        let new = match seen {
+            0 => first,
+            _ if seen & PROVING != 0 => seen & !PROVING,
+            // Another thread's is as early.
+            _ => return,
+        };
+        match word.compare_exchange(seen, new, Ordering::AcqRel, Ordering::Relaxed) {
+            Ok(_) => return,
+            Err(now) => seen = now,
+        }
+    }
+}
+
 /// Where a block lies, whichever use of it the pointer is of.
 fn place(pointer: u64) -> (u16, u64) {
     let pointer = BlockPtr(pointer);
@@ -170,11 +191,14 @@ impl Pool {
     pub(crate) fn note_published(&self, position: u64, data: bool, now: u64) -> Result<()> {
         if data {
             let word = self.word(process_at(process::slot(self)?) + process::UNPROVEN)?;
-            if word.load(Ordering::Relaxed) == 0 {
-                let first = position + 1;
-                // Another thread's is as early.
-                word.compare_exchange(0, first, Ordering::AcqRel, Ordering::Relaxed)
-                    .unwrap_or(first);
+            // ORDERING: the log's end has moved before this looks: on x86-64 for the swap that released
+            // its lock.
+            if cfg!(not(target_arch = "x86_64")) {
+                fence(Ordering::SeqCst);
+            }
+            let seen = word.load(Ordering::Relaxed);
+            if seen == 0 || seen & PROVING != 0 {
+                note_unproven(word, seen, position + 1);
             }
         }
         self.own.tick(now);
@@ -212,7 +236,7 @@ impl Pool {
         }
         let (own, now) = (process::known_slot(self), self.now_ns() as u64);
         for slot in (0..process::used(self)?).filter(|slot| Some(*slot) != own) {
-            let first = self.load(process_at(slot) + process::UNPROVEN)?;
+            let first = self.load(process_at(slot) + process::UNPROVEN)? & !PROVING;
             if first == 0 || process::pid(self, slot)? == 0 || !self.is_due_at(first - 1, now)? {
                 continue;
             }
@@ -239,8 +263,13 @@ impl Pool {
         self.prove_overwritten()?;
         if let Some(slot) = process::known_slot(self) {
             for _ in 0..BLOCKS_MAX / AT_END.blocks {
-                if self.prove_of(Whose::Process(slot), AT_END)? {
+                let done = self.prove_of(Whose::Process(slot), AT_END)?;
+                if done && !process::is_unproven(self, slot)? {
                     break;
+                }
+                if done {
+                    // Somebody else is at a piece of it.
+                    std::thread::sleep(core::time::Duration::from_millis(1));
                 }
             }
         }
@@ -268,23 +297,7 @@ impl Pool {
     /// those were all, or somebody else is at it.
     fn prove_of(&self, whose: Whose, most: Most) -> Result<bool> {
         match whose {
-            Whose::Process(slot) => {
-                let unproven = self.word(process_at(slot) + process::UNPROVEN)?;
-                if unproven.load(Ordering::Relaxed) == 0 {
-                    return Ok(true);
-                }
-                // What its threads publish meanwhile is noted anew.
-                let Some(first) = unproven.swap(0, Ordering::AcqRel).checked_sub(1) else {
-                    return Ok(true);
-                };
-                let proven = self.prove_from(first, whose, most);
-                match proven {
-                    Ok(None) => {}
-                    Ok(Some(at)) => unproven.store(at + 1, Ordering::Release),
-                    Err(_) => unproven.store(first + 1, Ordering::Release),
-                }
-                proven.map(|at| at.is_none())
-            }
+            Whose::Process(slot) => self.prove_of_process(slot, most),
             Whose::Left => {
                 if self.load(header::LEFT_UNPROVEN)? == 0 {
                     return Ok(true);
@@ -310,6 +323,55 @@ impl Pool {
                 proven.map(|at| at.is_none())
             }
         }
+    }
+
+    fn prove_of_process(&self, slot: u32, most: Most) -> Result<bool> {
+        let unproven = self.word(process_at(slot) + process::UNPROVEN)?;
+        if unproven.load(Ordering::Relaxed) == 0 {
+            return Ok(true);
+        }
+        let prover = self.word(process_at(slot) + process::PROVER)?;
+        let seen = prover.load(Ordering::Acquire);
+        if seen != 0 && process::is_at_work(self, seen) {
+            return Ok(true);
+        }
+        let mine = process::worker(self)?;
+        if prover
+            .compare_exchange(seen, mine, Ordering::AcqRel, Ordering::Relaxed)
+            .is_err()
+        {
+            return Ok(true);
+        }
+        let proven = self.prove_claimed(slot, unproven, most);
+        prover.store(0, Ordering::Release);
+        proven
+    }
+
+    /// Nobody else does so for the process in `slot`. Should this process be killed at it, the next
+    /// one begins where it has begun.
+    fn prove_claimed(&self, slot: u32, unproven: &AtomicU64, most: Most) -> Result<bool> {
+        let begin = |word: u64| (word != 0).then_some(word | PROVING);
+        let Ok(known) = unproven.fetch_update(Ordering::AcqRel, Ordering::Acquire, begin) else {
+            return Ok(true);
+        };
+        let known = known & !PROVING;
+        // ORDERING: what is published so late that it does not lie before this tail takes the bit off.
+        fence(Ordering::SeqCst);
+        let tail = self.load(header::LOG_TAIL)?;
+        crash_point!("prove.process");
+        let proven = self.prove_from(known - 1, Whose::Process(slot), most);
+        match proven {
+            Ok(None) => {
+                let (begun, done) = (known | PROVING, Ordering::AcqRel);
+                let ended = unproven.compare_exchange(begun, 0, done, Ordering::Relaxed);
+                if ended.is_err() {
+                    unproven.store(tail + 1, Ordering::Release);
+                }
+            }
+            Ok(Some(at)) => unproven.store(at + 1, Ordering::Release),
+            Err(_) => unproven.store(known, Ordering::Release),
+        }
+        proven.map(|at| at.is_none())
     }
 
     /// Does so for what was published from `first` on; returns how far it has come if not to the end.
@@ -436,5 +498,23 @@ impl Pool {
             }
         }
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_published_while_a_proof_is_under_way_is_noted() {
+        for (seen, after) in [(0, 77), (40 | PROVING, 40), (40, 40)] {
+            let word = AtomicU64::new(seen);
+            note_unproven(&word, seen, 77);
+            assert_eq!(word.load(Ordering::Relaxed), after);
+        }
+        // It has ended since the word was looked at.
+        let word = AtomicU64::new(0);
+        note_unproven(&word, 40 | PROVING, 77);
+        assert_eq!(word.load(Ordering::Relaxed), 77);
     }
 }
