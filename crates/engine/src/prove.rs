@@ -303,7 +303,7 @@ impl Pool {
                     return Ok(true);
                 }
                 // Not with the lock held.
-                self.make_log_room()?;
+                self.make_log_room().ok();
                 let (block, me) = self.me()?;
                 if !self.try_acquire(block, me, LockId::Prove)? {
                     return Ok(true);
@@ -425,14 +425,15 @@ impl Pool {
     fn append_sums(&self, before: u64, words: &[u64]) -> Result<()> {
         const PAIRS: usize = (TX_WORDS_MAX - RECORD_HEADER) / SUM_WORDS - 1;
         for part in words.chunks(PAIRS * SUM_WORDS) {
-            self.make_log_room()?;
+            // Where the log cannot be emptied, it may have room for this all the same.
+            let short = self.make_log_room().err();
             let (block, me) = self.me()?;
             let mut record = vec![0; RECORD_HEADER];
             record.extend_from_slice(&[BlockPtr::HOLE.0, before]);
             record.extend_from_slice(part);
             // It takes no space; what gives some back needs the rest.
             if !self.leaves_room(record.len() as u64 * 8, false, false)? {
-                return Err(Errno::ENOSPC);
+                return Err(short.unwrap_or(Errno::ENOSPC));
             }
             self.append(block, me, RecordKind::Sums, &mut record)?;
         }
