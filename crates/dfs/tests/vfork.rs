@@ -51,6 +51,20 @@ extern "C" fn body(argument: *mut c_void) -> c_int {
 
 /// Runs the job in a child that shares memory and thread words; true if it was killed.
 fn in_child(job: &mut Job<'_>) -> bool {
+    let point = job.point;
+    let status = status_of(body, core::ptr::from_mut(job).cast());
+    assert!(
+        status.terminating_signal() == Some(9) || status.exit_status() == Some(0),
+        "{point}: {status:?}"
+    );
+    status.terminating_signal().is_some()
+}
+
+/// Runs `body` in such a child.
+fn status_of(
+    body: extern "C" fn(*mut c_void) -> c_int,
+    argument: *mut c_void,
+) -> rustix::process::WaitStatus {
     vfork::prepare().expect("prepared");
     let mut stack = vec![0u128; 16 << 10];
     // SAFETY: the child has a stack of its own, and this thread waits until it has ended.
@@ -59,7 +73,7 @@ fn in_child(job: &mut Job<'_>) -> bool {
             body,
             stack.as_mut_ptr_range().end.cast(),
             CLONE_VM | CLONE_VFORK | SIGCHLD,
-            core::ptr::from_mut(job).cast(),
+            argument,
         )
     };
     fault::arm("", Action::Kill, 0);
@@ -69,12 +83,7 @@ fn in_child(job: &mut Job<'_>) -> bool {
     let (_, status) = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())
         .expect("wait")
         .expect("ended");
-    assert!(
-        status.terminating_signal() == Some(9) || status.exit_status() == Some(0),
-        "{}: {status:?}",
-        job.point
-    );
-    status.terminating_signal().is_some()
+    status
 }
 
 #[test]
@@ -152,4 +161,45 @@ fn what_it_held_goes_with_it() {
     };
     assert!(!in_child(&mut job));
     dfs.vfork_child_ended().expect("nothing");
+}
+
+/// Takes a process slot, and ends as one does that goes on to another image: keeping it.
+extern "C" fn keeps_its_slot(argument: *mut c_void) -> c_int {
+    // SAFETY: `its_own_slot_stays` passes a mount and waits.
+    let dfs = unsafe { &*argument.cast::<Dfs>() };
+    vfork::begin();
+    let found = dfs.lookup(&ROOT, dfs.root(), b"f");
+    c_int::from(found.and_then(|ino| dfs.open(&ROOT, ino, 0)).is_err())
+}
+
+/// Has such a child of its own; 0 if it is the same process for the pool as before.
+extern "C" fn has_a_child(argument: *mut c_void) -> c_int {
+    // SAFETY: `its_own_slot_stays` passes a mount and waits.
+    let dfs = unsafe { &*argument.cast::<Dfs>() };
+    vfork::begin();
+    let Ok(ino) = dfs.lookup(&ROOT, dfs.root(), b"f") else {
+        return 2;
+    };
+    if dfs.open(&ROOT, ino, 0).is_err() {
+        return 3;
+    }
+    let before = engine::process::known_slot(dfs.pool());
+    let child = status_of(keeps_its_slot, argument);
+    let after = engine::process::known_slot(dfs.pool());
+    if child.exit_status() != Some(0) {
+        return 4;
+    }
+    c_int::from(before.is_none() || before != after || dfs.depart().is_err())
+}
+
+/// A vfork child whose own vfork child has ended goes on as itself.
+#[test]
+fn its_own_slot_stays() {
+    let _one = ONE.lock();
+    let container = Container::new();
+    let dfs = &container.dfs;
+    dfs.create(&ROOT, dfs.root(), b"f", 0o644, true)
+        .expect("create");
+    let status = status_of(has_a_child, core::ptr::from_ref(dfs).cast_mut().cast());
+    assert_eq!(status.exit_status(), Some(0));
 }

@@ -293,7 +293,7 @@ fn stored(pool: &Pool, slot: u32) -> Result<Identity> {
 /// Process `pid`, 0 = the caller; `ENOENT` when there is none.
 fn life_of(pid: u32) -> Result<Life> {
     let pid = match pid {
-        0 => rustix::process::getpid().as_raw_nonzero().get() as u32,
+        0 => getpid(),
         pid => pid,
     };
     // "/proc/4294967295/stat" and a zero.
@@ -345,23 +345,23 @@ fn is_ended(text: &[u8]) -> bool {
 
 /// Inode of the caller's PID namespace, which a process never leaves.
 fn namespace(pool: &Pool) -> Result<u64> {
-    // What a vforked child sees of its parent's memory is its parent's.
-    let known = match vfork::child() {
-        Some(_) => None,
-        None => Some(pool.own.namespace()),
-    };
-    if let Some(known) = known.map(|word| word.load(Ordering::Relaxed))
-        && known != 0
-    {
-        return Ok(known);
+    // A process that shares this one's memory, and so this word, may be in another one.
+    let me = u64::from(getpid()) << 32;
+    let known = pool.own.namespace().load(Ordering::Relaxed);
+    if known & !u64::from(u32::MAX) == me && vfork::child().is_none() {
+        return Ok(u64::from(known as u32));
     }
     let found = rustix::fs::stat(c"/proc/self/ns/pid")
         .map_err(errno)?
         .st_ino;
-    if let Some(known) = known {
-        known.store(found, Ordering::Relaxed);
+    if u32::try_from(found).is_ok() {
+        pool.own.namespace().store(me | found, Ordering::Relaxed);
     }
     Ok(found)
+}
+
+fn getpid() -> u32 {
+    rustix::process::getpid().as_raw_nonzero().get() as u32
 }
 
 #[cfg(test)]

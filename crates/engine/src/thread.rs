@@ -34,9 +34,10 @@ pub(crate) struct ThreadBlock {
     pub(crate) lent: AtomicBool,
     /// Number of the thread it is lent to.
     lent_to: AtomicU64,
-    /// Slot + 1 of the vfork child's process, the index of the pool above it; in its parent's block
-    /// once the child has ended.
+    /// Slot + 1 of the process of the vfork child whose block this is, the index of the pool above it.
     process: AtomicU64,
+    /// The same of the child of the thread whose block this is that ended last.
+    ended: AtomicU64,
     /// Of a thread whose vfork child runs: what the word for a child's parent was before.
     outer: AtomicU64,
     /// Locks held, as indices into the owner slot's list.
@@ -99,6 +100,7 @@ impl ThreadBlock {
         self.held.store(0, Ordering::Relaxed);
         self.lent.store(false, Ordering::Relaxed);
         self.process.store(0, Ordering::Relaxed);
+        self.ended.store(0, Ordering::Relaxed);
         self.ready.store(READY, Ordering::Release);
     }
 

@@ -5,7 +5,7 @@
 //! not, so a granule may be copied in slices, with the inode's lock held for one at a time; only what
 //! programs store through mappings is newer than the pool, and that only in filled granules.
 
-use super::{buffer, pwrite_all, registration};
+use super::{BUFFER, buffer, pwrite_all, registration};
 use crate::IoVec;
 use crate::inode::{high, word};
 use crate::io::cursor::Cursor;
@@ -114,9 +114,10 @@ pub(super) fn fill(file: &File<'_>, cache: BorrowedFd<'_>, from: u64, to: u64) -
         let filled = Filled::of(file)?;
         let (done, end) = filled.at(pos);
         if !done {
-            if bytes.is_empty() {
-                let granule = pos >> filled.shift << filled.shift;
-                bytes = buffer(to.max(end).min(file.size()?).saturating_sub(granule))?;
+            let granule = pos >> filled.shift << filled.shift;
+            let span = to.max(end).min(file.size()?).saturating_sub(granule);
+            if bytes.is_empty() || (bytes.len() as u64) < span && bytes.len() < BUFFER {
+                bytes = buffer(span)?;
             }
             fill_granule(file, cache, pos >> filled.shift, filled.shift, &mut bytes)?;
         }

@@ -42,6 +42,17 @@ fn remove_ranks(dir: &Path, uuid: PoolId) -> Result<(), SystemError> {
     Ok(())
 }
 
+/// Removes the directory of a pool. Who was about to attach may make the `attach` file anew meanwhile.
+fn remove_tree(dir: &Path) -> std::io::Result<()> {
+    for _ in 0..8 {
+        match std::fs::remove_dir_all(dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty => {}
+            removed => return removed,
+        }
+    }
+    std::fs::remove_dir_all(dir)
+}
+
 impl SystemRoot {
     /// Destroys a pool: label, ranks, data. With `force` also while processes are attached.
     ///
@@ -68,9 +79,10 @@ impl SystemRoot {
         let ranks = remove_ranks(&dir, uuid);
         std::fs::rename(&dir, &doomed).map_err(|e| SystemError::std("rename", &dir, &e))?;
         self.remove_labels(uuid)?;
-        std::fs::remove_dir_all(&doomed).map_err(|e| SystemError::std("remove", &doomed, &e))?;
-        ranks?;
-        arena.map_or(Ok(()), |arena| remove_arena_files(&arena))
+        // Before the file that says which it is.
+        let freed = arena.map_or(Ok(()), |arena| remove_arena_files(&arena));
+        remove_tree(&doomed).map_err(|e| SystemError::std("remove", &doomed, &e))?;
+        ranks.and(freed)
     }
 
     /// Removes the label links of a pool.
@@ -108,7 +120,11 @@ impl SystemRoot {
             if dead {
                 // What cannot be removed now is tried again by the next command.
                 remove_ranks(&dir, uuid).unwrap_or(());
-                std::fs::remove_dir_all(&dir).unwrap_or(());
+                let arena = AttachFile::open_existing(&dir).ok();
+                if let Some(arena) = arena.and_then(|file| own_arena(&file, uuid)) {
+                    remove_arena_files(&arena).unwrap_or(());
+                }
+                remove_tree(&dir).unwrap_or(());
             }
         }
     }

@@ -118,13 +118,14 @@ impl SystemRoot {
         } else {
             None
         };
-        let pool = match known {
-            Some(pool) => pool,
-            None => self.find_pool(name)?,
-        };
-        let file = match pool.dir == dir {
-            true => file,
-            false => AttachFile::open(&pool.dir)?,
+        let (pool, file) = match known {
+            Some(pool) => (pool, file),
+            None => {
+                // It may be another directory than the one that is open.
+                let pool = self.find_pool(name)?;
+                let file = AttachFile::open(&pool.dir)?;
+                (pool, file)
+            }
         };
         let (attached, file) = pool.attach_by(file)?;
         Ok((pool, attached, file))

@@ -1,6 +1,8 @@
 use super::*;
+use crate::layout::{MAGIC, header};
 use daos_types::{Ident, Label, PoolId};
 use proptest::prelude::*;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use sys::Errno;
 
@@ -480,6 +482,36 @@ fn a_held_pool_is_not_destroyed_without_force() {
             ..
         })
     ));
+}
+
+/// One that was killed at it leaves the rest to the next command: shared memory too.
+#[test]
+fn a_destruction_that_was_cut_is_finished() {
+    let home = home();
+    let pool = create(&home, &spec("tank", 1)).expect("created");
+    let file = AttachFile::open(&pool.dir).expect("opened");
+    let path = home.dir.path().join("arena");
+    let mut arena = vec![0; 1 << 16];
+    let mut put =
+        |at: u64, bytes: &[u8]| arena[at as usize..][..bytes.len()].copy_from_slice(bytes);
+    put(header::MAGIC, &MAGIC.to_le_bytes());
+    for (at, word) in [header::HOME_MARK, header::HOME_MARK + 8]
+        .into_iter()
+        .zip(file.mark())
+    {
+        put(at, &word.to_le_bytes());
+    }
+    put(header::HOME_DIR, pool.dir.as_os_str().as_bytes());
+    std::fs::write(&path, &arena).expect("arena");
+    let lock = file.lock().expect("locked");
+    file.write(&lock, &Authority::here(0, &path))
+        .expect("written");
+    drop(lock);
+    let doomed = pool.dir.with_file_name(format!("{}.old", pool.uuid));
+    std::fs::rename(&pool.dir, &doomed).expect("renamed");
+    create(&home, &spec("other", 1)).expect("created");
+    assert!(!doomed.exists());
+    assert!(!path.exists());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use sys::tls::{ENGINE, ENGINE_CHILD, ENGINE_PARENT, words};
 /// Before vfork: provides the child's block. When it fails, the child works on its parent's.
 pub fn prepare() -> Result<()> {
     let words = words();
-    ThreadBlock::current()?;
+    ThreadBlock::current()?.ended.store(0, Ordering::Relaxed);
     if words[ENGINE_CHILD].load(Ordering::Relaxed) == 0 {
         let block = ThreadBlock::obtain()?;
         words[ENGINE_CHILD].store(&raw const *block as u64, Ordering::Relaxed);
@@ -48,8 +48,8 @@ pub fn end() {
         words[ENGINE].store(&raw const *own as u64, Ordering::Relaxed);
         let outer = own.outer.swap(0, Ordering::Relaxed);
         words[ENGINE_PARENT].store(outer, Ordering::Relaxed);
-        own.process
-            .store(child.process.load(Ordering::Relaxed), Ordering::Relaxed);
+        let process = child.process.load(Ordering::Relaxed);
+        own.ended.store(process, Ordering::Relaxed);
         child.reset();
         child.ready.store(UNUSED, Ordering::Release);
     }
@@ -58,12 +58,19 @@ pub fn end() {
 /// In the parent, after [`end`]: slot of the child's process in `pool`, if it took one and has not
 /// given it back. Known once.
 pub fn ended_child(pool: &Pool) -> Result<Option<u32>> {
-    let block = ThreadBlock::current()?;
-    let slot = block.known_process(pool);
+    let ended = &ThreadBlock::current()?.ended;
+    let slot = slot_in(ended.load(Ordering::Relaxed), pool);
     if slot.is_some() {
-        block.forget_process();
+        ended.store(0, Ordering::Relaxed);
     }
     Ok(slot)
+}
+
+/// The process slot in `pool` that a word names.
+fn slot_in(word: u64, pool: &Pool) -> Option<u32> {
+    (word >> 32 == pool.index as u64)
+        .then_some(word as u32)?
+        .checked_sub(1)
 }
 
 /// The caller's block if the caller is a vfork child.
@@ -77,13 +84,9 @@ pub(crate) fn child() -> Option<&'static ThreadBlock> {
 }
 
 impl ThreadBlock {
-    /// Slot of the vfork child's process in `pool`, if it has taken one: of the child whose block this
-    /// is, or the child of the thread whose block it is that ended last.
+    /// Slot of the vfork child's process in `pool`, if it has taken one.
     pub(crate) fn known_process(&self, pool: &Pool) -> Option<u32> {
-        let known = self.process.load(Ordering::Relaxed);
-        (known >> 32 == pool.index as u64)
-            .then_some(known as u32)?
-            .checked_sub(1)
+        slot_in(self.process.load(Ordering::Relaxed), pool)
     }
 
     /// The vfork child's process has given its slot up.
