@@ -140,6 +140,25 @@ CASE(large_write_without_descriptors) {
     MEM(back, buf, LEN);
 }
 
+/* The number is taken before anything is made or emptied. */
+CASE(open_without_descriptors_changes_nothing) {
+    put("f", "content");
+    int fd = OK(open("f", O_RDONLY));
+    struct rlimit few = {100, 100};
+    OK(setrlimit(RLIMIT_NOFILE, &few));
+    int last = fd;
+    for (int next; (next = dup(fd)) >= 0; last = next) {}
+    EQ(errno, EMFILE);
+    ERR(open("f", O_WRONLY | O_TRUNC), EMFILE);
+    ERR(open("new", O_WRONLY | O_CREAT | O_EXCL, 0644), EMFILE);
+    ERR(open(".", O_WRONLY | O_TMPFILE, 0644), EMFILE);
+    OK(close(last));
+    holds("f", "content");
+    ERR(access("new", F_OK), ENOENT);
+    OK(close(OK(open("f", O_WRONLY | O_TRUNC))));
+    holds("f", "");
+}
+
 static void limit_address_space(rlim_t bytes) {
     struct rlimit limit = {bytes, bytes};
     OK(setrlimit(RLIMIT_AS, &limit));

@@ -1,5 +1,6 @@
 /* fcntl(2) record locks, open file description locks, flock(2), lockf(3): conflicts, ranges, release at death. */
 #include "check.h"
+#include <pthread.h>
 #include <time.h>
 #include <sys/file.h>
 
@@ -367,6 +368,90 @@ CASE(exec_keeps_locks) {
     }
     EQ(wait_for(pid), 0);
     ERR(flock(file(), LOCK_EX | LOCK_NB), EWOULDBLOCK);
+}
+
+/* What an exec closes keeps nothing, whatever the program it leads to does. */
+CASE(exec_lets_go_of_what_it_closes) {
+    put("f", "x");
+    int fd = OK(open("f", O_RDWR | O_CLOEXEC)), ends[2];
+    OK(flock(fd, LOCK_EX));
+    OK(pipe2(ends, O_CLOEXEC));
+    pid_t pid = OK(fork());
+    if (pid == 0) {
+        execlp("sleep", "sleep", "20", (char *)NULL);
+        _exit(99);
+    }
+    OK(close(ends[1]));
+    char c;
+    EQ(read(ends[0], &c, 1), 0);
+    OK(close(fd));
+    int other = OK(open("f", O_RDWR)), taken = -1;
+    for (int i = 0; i < 500 && taken != 0; i++) {
+        taken = flock(other, LOCK_EX | LOCK_NB);
+        usleep(10000);
+    }
+    OK(kill(pid, SIGKILL));
+    EQ(waitpid(pid, NULL, 0), pid);
+    EQ(taken, 0);
+}
+
+/* One that sees no /proc cannot tell who lives, and takes nobody for dead. */
+CASE(holders_are_alive_from_within_a_chroot) {
+    if (geteuid() != 0) SKIP("needs root");
+    put("f", "x");
+    int fd = OK(open("f", O_RDWR));
+    OK(flock(fd, LOCK_EX));
+    pid_t pid = OK(fork());
+    if (pid == 0) {
+        char empty[] = "/tmp/check-empty-XXXXXX";
+        int other = open("f", O_RDWR);
+        if (other < 0 || close(fd) != 0 || !mkdtemp(empty) || chroot(empty) != 0) _exit(1);
+        _exit(flock(other, LOCK_EX | LOCK_NB) == -1 && errno == EWOULDBLOCK ? 0 : 2);
+    }
+    EQ(wait_for(pid), 0);
+    EQ(system("rmdir /tmp/check-empty-*"), 0);
+    int other = OK(open("f", O_RDWR));
+    ERR(flock(other, LOCK_EX | LOCK_NB), EWOULDBLOCK);
+}
+
+static void *wait_for_record(void *fd) {
+    struct flock whole = {.l_type = F_WRLCK};
+    return fcntl(*(int *)fd, F_SETLKW, &whole) == 0 ? NULL : fd;
+}
+
+/* What another thread of its parent was doing keeps nothing in a forked child. */
+CASE(a_child_is_not_in_the_calls_of_other_threads) {
+    put("f", "x");
+    int held[2], closed[2];
+    OK(pipe(held));
+    OK(pipe(closed));
+    pid_t holder = OK(fork());
+    if (holder == 0) {
+        int fd = open("f", O_RDWR);
+        struct flock whole = {.l_type = F_WRLCK};
+        _exit(fd >= 0 && fcntl(fd, F_SETLK, &whole) == 0 && write(held[1], "h", 1) == 1 ? pause() : 1);
+    }
+    char c;
+    EQ(read(held[0], &c, 1), 1);
+    int fd = OK(open("f", O_RDWR));
+    OK(flock(fd, LOCK_EX));
+    pthread_t thread;
+    EQ(pthread_create(&thread, NULL, wait_for_record, &fd), 0);
+    usleep(100000);
+    pid_t child = OK(fork());
+    if (child == 0) _exit(close(fd) == 0 && write(closed[1], "c", 1) == 1 ? pause() : 1);
+    EQ(read(closed[0], &c, 1), 1);
+    OK(kill(holder, SIGKILL));
+    EQ(waitpid(holder, NULL, 0), holder);
+    void *failed;
+    EQ(pthread_join(thread, &failed), 0);
+    CHECK(!failed);
+    OK(close(fd));
+    int other = OK(open("f", O_RDWR));
+    int taken = flock(other, LOCK_EX | LOCK_NB);
+    OK(kill(child, SIGKILL));
+    EQ(waitpid(child, NULL, 0), child);
+    EQ(taken, 0);
 }
 
 CASE(many_ranges) {

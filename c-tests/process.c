@@ -362,6 +362,75 @@ CASE(spawn_chdir_and_close) {
     EQ(posix_spawn(&pid, "./none", NULL, NULL, bad, environ), ENOENT);
 }
 
+CASE(spawn_closes_from_and_opens) {
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addclosefrom_np(&actions, 3);
+    posix_spawn_file_actions_addopen(&actions, 1, "out", O_CREAT | O_WRONLY | O_TRUNC, 0644);
+    put("before", "x");
+    char *argv[] = {"echo", "spawned", NULL};
+    pid_t pid;
+    EQ(posix_spawnp(&pid, "echo", &actions, NULL, argv, environ), 0);
+    EQ(wait_for(pid), 0);
+    holds("out", "spawned\n");
+    holds("before", "x");
+}
+
+/* A link outside the directory leads to a script inside it whose interpreter there is not. */
+CASE(spawn_that_fails_behind_a_link) {
+    put("script", "#!/no/such/interpreter\n");
+    OK(chmod("script", 0755));
+    char outside[] = "/tmp/check-link-XXXXXX", target[PATH_MAX], link[PATH_MAX];
+    CHECK(mkdtemp(outside));
+    CHECK(getcwd(target, sizeof target - 10));
+    strcat(target, "/script");
+    snprintf(link, sizeof link, "%s/link", outside);
+    OK(symlink(target, link));
+    int worst = 0;
+    for (int i = 0; i < 100; i++) {
+        char *argv[] = {"link", NULL};
+        pid_t pid;
+        int failed = posix_spawn(&pid, link, NULL, NULL, argv, environ);
+        worst = failed == ENOENT ? worst : 1;
+        char name[20];
+        snprintf(name, sizeof name, "f%d", i);
+        put(name, name);
+    }
+    OK(unlink(link));
+    OK(rmdir(outside));
+    EQ(worst, 0);
+    for (int i = 0; i < 100; i++) {
+        char name[20];
+        snprintf(name, sizeof name, "f%d", i);
+        holds(name, name);
+    }
+}
+
+static void *write_until_the_end(void *file) {
+    for (;;) {
+        if (pwrite(*(int *)file, "abcdefgh", 8, 0) != 8) abort();
+        int other = open("g", O_RDONLY);
+        if (other < 0 || close(other) != 0) abort();
+    }
+}
+
+/* Threads that still work when the process ends see nothing of it. */
+CASE(exit_while_threads_work) {
+    put("g", "x");
+    for (int i = 0; i < 100; i++) {
+        pid_t pid = OK(fork());
+        if (pid == 0) {
+            int fd = open("f", O_CREAT | O_RDWR, 0644);
+            pthread_t thread;
+            for (int t = 0; t < 2; t++) pthread_create(&thread, NULL, write_until_the_end, &fd);
+            usleep(1000);
+            exit(0);
+        }
+        EQ(wait_for(pid), 0);
+    }
+    holds("f", "abcdefgh");
+}
+
 CASE(vfork_child_has_its_own_table) {
     put("f", "abc");
     put("g", "xyz");

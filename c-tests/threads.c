@@ -1,5 +1,6 @@
 /* Several threads on the same files, directories and descriptors. */
 #include "check.h"
+#include <time.h>
 #include <pthread.h>
 
 enum { THREADS = 8 };
@@ -239,6 +240,31 @@ CASE(files_in_signal_handlers) {
         put("g", "x");
     }
     EQ(handled, 100);
+}
+
+/* Whatever the library does around a fork, a handler can use files in it. */
+CASE(files_in_signal_handlers_during_forks) {
+    put("f", "abc");
+    struct sigaction sa = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
+    OK(sigaction(SIGUSR1, &sa, NULL));
+    static char weight[32 << 20];
+    memset(weight, 1, sizeof weight);
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+    timer_t timer;
+    OK(timer_create(CLOCK_MONOTONIC, &event, &timer));
+    struct itimerspec often = {{0, 300000}, {0, 300000}};
+    OK(timer_settime(timer, 0, &often, NULL));
+    for (int i = 0; i < 200; i++) {
+        pid_t pid = OK(fork());
+        if (pid == 0) {
+            /* The child's own calls work, too. */
+            raise(SIGUSR1);
+            _exit(0);
+        }
+        EQ(wait_for(pid), 0);
+    }
+    OK(timer_delete(timer));
+    CHECK(handled > 0);
 }
 
 static int arrived_file;

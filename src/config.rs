@@ -27,6 +27,7 @@ pub(crate) struct Environment {
     pub(crate) preload: Option<Value>,
     pub(crate) exe: Option<Value>,
     pub(crate) libraries: Option<Value>,
+    pub(crate) left: Option<Value>,
 }
 
 impl Environment {
@@ -51,6 +52,7 @@ impl Environment {
             b"LD_PRELOAD" => &mut self.preload,
             b"D_IL_LIBRARIES" => &mut self.libraries,
             b"D_IL_EXE" => &mut self.exe,
+            b"D_IL_LEFT" => &mut self.left,
             _ => return,
         };
         *slot = Some(value);

@@ -7,6 +7,7 @@
 use crate::abi::*;
 use crate::config::Value;
 use crate::dispatch::{After, Served, Stop};
+use crate::files;
 use crate::handover;
 use crate::kernel::{self, addr, addr_mut, call, text};
 use crate::libraries::{self, Source};
@@ -33,6 +34,8 @@ const LIST_MAX: usize = 1 << 20;
 const WORD: usize = 0;
 const EXE: &[u8] = b"D_IL_EXE=";
 const LIBRARIES: &[u8] = b"D_IL_LIBRARIES=";
+/// The next image lets go of what this exec closes: it may never use the mount otherwise.
+const LEFT: &[u8] = b"D_IL_LEFT=";
 const SEARCH: &[u8] = b"LD_LIBRARY_PATH=";
 const PRELOAD: &[u8] = b"LD_PRELOAD=";
 
@@ -297,8 +300,16 @@ impl Launch {
         self.envp = given
             .iter()
             .copied()
-            .filter(|&entry| !starts_with(entry, EXE) && !starts_with(entry, LIBRARIES))
+            .filter(|&entry| {
+                ![EXE, LIBRARIES, LEFT]
+                    .iter()
+                    .any(|name| starts_with(entry, name))
+            })
             .collect();
+        if files::some_end_at_exec() {
+            let entry = self.keep(&[LEFT, b"1"].concat());
+            self.envp.push(entry);
+        }
         if let Some(place) = self.libraries.clone() {
             self.add_libraries(&place);
         }
@@ -528,11 +539,42 @@ fn reclaim(address: usize) -> Option<Box<Launch>> {
     (address != 0).then(|| unsafe { Box::from_raw(address as *mut Launch) })
 }
 
-/// Second half: the exec failed.
-pub(crate) fn failed(c: &Call, result: isize, launch: usize) -> isize {
+/// The parent of a vfork child has nothing to free: the exec failed, and the child does so.
+fn forget_launch() {
     if let Some(word) = intercept::words().get(WORD) {
         word.store(0, Ordering::Relaxed);
     }
+}
+
+/// Takes the note for this image out of its environment: it is not for its children.
+pub(crate) fn forget_left(environment: *const *const core::ffi::c_char) {
+    let mut to = environment.cast_mut();
+    let mut from = environment;
+    loop {
+        // SAFETY: the environment is a NULL-terminated list of terminated strings that belongs to the
+        // process; no other thread exists yet. `to` is never ahead of `from`.
+        unsafe {
+            let entry = *from;
+            from = from.add(1);
+            if !entry.is_null()
+                && core::ffi::CStr::from_ptr(entry)
+                    .to_bytes()
+                    .starts_with(LEFT)
+            {
+                continue;
+            }
+            *to = entry;
+            to = to.add(1);
+            if entry.is_null() {
+                return;
+            }
+        }
+    }
+}
+
+/// Second half: the exec failed.
+pub(crate) fn failed(c: &Call, result: isize, launch: usize) -> isize {
+    forget_launch();
     let Some(launch) = reclaim(launch) else {
         return result;
     };
@@ -584,6 +626,7 @@ fn finish(c: &mut Call, served: Served, otherwise: isize) -> isize {
     match served {
         Err(Stop::PassThenWith(After::Exec, launch)) => {
             let result = kernel::raw(route::number(c), c.args);
+            forget_launch();
             if let Some(launch) = reclaim(launch) {
                 launch.undo();
             }

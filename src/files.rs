@@ -7,7 +7,7 @@
 //! the parent's descriptors; there the kernel is asked (`placeholder::identify`) and no table is
 //! written.
 
-use crate::abi::nr;
+use crate::abi::{O_ACCMODE, nr};
 use crate::dispatch::Stop;
 use crate::kernel::{self, call};
 use crate::{mounts, placeholder};
@@ -86,8 +86,27 @@ pub(crate) fn after_fork() {
     release();
 }
 
+/// In the child of a fork: counts its descriptors anew. Calls that other threads of the parent were in
+/// are not its own.
+pub(crate) fn recount() {
+    let all = all();
+    for (_, ofd) in &all {
+        if let Some(count) = count(*ofd) {
+            count.store(0, Ordering::Relaxed);
+        }
+    }
+    for (_, ofd) in &all {
+        if let Some(count) = count(*ofd) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
 /// This process may hold POSIX locks, so closing a file must drop them.
 static LOCKS_USED: AtomicBool = AtomicBool::new(false);
+
+/// This process, or one it was forked from, has locked descriptions.
+static DESCRIPTION_LOCKS_USED: AtomicBool = AtomicBool::new(false);
 
 fn word(ofd: Ofd, published: bool) -> u32 {
     (ofd.0 + 1) | if published { PUBLISHED } else { 0 }
@@ -227,11 +246,12 @@ fn released(outcome: Result<()>) {
 
 /// Gives the program a descriptor for a description just opened. On failure it is released.
 pub(crate) fn install(fs: &'static Dfs, ofd: Ofd, cloexec: bool) -> Result<usize> {
-    let made = placeholder::fresh(cloexec);
-    let Ok(fd) = made else {
-        released(fs.ofd_release(ofd));
-        return made.map(|_| 0);
-    };
+    let fd = placeholder::fresh(cloexec).inspect_err(|_| released(fs.ofd_release(ofd)))?;
+    install_at(fs, ofd, fd).inspect_err(|_| kernel::close(fd))
+}
+
+/// As [`install`], with a descriptor of [`placeholder::fresh`], which stays the caller's on failure.
+pub(crate) fn install_at(fs: &'static Dfs, ofd: Ofd, fd: i32) -> Result<usize> {
     if in_vfork_child() {
         // Held by the child's own process until it ends or its next image has it no more.
         placeholder::publish(fd, ofd)?;
@@ -241,7 +261,6 @@ pub(crate) fn install(fs: &'static Dfs, ofd: Ofd, cloexec: bool) -> Result<usize
         .map(|c| c.fetch_add(1, Ordering::AcqRel))
         .is_none()
     {
-        kernel::close(fd);
         released(fs.ofd_release(ofd));
         return Err(Errno::ENFILE);
     }
@@ -447,6 +466,23 @@ pub(crate) fn kept_by_exec(fs: &Dfs) -> Vec<Ofd> {
     kept
 }
 
+/// Whether an exec closes descriptors by whose descriptions this process keeps others from something:
+/// written files cannot be run, locks not taken. A vfork child holds nothing of its parent's.
+pub(crate) fn some_end_at_exec() -> bool {
+    let Some(fs) = mounts::attached().filter(|_| !in_vfork_child()) else {
+        return false;
+    };
+    let locks =
+        LOCKS_USED.load(Ordering::Relaxed) || DESCRIPTION_LOCKS_USED.load(Ordering::Relaxed);
+    all().into_iter().any(|(fd, ofd)| {
+        let in_the_way = || {
+            let info = fs.ofd_info(ofd);
+            locks || info.is_ok_and(|info| info.flags & O_ACCMODE != 0)
+        };
+        !survives_exec(fd) && in_the_way()
+    })
+}
+
 /// Whether there are descriptors of ours.
 fn any() -> bool {
     let mut found = false;
@@ -463,6 +499,11 @@ pub(crate) fn all() -> Vec<(i32, Ofd)> {
         }
     });
     all
+}
+
+/// The process takes locks of descriptions from now on.
+pub(crate) fn uses_description_locks() {
+    DESCRIPTION_LOCKS_USED.store(true, Ordering::Relaxed);
 }
 
 /// The process takes POSIX locks from now on.

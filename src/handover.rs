@@ -62,6 +62,13 @@ pub(crate) fn find_inherited() {
     }
 }
 
+/// At start, when the former image says that it held more than it handed over.
+pub(crate) fn let_go_of_what_exec_closed() {
+    // A failure has been said and leaves a process without a mount.
+    let attached = mounts::fs();
+    debug_assert!(attached.is_ok() || mounts::path().is_some());
+}
+
 /// The container with this number is being attached: what was inherited becomes this process's own.
 pub(crate) fn attaching(fs: &Dfs, id: u64) {
     if INHERITED.swap(false, Ordering::Relaxed) {
@@ -120,6 +127,7 @@ pub(crate) fn before_clone(kind: CloneKind) {
             // What the former image has left to this one becomes its child's too. A failure has been
             // said and leaves a process without a mount.
             running::join();
+            mounts::await_attach();
             let fs = match INHERITED.load(Ordering::Relaxed) {
                 true => mounts::fs().ok(),
                 false => mounts::attached(),
@@ -175,11 +183,13 @@ pub(crate) fn after_clone(kind: CloneKind, result: isize) {
 /// end or close it. libc sets up the child's robust-futex list only after the fork returns, and the
 /// engine's owner slot must not be on the list it replaces: so the child gives that back at once.
 pub(crate) fn child_after_fork() {
+    sys::set_once::after_fork();
     crate::calls::aio::after_fork();
     crate::calls::map::after_fork();
     crate::placeholder::after_fork();
     let token = FORK.take();
     files::after_fork();
+    files::recount();
     let Some(fs) = mounts::attached() else { return };
     match token {
         Some(token) => {
@@ -199,8 +209,11 @@ pub(crate) fn at_exit() {
     let Some(fs) = mounts::attached() else { return };
     // What nobody has synced is told from what was not written back, should the power fail.
     told(fs.pool().prove());
-    // While other threads run, the process's slot must stay its own.
-    told(if is_alone() { fs.depart() } else { fs.leave() });
+    // Other threads run until the kernel ends them, and what they use must be there: whoever finds the
+    // process dead lets it go.
+    if is_alone() {
+        told(fs.depart());
+    }
     told(fs.pool().leave());
 }
 

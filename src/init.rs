@@ -48,6 +48,9 @@ extern "C" fn init(argc: c_int, argv: *const *const c_char, envp: *const *const 
     if let Some(place) = environment.libraries {
         libraries::arrive(place, envp);
     }
+    if environment.left.is_some() {
+        exec::forget_left(envp);
+    }
     let name = startup
         .arguments()
         .next()
@@ -119,6 +122,7 @@ fn begin(startup: &Startup, environment: &Environment, wanted: Wanted, mode: Mod
     // SAFETY: a constructor of a preloaded library runs before other threads exist and under the
     // dynamic linker's lock; the configured functions keep to the contexts they name.
     match unsafe { intercept::start_in(&CONFIG, mode) } {
+        Ok(_) if environment.left.is_some() => handover::let_go_of_what_exec_closed(),
         Ok(_) => {}
         Err(errno) => say::once(
             Once::FrontEnd,

@@ -131,6 +131,12 @@ pub(crate) fn attached() -> Option<&'static Dfs> {
     ATTACHED.get().map(|a| a.fs)
 }
 
+/// Before a fork: another thread that attaches the container comes to the end of it. The child would
+/// have half of what that takes, and nobody who goes on with it.
+pub(crate) fn await_attach() {
+    ATTACHED.await_maker();
+}
+
 /// The container, attached at the first call. [`Stop::Pass`] when that failed: it has been said
 /// once on stderr, and from then on every call is the kernel's.
 #[inline]

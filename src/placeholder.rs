@@ -32,7 +32,7 @@ static SHARED: AtomicBool = AtomicBool::new(false);
 /// Inodes of memfds seen to be placeholders of our container, so that a name is read only once.
 static KNOWN: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
 
-fn make_base() -> Result<i32> {
+fn make() -> Result<i32> {
     let name = text!(40, "daos-ofd-{:x}", mounts::id());
     let flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
     let name = addr(name.c_str().to_bytes_with_nul());
@@ -40,7 +40,7 @@ fn make_base() -> Result<i32> {
     let sealed = call!(nr::FCNTL, memory, F_ADD_SEALS, ALL_SEALS);
     let reopened = sealed.and_then(|_| reopen(memory));
     kernel::close(memory);
-    own_fd::keep(reopened?)
+    reopened
 }
 
 fn reopen(fd: i32) -> Result<i32> {
@@ -58,11 +58,7 @@ fn base() -> Result<i32> {
         }
         return Ok(known);
     }
-    let made = make_base()?;
-    if intercept::in_vfork_child() {
-        // The table that shows it is the parent's; the number means nothing there.
-        return Ok(made);
-    }
+    let made = own_fd::keep(make()?)?;
     match BASE.compare_exchange(-1, made, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => Ok(made),
         Err(other) => {
@@ -93,9 +89,31 @@ fn part_from_parent(base: i32) {
 
 /// A new descriptor, the lowest free number, that says nothing yet.
 pub(crate) fn fresh(cloexec: bool) -> Result<i32> {
+    if !intercept::in_vfork_child() {
+        return copy(base()?, cloexec);
+    }
+    // The number is the parent's: the child may have closed what it has there.
+    match BASE.load(Ordering::Acquire) {
+        known if known >= 0 && is_base(known) => copy(known, cloexec),
+        _ => {
+            let own = make()?;
+            let fd = copy(own, cloexec);
+            kernel::close(own);
+            fd
+        }
+    }
+}
+
+/// Whether a descriptor is one that says nothing yet.
+fn is_base(fd: i32) -> bool {
+    look(fd, mounts::id()).is_some() && position(fd) == Some(0)
+}
+
+/// A copy of `base`, the lowest free number.
+fn copy(base: i32, cloexec: bool) -> Result<i32> {
     let fd = match cloexec {
-        true => call!(nr::FCNTL, base()?, F_DUPFD_CLOEXEC, 0)?,
-        false => call!(nr::DUP, base()?)?,
+        true => call!(nr::FCNTL, base, F_DUPFD_CLOEXEC, 0)?,
+        false => call!(nr::DUP, base)?,
     };
     Ok(fd as i32)
 }
@@ -123,6 +141,16 @@ pub(crate) fn identify(fd: i32) -> Option<Ofd> {
 
 /// The same for the container with this number; 0 = any.
 pub(crate) fn identify_in(fd: i32, container: u64) -> Option<Ofd> {
+    look(fd, container)?;
+    u32::try_from(position(fd)?.checked_sub(1)?).ok().map(Ofd)
+}
+
+fn position(fd: i32) -> Option<usize> {
+    call!(nr::LSEEK, fd, 0, SEEK_CUR).ok()
+}
+
+/// Something if a descriptor is a placeholder of the container with this number; 0 = of any.
+fn look(fd: i32, container: u64) -> Option<()> {
     let mut stat = abi::Stat::default();
     call!(nr::FSTAT, fd, addr_mut(&mut stat)).ok()?;
     if stat.nlink != 0 || stat.size != 0 || stat.mode & abi::S_IFMT != abi::S_IFREG {
@@ -141,8 +169,7 @@ pub(crate) fn identify_in(fd: i32, container: u64) -> Option<Ofd> {
             remember(stat.ino);
         }
     }
-    let position = call!(nr::LSEEK, fd, 0, SEEK_CUR).ok()?;
-    u32::try_from(position.checked_sub(1)?).ok().map(Ofd)
+    Some(())
 }
 
 fn remember(ino: u64) {

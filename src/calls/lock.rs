@@ -71,8 +71,9 @@ pub(crate) fn record(c: &Call) -> Served {
         user::put(c.args[2], &lock)?;
         return Ok(0);
     }
-    if !ofd_owned {
-        files::uses_locks();
+    match ofd_owned {
+        true => files::uses_description_locks(),
+        false => files::uses_locks(),
     }
     held.fs.lock_posix(held.ofd, request, &interrupted)?;
     Ok(0)
@@ -84,6 +85,7 @@ pub(crate) fn flock(c: &mut Call) -> Served {
     if held.info()?.flags & O_PATH != 0 {
         return Err(Errno::EBADF.into());
     }
+    files::uses_description_locks();
     held.fs.flock(held.ofd, c.args[1] as u32, &interrupted)?;
     Ok(0)
 }

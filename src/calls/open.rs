@@ -5,10 +5,10 @@ use crate::calls::special;
 use crate::dispatch::{Served, Stop};
 use crate::report::{Op, count};
 use crate::route::{self, Arg, Spot};
-use crate::{cred, files, user};
+use crate::{cred, files, kernel, placeholder, user};
 use dfs::{How, Ino};
 use intercept::Call;
-use sys::{Errno, Result};
+use sys::Errno;
 
 const RESOLVE_NO_XDEV: u64 = 0x01;
 const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
@@ -22,6 +22,8 @@ const RESOLVE_CACHED: u64 = 0x20;
 struct Wish {
     flags: u32,
     mode: u32,
+    /// The descriptor taken in advance, if one was.
+    number: Option<i32>,
 }
 
 pub(crate) fn open(c: &mut Call) -> Served {
@@ -73,6 +75,7 @@ fn serve(c: &mut Call, arg: Arg, flags: u32, mode: u32, resolve: u64) -> Served 
     let wish = Wish {
         flags,
         mode: mode & 0o7777,
+        number: None,
     };
     let new_only = flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL;
     // Without `O_CREAT`, a slash after the last name follows a link in any case.
@@ -127,6 +130,20 @@ fn starts_in_mount(c: &Call, arg: Arg) -> bool {
 }
 
 fn open_spot(spot: &Spot, wish: Wish) -> Served {
+    // What makes or empties a file must not find out afterwards that there is no number for it.
+    if wish.flags & O_PATH != 0 || wish.flags & (O_CREAT | O_TRUNC | O_TMPFILE_BIT) == 0 {
+        return open_as(spot, wish);
+    }
+    let number = placeholder::fresh(wish.flags & O_CLOEXEC != 0)?;
+    let number = Some(number);
+    let served = open_as(spot, Wish { number, ..wish });
+    if let (Err(_), Some(number)) = (&served, number) {
+        kernel::close(number);
+    }
+    served
+}
+
+fn open_as(spot: &Spot, wish: Wish) -> Served {
     let flags = wish.flags;
     let directory = flags & O_DIRECTORY != 0;
     count(if directory { Op::Opendir } else { Op::Open });
@@ -209,7 +226,10 @@ fn give(spot: &Spot, ino: Ino, wish: Wish, fresh: bool) -> Served {
     } else {
         spot.fs.open(&cred, ino, flags)?
     };
-    let installed: Result<usize> = files::install(spot.fs, ofd, wish.flags & O_CLOEXEC != 0);
+    let installed = match wish.number {
+        Some(number) => files::install_at(spot.fs, ofd, number),
+        None => files::install(spot.fs, ofd, wish.flags & O_CLOEXEC != 0),
+    };
     if installed.is_ok() && !spot.anonymous && spot.name != b"." {
         files::remember_name(ofd, spot.parent, spot.name);
     }

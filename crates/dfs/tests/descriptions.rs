@@ -206,7 +206,7 @@ fn a_new_image_keeps_what_it_finds() {
     // Neither a new image nor the end of the process takes anything away that a child may come for.
     let f = c.file("f", O_RDWR);
     let token = c.dfs.fork_prepare().expect("prepare").expect("held");
-    c.dfs.leave().expect("leave");
+    c.dfs.depart().expect("depart");
     assert_eq!(c.dfs.reap(usize::MAX), Ok(0));
     assert_eq!(f.write(b"child"), Ok(5));
     c.dfs.attach_process(&[]).expect("attach");

@@ -211,7 +211,7 @@ fn stores_nobody_has_brought_home_are_looked_for() {
     map.unmap();
     // The description goes with the process.
     std::mem::forget(f);
-    c.dfs.leave().expect("leave");
+    c.dfs.depart().expect("depart");
     assert_eq!(cache_files(&c), 0);
     let f = c.file("f", O_RDWR);
     assert_eq!(f.content()[5000..5005], *b"first");

@@ -248,8 +248,7 @@ fn work(dfs: &Dfs) {
         journal.note(worker, file, next, next, true);
         states[file] = (next, next, true);
     }
-    dfs.leave().expect("leave");
-    dfs.pool().leave().expect("leave");
+    dfs.depart().expect("depart");
 }
 
 /// Time this thread was ready to run but had no processor (second number; the kernel documents it in sched-stats).

@@ -203,7 +203,8 @@ pub fn is_dead(pool: &Pool, slot: u32) -> Result<bool> {
     }
     let dead = match life_of(who.id as u32) {
         Ok(now) => who.id & FILLING == 0 && now.started != who.started,
-        Err(Errno::ENOENT | Errno::ESRCH) => true,
+        Err(Errno::ESRCH) => true,
+        Err(Errno::ENOENT) => !may_exist(who.id as u32),
         Err(errno) => return Err(errno),
     };
     // Not an entry that has changed hands meanwhile.
@@ -323,6 +324,17 @@ fn life_of(pid: u32) -> Result<Life> {
     }
     let started = start_time(text).ok_or(Errno::EIO)?;
     Ok(Life { id: pid, started })
+}
+
+/// Whether there is a process `pid`, as a process can tell that sees no `/proc`, or not all of it.
+fn may_exist(pid: u32) -> bool {
+    let Some(pid) = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+    else {
+        return false;
+    };
+    rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH)
 }
 
 /// Field 22 of `/proc/PID/stat` (proc(5)): the name in field 2 may hold blanks and brackets.

@@ -110,6 +110,12 @@ pub(crate) fn after(frame: &Frame) {
     }
 }
 
+/// Whether the calling thread is between [`before`] and [`after`] of a fork, on whichever side: what the
+/// dispatcher holds meanwhile, a handler of the program would wait for for ever.
+pub(crate) fn is_forking() -> bool {
+    tls::block().clone_mode.load(Ordering::Relaxed) & 15 == CloneKind::Fork as u64
+}
+
 /// At a signal, before anything is made of it: it may have come between the system call and
 /// [`after`]. Then the thread's block still says what was true on the other side: a child does not
 /// know yet that it is one, and a parent may find itself in the hook in which its child was killed.

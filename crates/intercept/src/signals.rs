@@ -334,8 +334,10 @@ unsafe extern "C-unwind" fn wrapper(signal: i32, info: *mut u8, context: *mut u8
     // SAFETY: the kernel passes a siginfo, whose third word is the code.
     let from_kernel = unsafe { info.add(8).cast::<i32>().read() } > 0;
     let block = tls::block();
+    let mut forks = false;
     if block.clone_mode.load(Ordering::Relaxed) != 0 {
         sud::allowed(crate::clone::settle_side);
+        forks = crate::clone::is_forking();
     }
     let in_hook = block.depth.load(Ordering::Relaxed) != 0;
     if SYNCHRONOUS & bit(number) != 0 {
@@ -348,7 +350,7 @@ unsafe extern "C-unwind" fn wrapper(signal: i32, info: *mut u8, context: *mut u8
         if number == SIGSYS && unsafe { sud::redirect(info, context) } {
             return;
         }
-    } else if in_hook {
+    } else if in_hook || forks {
         // SAFETY: as above.
         sud::allowed(|| unsafe { defer(number, info, Context::new(context)) });
         return;

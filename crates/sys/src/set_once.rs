@@ -9,7 +9,17 @@ const EMPTY: u32 = 0;
 const BUSY: u32 = 1;
 const SET: u32 = 2;
 const FAILED: u32 = 3;
+const STATE: u32 = 3;
 const WAIT_NS_MAX: u64 = 100_000_000;
+
+/// Forks between this process and its first forebear, above the bits of a state: with [`BUSY`] it says
+/// whether the maker is a thread of this process.
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+/// In the child of a fork: values that other threads of the parent were making are nobody's now.
+pub fn after_fork() {
+    FORKS.fetch_add(STATE + 1, Ordering::Relaxed);
+}
 
 /// A cell for a `static`: empty, then set for good, or failed for good.
 pub struct SetOnce<T> {
@@ -57,20 +67,38 @@ impl<T> SetOnce<T> {
         }
     }
 
+    /// Waits until nobody of this process is making the value.
+    pub fn await_maker(&self) {
+        let busy = busy();
+        while self.state.load(Ordering::Acquire) == busy {
+            self.wait(busy);
+        }
+    }
+
+    /// A timeout or a signal only means that the state is looked at again.
+    fn wait(&self, seen: u32) {
+        if futex::wait(&self.state, seen, WAIT_NS_MAX).is_err() {
+            core::hint::spin_loop();
+        }
+    }
+
     #[cold]
     fn make(&self, make: impl FnOnce() -> Option<T>) -> Option<&T> {
+        let busy = busy();
+        let mut from = EMPTY;
         loop {
             match self
                 .state
-                .compare_exchange(EMPTY, BUSY, Ordering::Acquire, Ordering::Acquire)
+                .compare_exchange(from, busy, Ordering::Acquire, Ordering::Acquire)
             {
                 Ok(_) => break,
-                Err(BUSY) => {
-                    // A timeout or a signal only means that the state is looked at again.
-                    if futex::wait(&self.state, BUSY, WAIT_NS_MAX).is_err() {
-                        core::hint::spin_loop();
-                    }
+                Err(seen) if seen == busy => {
+                    self.wait(busy);
+                    from = EMPTY;
                 }
+                // A thread that a fork has left behind.
+                Err(seen) if seen & STATE == BUSY => from = seen,
+                Err(EMPTY) => from = EMPTY,
                 Err(_) => return self.get(),
             }
         }
@@ -87,6 +115,10 @@ impl<T> SetOnce<T> {
     }
 }
 
+fn busy() -> u32 {
+    BUSY | FORKS.load(Ordering::Relaxed)
+}
+
 impl<T> Default for SetOnce<T> {
     fn default() -> Self {
         Self::new()
@@ -96,6 +128,7 @@ impl<T> Default for SetOnce<T> {
 #[cfg(test)]
 mod tests {
     use super::SetOnce;
+    use core::sync::atomic::Ordering;
 
     #[test]
     fn is_made_once_and_seen_by_all() {
@@ -105,6 +138,16 @@ mod tests {
             .collect();
         let seen: Vec<_> = threads.into_iter().map(|t| t.join().unwrap()).collect();
         assert!(seen.iter().all(|v| v.is_some() && *v == seen[0]));
+    }
+
+    #[test]
+    fn a_maker_left_behind_by_a_fork_is_not_waited_for() {
+        let cell: SetOnce<u64> = SetOnce::new();
+        cell.state.store(super::BUSY, Ordering::Relaxed);
+        super::after_fork();
+        cell.await_maker();
+        assert_eq!(cell.init(|| Some(7)).copied(), Some(7));
+        assert_eq!(cell.init(|| Some(8)).copied(), Some(7));
     }
 
     #[test]

@@ -34,6 +34,7 @@ impl Dfs {
             self.pool.load(word_at(slot, proc::FORKING))? >> 48 != 0 && !self.forks(slot)?;
         if forgotten {
             self.release_deferred(slot)?;
+            self.count_forks(slot, i64::MIN)?;
         }
         self.count_forks(slot, 1)?;
         Ok(Some(ForkToken { slot }))
@@ -53,6 +54,12 @@ impl Dfs {
     /// Called in the child: holds the descriptions it inherited (`live`) and its parent's shared
     /// mappings (`mapped`), and lets the parent's deferred closes happen.
     pub fn ofd_adopt_after_fork(&self, token: ForkToken, live: &[Ofd]) -> Result<()> {
+        let adopted = self.adopt(token, live);
+        self.fork_done(token)?;
+        adopted
+    }
+
+    fn adopt(&self, token: ForkToken, live: &[Ofd]) -> Result<()> {
         let slot = self.process_slot()?;
         let mut outcome = Ok(());
         for ofd in live {
@@ -61,7 +68,6 @@ impl Dfs {
             }
         }
         crate::mapfile::inherit(self, token.slot, slot)?;
-        self.fork_done(token)?;
         outcome
     }
 
@@ -101,10 +107,14 @@ impl Dfs {
             return Ok(());
         }
         let slot = self.process_slot()?;
+        // One that is gone keeps no other from being held.
+        let mut outcome = Ok(());
         for ofd in kept {
-            self.hold_in(slot, *ofd, false)?;
+            if let Err(errno) = self.hold_in(slot, *ofd, false) {
+                outcome = Err(errno);
+            }
         }
-        Ok(())
+        outcome
     }
 
     /// Whether the calling process is known to others: it has opened something, or holds it.
@@ -160,19 +170,14 @@ impl Dfs {
             if found.contains(&ofd) || state != State::Held {
                 return Ok(());
             }
+            // As any close does, an exec's lets go of the process's record locks on the file.
+            if let Ok(open) = self.description(ofd) {
+                locks::drop_of_process(self, open.ino, slot)?;
+            }
             self.let_go(slot, ofd, None)
         })?;
         self.reap(REAP_AT_ATTACH).unwrap_or_default();
         outcome
-    }
-
-    /// Called when the process ends in order: lets go of everything at once. What a process that
-    /// does not call it held is let go by others, and so is what children may still come for.
-    pub fn leave(&self) -> Result<()> {
-        match process::known_slot(self.pool) {
-            Some(slot) => self.let_go_of_all(slot).map(drop),
-            None => Ok(()),
-        }
     }
 
     /// Whether everything that the process in `slot` holds could be let go at its end.
@@ -188,8 +193,9 @@ impl Dfs {
         Ok(false)
     }
 
-    /// [`Dfs::leave`] for a process whose last thread ends: its slot is free at once. No call may
-    /// come after it.
+    /// Called when the last thread of a process ends in order: lets go of everything, and frees its slot.
+    /// What a process that does not call it held is let go by others, and so is what children may
+    /// still come for.
     pub fn depart(&self) -> Result<()> {
         // What is not noted is flushed once more.
         self.pool.await_flushes().unwrap_or_default();

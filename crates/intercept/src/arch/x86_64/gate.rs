@@ -191,9 +191,14 @@ core::arch::global_asm!(
     // In the parent. A vfork child may never have come back from its last hook: its depth and its
     // signals are forgotten, and at the last, with one store, its mark on the kind.
     "    mov qword ptr fs:[r11 + {DEPTH}], 0",
-    "    mov qword ptr fs:[r11 + {DEFERRED}], 0",
-    "    mov rcx, qword ptr fs:[r11 + {MODE}]",
     "    pushfq",
+    "    mov rcx, qword ptr fs:[r11 + {MODE}]",
+    "    and ecx, 7",
+    "    cmp ecx, {FORK}",
+    // Signals that a fork has kept off are still to come.
+    "    je 3f",
+    "    mov qword ptr fs:[r11 + {DEFERRED}], 0",
+    "3:  mov rcx, qword ptr fs:[r11 + {MODE}]",
     "    and rcx, -9",
     "    popfq",
     "    mov qword ptr fs:[r11 + {MODE}], rcx",
@@ -462,6 +467,7 @@ core::arch::global_asm!(
     DEPTH = const tls::DEPTH,
     REFUSED = const tls::REFUSED,
     MODE = const tls::CLONE_MODE,
+    FORK = const crate::clone::CloneKind::Fork as u64,
     ROWS = sym crate::paths::ROWS_IN_USE,
     RECHECK = sym crate::paths::RECHECK,
     FILTER = sym crate::fdtab::ACTIVE_FILTER,
