@@ -268,3 +268,19 @@ CASE(noatime_and_sync_flags) {
     OK(close(OK(open("f", O_WRONLY | O_DSYNC))));
     OK(close(OK(open("f", O_RDONLY | O_NONBLOCK | O_NOCTTY))));
 }
+
+/* Whatever others remove meanwhile, O_CREAT finds or makes a file. */
+CASE(create_while_others_remove) {
+    pid_t children[3];
+    for (int child = 0; child < 3; child++) {
+        children[child] = OK(fork());
+        if (children[child] != 0) continue;
+        for (int i = 0; i < 5000; i++) {
+            int fd = open("f", O_CREAT | O_RDWR, 0644);
+            if (fd < 0 || close(fd) != 0) _exit(errno);
+            if (unlink("f") != 0 && errno != ENOENT) _exit(100);
+        }
+        _exit(0);
+    }
+    for (int child = 0; child < 3; child++) EQ(wait_for(children[child]), 0);
+}

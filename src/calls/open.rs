@@ -175,6 +175,9 @@ fn nameless(spot: &Spot, wish: Wish) -> Served {
     Ok(given)
 }
 
+/// Times a file is made that others remove before it is open.
+const TRIES: u32 = 1000;
+
 fn make_or_open(spot: &Spot, wish: Wish) -> Served {
     let exclusive = wish.flags & O_EXCL != 0;
     if spot.trailing_slash {
@@ -189,15 +192,24 @@ fn make_or_open(spot: &Spot, wish: Wish) -> Served {
         }
         return existing(spot, ino, wish);
     }
-    let name = spot.name;
-    let (ino, made) = spot
-        .fs
-        .create(&cred::current(), spot.parent, name, wish.mode, exclusive)?;
-    if made {
-        give(spot, ino, wish, true)
-    } else {
-        existing(spot, ino, wish)
+    for _ in 0..TRIES {
+        let (ino, made) = spot.fs.create(
+            &cred::current(),
+            spot.parent,
+            spot.name,
+            wish.mode,
+            exclusive,
+        )?;
+        let served = match made {
+            true => give(spot, ino, wish, true),
+            false => existing(spot, ino, wish),
+        };
+        // Somebody has removed it since: then it is made again.
+        if !matches!(served, Err(Stop::Fail(Errno::ESTALE | Errno::ENOENT))) {
+            return served;
+        }
     }
+    Err(Errno::ESTALE.into())
 }
 
 fn existing(spot: &Spot, ino: Ino, wish: Wish) -> Served {
