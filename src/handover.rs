@@ -74,8 +74,13 @@ pub(crate) fn attaching(fs: &Dfs, id: u64) {
     if INHERITED.swap(false, Ordering::Relaxed) {
         for (fd, _) in files::all() {
             // Looked at again, now that the container's number is known.
-            if placeholder::identify_in(fd, id).is_none() {
-                files::disown(fd);
+            let is_ours = placeholder::identify_in(fd, id).is_some();
+            if is_ours && placeholder::is_current(fd, fs) {
+                continue;
+            }
+            files::disown(fd);
+            if is_ours {
+                told(files::adopt(fd, placeholder::NONE, Came::Inherited));
             }
         }
     }

@@ -3,7 +3,7 @@
 //! Every descriptor of a file in the mount is a real kernel descriptor on a sealed, empty memfd
 //! named after the container, open for writing only: a call that escapes interception fails
 //! (`EBADF`, `EPERM`, `ENOTDIR`, `EACCES`) instead of losing data. A *published* one is a `struct
-//! file` of its own whose offset is the number of the open file description plus one; what else a
+//! file` of its own whose offset is the number of the open file description plus one, below its generation; what else a
 //! process opens shares one `struct file` with offset 0 (a dup costs 0.25 us, a reopen 1.2 us) and is published
 //! before anything that leaves this process's memory can look at them: exec, vfork, SCM_RIGHTS.
 
@@ -11,7 +11,7 @@ use crate::abi::{self, nr};
 use crate::kernel::{self, addr, addr_mut, call, text};
 use crate::mounts;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use dfs::Ofd;
+use dfs::{Dfs, Ofd};
 use sys::{Errno, Result, own_fd};
 
 const NAME: &[u8] = b"/memfd:daos-ofd-";
@@ -21,6 +21,10 @@ const F_ADD_SEALS: usize = 1033;
 const ALL_SEALS: usize = 0xf;
 const MFD_CLOEXEC: usize = 1;
 const MFD_ALLOW_SEALING: usize = 2;
+/// Bits of a description's generation in an offset, which is not negative.
+const GENERATION: u32 = u32::MAX >> 1;
+/// The number of no description: calls on it answer `EBADF`.
+pub(crate) const NONE: Ofd = Ofd(0);
 const SEEK_SET: usize = 0;
 const SEEK_CUR: usize = 1;
 
@@ -120,14 +124,20 @@ fn copy(base: i32, cloexec: bool) -> Result<i32> {
 
 /// Writes the number of its description into descriptor `fd`, which keeps its close-on-exec flag.
 pub(crate) fn publish(fd: i32, ofd: Ofd) -> Result<()> {
+    let fs = mounts::attached().ok_or(Errno::EBADF)?;
+    let generation = fs.ofd_generation(ofd)? & GENERATION;
     let own = reopen(fd)?;
-    let named = name_it(own, fd, ofd);
+    let named = name_it(
+        own,
+        fd,
+        u64::from(generation) << 32 | (u64::from(ofd.0) + 1),
+    );
     kernel::close(own);
     named
 }
 
-fn name_it(own: i32, fd: i32, ofd: Ofd) -> Result<()> {
-    call!(nr::LSEEK, own, u64::from(ofd.0) + 1, SEEK_SET)?;
+fn name_it(own: i32, fd: i32, position: u64) -> Result<()> {
+    call!(nr::LSEEK, own, position, SEEK_SET)?;
     let flags = call!(nr::FCNTL, fd, F_GETFD)?;
     let cloexec = if flags & 1 != 0 { abi::O_CLOEXEC } else { 0 };
     call!(nr::DUP3, own, fd, cloexec).map(drop)
@@ -142,7 +152,27 @@ pub(crate) fn identify(fd: i32) -> Option<Ofd> {
 /// The same for the container with this number; 0 = any.
 pub(crate) fn identify_in(fd: i32, container: u64) -> Option<Ofd> {
     look(fd, container)?;
-    u32::try_from(position(fd)?.checked_sub(1)?).ok().map(Ofd)
+    let position = position(fd)?;
+    let ofd = Ofd((position as u32).checked_sub(1)?);
+    match mounts::attached() {
+        Some(fs) if !is_of(fs, ofd, position) => Some(NONE),
+        _ => Some(ofd),
+    }
+}
+
+/// Whether the descriptor of a placeholder says what is still true in the container being attached.
+pub(crate) fn is_current(fd: i32, fs: &Dfs) -> bool {
+    position(fd).is_some_and(|position| {
+        let ofd = (position as u32).checked_sub(1).map(Ofd);
+        ofd.is_some_and(|ofd| is_of(fs, ofd, position))
+    })
+}
+
+/// A program without the library may have kept a descriptor for longer than anybody has held what it
+/// meant, and the number is another's now.
+fn is_of(fs: &Dfs, ofd: Ofd, position: usize) -> bool {
+    let generation = fs.ofd_generation(ofd);
+    generation.is_ok_and(|generation| generation & GENERATION == (position >> 32) as u32)
 }
 
 fn position(fd: i32) -> Option<usize> {

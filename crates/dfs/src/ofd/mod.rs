@@ -156,6 +156,12 @@ impl<'p> Open<'p> {
 }
 
 impl Dfs {
+    /// Which of the descriptions that have had this number it is.
+    pub fn ofd_generation(&self, ofd: Ofd) -> Result<u32> {
+        self.description(ofd)
+            .map(|open| engine::tag_generation(open.tag))
+    }
+
     /// Finds a description: `EBADF` if there is none.
     #[inline]
     pub(crate) fn description(&self, ofd: Ofd) -> Result<Open<'static>> {
