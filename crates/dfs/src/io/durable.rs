@@ -5,11 +5,11 @@
 //! raises: who has brought the ranges to the devices forgets them only if nothing was stored since.
 //! A store is noted once it is published: before its call has returned, nobody can rely on it.
 
-use crate::inode::word;
+use crate::inode::{self, word};
 use crate::map::file::File;
 use crate::{Dfs, Ofd, mapfile};
 use core::sync::atomic::Ordering;
-use engine::{BlockPtr, RankSet};
+use engine::{BlockPtr, RankSet, crash_point};
 use sys::{Errno, Result};
 
 /// Blocks that go to the devices by way of the log: 256 KiB. More are flushed where they lie.
@@ -152,6 +152,7 @@ fn each_block(
                 continue;
             };
             for index in 0..run {
+                crash_point!("durable.block");
                 let pointers = file.pointers(file.nth(at, index))?;
                 let pointers = pointers.get(..file.geo.copies).ok_or(Errno::EIO)?;
                 if pointers
@@ -167,9 +168,11 @@ fn each_block(
     Ok(())
 }
 
-/// Puts the blocks into the log.
+/// Puts the blocks into the log, with the file locked while they are copied: not longer than a write
+/// of as many blocks locks it.
 fn log(file: &File<'_>, ranges: &[Range]) -> Result<()> {
-    let mut contents = file.pool.sync_contents()?;
+    let mut contents = file.pool.sync_contents(file.lock())?;
+    inode::still(file.pool, file.ino, file.base)?;
     each_block(file, ranges, &mut |pointers| contents.add(pointers))?;
     contents.finish()
 }

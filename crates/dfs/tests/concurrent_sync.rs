@@ -1,0 +1,114 @@
+//! What a sync has brought to the devices is there after a power failure, whatever others did to the
+//! file while it was under way, stopped or killed in the middle.
+
+mod support;
+
+use daos_types::ObjectClass;
+use dfs::Dfs;
+use engine::testing;
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use shm::fault::{self, Action};
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+use support::{Container, File, O_RDWR, role};
+
+/// Runs a test in a process of its own: pools are few, and a power failure is for all of them.
+fn alone(test: &str, run: fn()) {
+    const ALONE: &str = "PIL4DFS_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return run();
+    }
+    let status = Command::new(std::env::current_exe().expect("exe"))
+        .args(["--exact", test, "--nocapture"])
+        .env(ALONE, "")
+        .status();
+    assert!(status.expect("test").success(), "{test}");
+}
+
+/// What the devices of a pool hold.
+struct Devices(PathBuf);
+
+impl Devices {
+    /// Data as it is now.
+    fn now(c: &Container) -> Devices {
+        let name = format!("/dev/shm/pil4dfs-devices-{}", std::process::id());
+        let devices = Devices(PathBuf::from(name));
+        devices.take(c, &["data"]);
+        devices
+    }
+
+    fn take(&self, c: &Container, files: &[&str]) {
+        for rank in &c.pool.pool.spec().ranks {
+            let dir = self.0.join(rank.file_name().expect("name"));
+            std::fs::create_dir_all(&dir).expect("rank");
+            for file in files.iter().filter(|file| rank.join(file).exists()) {
+                std::fs::copy(rank.join(file), dir.join(file)).expect("copy");
+            }
+        }
+    }
+
+    /// The file `f` after a power failure: all of the log is there, but of the data nothing that was
+    /// stored since.
+    fn after_power_failure(self, c: &Container) -> Vec<u8> {
+        self.take(c, &["meta", "log"]);
+        testing::power_failed();
+        let pool = testing::open_image(&self.0, c.pool.pool.spec()).expect("recovered");
+        let info = pool.find_container(&c.label).expect("container");
+        let dfs = Dfs::mount(pool, &info).expect("mount");
+        let content = File::open(&dfs, "f", O_RDWR).content();
+        pool.leave().expect("leave");
+        std::fs::remove_dir_all(&self.0).expect("devices");
+        content
+    }
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_raw(child.id() as i32).expect("pid")
+}
+
+/// Waits until a child has stopped itself.
+fn stopped(child: &Child) {
+    let status = waitpid(Some(pid(child)), WaitOptions::UNTRACED);
+    let (_, status) = status.expect("wait").expect("a state");
+    assert!(status.stopped(), "{status:?}");
+}
+
+/// Lets `stopped` go on once `other` has ended, or waits for it.
+fn ends_beside(mut other: Child, mut stopped: Child) {
+    let begun = Instant::now();
+    while other.try_wait().expect("wait").is_none() && begun.elapsed() < Duration::from_secs(1) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    kill_process(pid(&stopped), Signal::CONT).expect("continue");
+    assert!(stopped.wait().expect("wait").success());
+    assert!(other.wait().expect("wait").success());
+}
+
+#[test]
+fn a_sync_undoes_nothing_that_another_has_synced() {
+    const TEST: &str = "a_sync_undoes_nothing_that_another_has_synced";
+    if let Some((role, dfs)) = role() {
+        let f = File::open(&dfs, "f", O_RDWR);
+        if role == "stops" {
+            f.pwrite(b"one", 0).expect("write");
+            fault::arm("sync.contents", Action::Stop, 1);
+        } else {
+            f.pwrite(b"two", 100).expect("write");
+        }
+        return dfs.fsync(f.ofd).expect("fsync");
+    }
+    alone(TEST, || {
+        let c = Container::new(ObjectClass::S1, 64);
+        let f = c.file("f", O_RDWR);
+        f.write(&[7; 200]).expect("write");
+        c.dfs.sync().expect("sync");
+        let devices = Devices::now(&c);
+        let first = c.spawn(TEST, "stops");
+        stopped(&first);
+        ends_beside(c.spawn(TEST, "goes on"), first);
+        let content = devices.after_power_failure(&c);
+        assert_eq!(content.get(..3), Some(&b"one"[..]));
+        assert_eq!(content.get(100..103), Some(&b"two"[..]));
+    });
+}
