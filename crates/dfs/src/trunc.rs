@@ -13,7 +13,7 @@ use crate::map::file::{COPIES_MAX, File};
 use crate::map::free::free_range;
 use crate::map::{BLOCK, SIZE_MAX};
 use crate::{Cred, Dfs, Ino, Ofd, mapfile, perm};
-use engine::{BlockPtr, Tx, place};
+use engine::{BlockPtr, Tx, crash_point, place};
 use sys::{Errno, Result};
 
 /// Durable inode word of a file: in the low bits first block + 1 still to be freed after a
@@ -440,7 +440,11 @@ pub(crate) fn seek_data(file: &File<'_>, pos: u64, hole: bool) -> Result<u64> {
     let mut block = pos / BLOCK;
     while block * BLOCK < size {
         let spot = file.find(block)?;
+        crash_point!("seek.found");
         let pointer = BlockPtr(spot.at.map_or(Ok(0), |at| file.pool.load(at))?);
+        if !spot.chain.holds(file.pool) {
+            continue;
+        }
         let is_hole = pointer.is_hole() || pointer.is_unwritten();
         if is_hole == hole {
             return Ok((block * BLOCK).max(pos));

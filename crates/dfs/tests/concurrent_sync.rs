@@ -13,6 +13,12 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 use support::{Container, File, O_RDWR, role};
 
+const BLOCK: usize = 4096;
+/// Blocks of a file whose map is small, but hardly so.
+const SMALL: usize = 25;
+/// Of these, the first whose pointer lies where an inode has zeros.
+const ZERO_FROM: u64 = 17;
+
 /// Runs a test in a process of its own: pools are few, and a power failure is for all of them.
 fn alone(test: &str, run: fn()) {
     const ALONE: &str = "PIL4DFS_TEST_ALONE";
@@ -110,5 +116,62 @@ fn a_sync_undoes_nothing_that_another_has_synced() {
         let content = devices.after_power_failure(&c);
         assert_eq!(content.get(..3), Some(&b"one"[..]));
         assert_eq!(content.get(100..103), Some(&b"two"[..]));
+    });
+}
+
+/// Makes the map of `f` a larger one, and an inode of what it was.
+fn replace_map(dfs: &Dfs) {
+    let f = File::open(dfs, "f", O_RDWR);
+    let more = vec![8; 10 * BLOCK];
+    f.pwrite(&more, (SMALL * BLOCK) as u64).expect("write");
+    File::open(dfs, "g", O_RDWR);
+}
+
+#[test]
+fn a_sync_misses_nothing_when_the_map_is_replaced() {
+    const TEST: &str = "a_sync_misses_nothing_when_the_map_is_replaced";
+    if let Some((role, dfs)) = role() {
+        if role == "replaces" {
+            return replace_map(&dfs);
+        }
+        let f = File::open(&dfs, "f", O_RDWR);
+        fault::arm("durable.block", Action::Stop, ZERO_FROM);
+        return dfs.fsync(f.ofd).expect("fsync");
+    }
+    alone(TEST, || {
+        let c = Container::new(ObjectClass::S1, 64);
+        let f = c.file("f", O_RDWR);
+        c.dfs.sync().expect("sync");
+        let devices = Devices::now(&c);
+        f.write(&[7; SMALL * BLOCK]).expect("write");
+        let first = c.spawn(TEST, "stops");
+        stopped(&first);
+        ends_beside(c.spawn(TEST, "replaces"), first);
+        let content = devices.after_power_failure(&c);
+        let there = content.iter().take_while(|byte| **byte == 7).count();
+        assert_eq!(there, SMALL * BLOCK);
+    });
+}
+
+#[test]
+fn a_hole_is_none_that_a_replaced_map_shows() {
+    const TEST: &str = "a_hole_is_none_that_a_replaced_map_shows";
+    const SEEK_HOLE: u32 = 4;
+    if let Some((role, dfs)) = role() {
+        if role == "replaces" {
+            return replace_map(&dfs);
+        }
+        let f = File::open(&dfs, "f", O_RDWR);
+        fault::arm("seek.found", Action::Stop, ZERO_FROM);
+        assert_eq!(dfs.seek(f.ofd, 0, SEEK_HOLE), Ok((SMALL * BLOCK) as u64));
+        return;
+    }
+    alone(TEST, || {
+        let c = Container::new(ObjectClass::S1, 64);
+        let f = c.file("f", O_RDWR);
+        f.write(&[7; SMALL * BLOCK]).expect("write");
+        let first = c.spawn(TEST, "stops");
+        stopped(&first);
+        ends_beside(c.spawn(TEST, "replaces"), first);
     });
 }

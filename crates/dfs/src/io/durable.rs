@@ -6,7 +6,7 @@
 //! A store is noted once it is published: before its call has returned, nobody can rely on it.
 
 use crate::inode::{self, word};
-use crate::map::file::File;
+use crate::map::file::{COPIES_MAX, File};
 use crate::{Dfs, Ofd, mapfile};
 use core::sync::atomic::Ordering;
 use engine::{BlockPtr, RankSet, crash_point};
@@ -135,7 +135,8 @@ fn sync_whole(file: &File<'_>) -> Result<()> {
     }
 }
 
-/// Calls `each` with the pointers of every block of the ranges that holds data.
+/// Calls `each` with the pointers of every block of the ranges that holds data; unless the file is
+/// locked, some again and with others that somebody has taken out of the map meanwhile.
 fn each_block(
     file: &File<'_>,
     ranges: &[Range],
@@ -147,25 +148,39 @@ fn each_block(
         while block < end {
             let spot = file.find(block)?;
             let run = spot.run.min(end - block);
-            let Some(at) = spot.at else {
-                block += run;
-                continue;
-            };
-            for index in 0..run {
-                crash_point!("durable.block");
-                let pointers = file.pointers(file.nth(at, index))?;
-                let pointers = pointers.get(..file.geo.copies).ok_or(Errno::EIO)?;
-                if pointers
-                    .first()
-                    .is_some_and(|p| !p.is_hole() && !p.is_unwritten())
-                {
-                    each(pointers)?;
+            if let Some(at) = spot.at {
+                for index in 0..run {
+                    crash_point!("durable.block");
+                    let pointers = together(file, file.nth(at, index))?;
+                    let pointers = pointers.get(..file.geo.copies).ok_or(Errno::EIO)?;
+                    if pointers
+                        .first()
+                        .is_some_and(|p| !p.is_hole() && !p.is_unwritten())
+                    {
+                        each(pointers)?;
+                    }
                 }
             }
-            block += run;
+            // Otherwise what was read may have been anything.
+            if spot.chain.holds(file.pool) {
+                block += run;
+            }
         }
     }
     Ok(())
+}
+
+/// Pointers of all copies of a block, of one state.
+fn together(file: &File<'_>, at: u64) -> Result<[BlockPtr; COPIES_MAX as usize]> {
+    let mut pointers = file.pointers(at)?;
+    while file.geo.copies > 1 {
+        let again = file.pointers(at)?;
+        if again == pointers {
+            break;
+        }
+        pointers = again;
+    }
+    Ok(pointers)
 }
 
 /// Puts the blocks into the log, with the file locked while they are copied: not longer than a write
