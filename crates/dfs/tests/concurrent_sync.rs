@@ -3,13 +3,14 @@
 
 mod support;
 
-use daos_types::ObjectClass;
+use daos_types::{ObjectClass, Redundancy};
 use dfs::Dfs;
-use engine::testing;
+use engine::testing::{self, TempPool};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use shm::fault::{self, Action};
 use std::path::PathBuf;
 use std::process::{Child, Command};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 use support::{Container, File, O_RDWR, role};
 
@@ -173,5 +174,106 @@ fn a_hole_is_none_that_a_replaced_map_shows() {
         let first = c.spawn(TEST, "stops");
         stopped(&first);
         ends_beside(c.spawn(TEST, "replaces"), first);
+    });
+}
+
+/// A container of one copy and one of three in a pool.
+fn both() -> [Container; 2] {
+    let pool = Rc::new(TempPool::new(4, 64));
+    let three = ObjectClass::new(Redundancy::Replicas(3), 1).expect("class");
+    [("S1", ObjectClass::S1), ("RP_3G1", three)]
+        .map(|(label, class)| Container::in_pool(&pool, label, class))
+}
+
+#[test]
+fn what_a_killed_writer_shows_is_synced_by_others() {
+    const TEST: &str = "what_a_killed_writer_shows_is_synced_by_others";
+    const POINTS: [(&str, u64); 10] = [
+        ("tx.built", 1),
+        ("tx.published", 1),
+        ("tx.applying", 1),
+        ("tx.applying", 2),
+        ("tx.applying", 3),
+        ("tx.applying", 4),
+        ("tx.applying", 5),
+        ("tx.applied", 1),
+        ("tx.closed", 1),
+        ("write.stored", 1),
+    ];
+    if let Some((role, dfs)) = role() {
+        let f = File::open(&dfs, "f", O_RDWR);
+        let (round, pos) = role.split_once(' ').expect("role");
+        let round: usize = round.parse().expect("round");
+        // Space for what comes.
+        File::open(&dfs, "g", O_RDWR).write(&[1]).expect("write");
+        let (point, nth) = POINTS[round];
+        fault::arm(point, Action::Kill, nth);
+        let new = [10 + round as u8; BLOCK];
+        f.pwrite(&new, pos.parse().expect("position"))
+            .expect("write");
+        // The point is not on its way.
+        return;
+    }
+    alone(TEST, || {
+        let mut shown = 0;
+        for c in both() {
+            let f = c.file("f", O_RDWR);
+            f.write(&[7; BLOCK]).expect("write");
+            // As long as there is something left, a sync does not look at the file.
+            c.dfs.sync().expect("sync");
+            for round in 0..POINTS.len() {
+                // Over what is there, and behind it.
+                for block in [0, round + 1] {
+                    f.pwrite(&[7; BLOCK], 0).expect("write");
+                    c.dfs.fsync(f.ofd).expect("fsync");
+                    c.dfs.sync().expect("sync");
+                    let devices = Devices::now(&c);
+                    let pos = block * BLOCK;
+                    let mut child = c.spawn(TEST, &format!("{round} {pos}"));
+                    child.wait().expect("wait");
+                    let new = [10 + round as u8; BLOCK];
+                    let mut seen = [0; BLOCK];
+                    f.pread(&mut seen, pos as u64).expect("read");
+                    c.dfs.fsync(f.ofd).expect("fsync");
+                    let content = devices.after_power_failure(&c);
+                    if seen == new {
+                        shown += 1;
+                        let there = content.get(pos..pos + BLOCK) == Some(&new[..]);
+                        assert!(there, "{} {:?} {block}", c.label, POINTS[round]);
+                    }
+                }
+            }
+        }
+        assert!(shown > 20, "{shown}");
+    });
+}
+
+/// A sync takes nothing for synced that is about to be published.
+#[test]
+fn what_is_being_published_stays_to_be_synced() {
+    const TEST: &str = "what_is_being_published_stays_to_be_synced";
+    const LEN: usize = 100 * BLOCK;
+    if let Some((role, dfs)) = role() {
+        let f = File::open(&dfs, "f", O_RDWR);
+        if role == "syncs" {
+            return dfs.fsync(f.ofd).expect("fsync");
+        }
+        File::open(&dfs, "g", O_RDWR).write(&[1]).expect("write");
+        fault::arm("tx.published", Action::Stop, 1);
+        f.pwrite(&[9; LEN], 0).expect("write");
+        return;
+    }
+    alone(TEST, || {
+        for c in both() {
+            let f = c.file("f", O_RDWR);
+            f.write(&[7; LEN]).expect("write");
+            c.dfs.fsync(f.ofd).expect("fsync");
+            let first = c.spawn(TEST, "stops");
+            stopped(&first);
+            ends_beside(c.spawn(TEST, "syncs"), first);
+            c.dfs.fsync(f.ofd).expect("fsync");
+            let content = Devices::now(&c).after_power_failure(&c);
+            assert!(content == [9; LEN], "{}", c.label);
+        }
     });
 }

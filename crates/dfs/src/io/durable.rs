@@ -3,7 +3,8 @@
 //!
 //! Two volatile words of the inode hold a range of blocks each, and a count that every store
 //! raises: who has brought the ranges to the devices forgets them only if nothing was stored since.
-//! A store is noted once it is published: before its call has returned, nobody can rely on it.
+//! A store is noted under the file's lock, before anybody can see it: who makes it may be killed at
+//! any time. Who looks at the words takes the lock, so that whatever is noted then is published.
 
 use crate::inode::{self, word};
 use crate::map::file::{COPIES_MAX, File};
@@ -62,7 +63,7 @@ impl Range {
     }
 }
 
-/// Notes that blocks were stored and published.
+/// Notes that blocks are about to be stored or published. The file's lock is held.
 pub(crate) fn note(file: &File<'_>, first: u64, end: u64) -> Result<()> {
     loop {
         let mut best = (u64::MAX, file.pool.word(file.at(WORDS[0]))?, Range(0));
@@ -94,10 +95,10 @@ pub(crate) fn sync(file: &File<'_>) -> Result<()> {
         // Where that fails, this file may lie on other ranks.
         return file.pool.sync().or_else(|_| sync_whole(file));
     }
-    let mut seen = [Range(0); 2];
-    for (range, at) in seen.iter_mut().zip(WORDS) {
-        *range = Range(file.pool.word(file.at(at))?.load(Ordering::Acquire));
-    }
+    // Inside a transaction it is not known what of the noted is there.
+    let Ok(seen) = noted(file) else {
+        return file.pool.sync();
+    };
     let blocks = seen.iter().map(|range| range.len()).sum::<u64>();
     if blocks == 0 {
         return file.pool.sync_names();
@@ -124,6 +125,16 @@ pub(crate) fn sync(file: &File<'_>) -> Result<()> {
         .unwrap_or_default();
     }
     Ok(())
+}
+
+/// What is to be brought to the devices, all of which is published.
+fn noted(file: &File<'_>) -> Result<[Range; 2]> {
+    let _held = file.tx()?;
+    let mut seen = [Range(0); 2];
+    for (range, at) in seen.iter_mut().zip(WORDS) {
+        *range = Range(file.load(at)?);
+    }
+    Ok(seen)
 }
 
 /// The same whatever of the file was stored when.
@@ -202,7 +213,7 @@ fn flush(file: &File<'_>, ranges: &[Range]) -> Result<()> {
     file.pool.sync_ranks(ranks)
 }
 
-/// Notes what a write stored.
+/// Notes what a write is about to store or publish.
 pub(crate) fn note_write(file: &File<'_>, start: u64, len: u64) -> Result<()> {
     if len == 0 {
         return Ok(());
