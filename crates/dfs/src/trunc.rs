@@ -125,7 +125,7 @@ pub(crate) fn set_size(file: &File<'_>, len: u64, drop_suid: bool) -> Result<()>
         touch(&mut tx, file, drop_suid)?;
         if len != size {
             tx.set(file.at(word::SIZE), len)?;
-            mapfile::resize(file, len)?;
+            mapfile::grow(file, len)?;
         }
         if len < size || (len == size && file.load(word::DATA)? != 0) {
             let first = len.div_ceil(BLOCK);
@@ -140,9 +140,16 @@ pub(crate) fn set_size(file: &File<'_>, len: u64, drop_suid: bool) -> Result<()>
             }
         }
         bump(file)?;
-        tx.commit()?;
+        commit_size(file, tx)?;
         return finish_trim(file);
     }
+}
+
+/// Publishes a new size; mappings lose what is cut off once that cannot fail any more.
+fn commit_size(file: &File<'_>, tx: Tx<'_>) -> Result<()> {
+    let committed = tx.commit();
+    let settled = mapfile::settle_size(file);
+    committed.and(settled)
 }
 
 /// Gives blocks `first..end` space where they have none; they read as zeros.
@@ -342,9 +349,9 @@ fn extend(file: &File<'_>, end: u64, drop_suid: bool) -> Result<()> {
         }
         touch(&mut tx, file, drop_suid)?;
         tx.set(file.at(word::SIZE), end)?;
-        mapfile::resize(file, end)?;
+        mapfile::grow(file, end)?;
         bump(file)?;
-        tx.commit()?;
+        commit_size(file, tx)?;
     }
     Ok(())
 }

@@ -8,11 +8,14 @@ use dfs::Dfs;
 use engine::testing::{self, TempPool};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use shm::fault::{self, Action};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use support::map::Map;
 use support::{Container, File, O_RDWR, role};
+use sys::uaccess;
 
 const BLOCK: usize = 4096;
 /// Blocks of a file whose map is small, but hardly so.
@@ -221,7 +224,7 @@ fn what_a_killed_writer_shows_is_synced_by_others() {
             f.write(&[7; BLOCK]).expect("write");
             // As long as there is something left, a sync does not look at the file.
             c.dfs.sync().expect("sync");
-            for round in 0..POINTS.len() {
+            for (round, point) in POINTS.iter().enumerate() {
                 // Over what is there, and behind it.
                 for block in [0, round + 1] {
                     f.pwrite(&[7; BLOCK], 0).expect("write");
@@ -239,7 +242,7 @@ fn what_a_killed_writer_shows_is_synced_by_others() {
                     if seen == new {
                         shown += 1;
                         let there = content.get(pos..pos + BLOCK) == Some(&new[..]);
-                        assert!(there, "{} {:?} {block}", c.label, POINTS[round]);
+                        assert!(there, "{} {point:?} {block}", c.label);
                     }
                 }
             }
@@ -274,6 +277,67 @@ fn what_is_being_published_stays_to_be_synced() {
             c.dfs.fsync(f.ofd).expect("fsync");
             let content = Devices::now(&c).after_power_failure(&c);
             assert!(content == [9; LEN], "{}", c.label);
+        }
+    });
+}
+
+/// Dies at a point of a change of the size of `f`.
+fn resize_and_die(dfs: &Dfs, role: &str) {
+    let f = File::open(dfs, "f", O_RDWR);
+    let (point, len) = role.split_once(' ').expect("role");
+    let point = ["tx.built", "tx.closed"].into_iter().find(|p| *p == point);
+    fault::arm(point.expect("point"), Action::Kill, 1);
+    dfs.ftruncate(f.ofd, len.parse().expect("length"))
+        .expect("truncate");
+    unreachable!("killed before");
+}
+
+#[test]
+fn a_mapping_keeps_what_a_truncation_that_was_killed_leaves() {
+    const TEST: &str = "a_mapping_keeps_what_a_truncation_that_was_killed_leaves";
+    const LEN: usize = 1 << 20;
+    uaccess::install().expect("install");
+    if let Some((role, dfs)) = role() {
+        return resize_and_die(&dfs, &role);
+    }
+    alone(TEST, || {
+        let die = |c: &Container, role: &str| {
+            let status = c.spawn(TEST, role).wait().expect("wait");
+            assert_eq!(status.signal(), Some(9), "{role}");
+        };
+        for c in both() {
+            let f = c.file("f", O_RDWR);
+            f.write(&[7; LEN]).expect("write");
+            let map = Map::new(&c.dfs, f.ofd, true, 0, 2 * LEN);
+            map.put(5000, b"stored");
+            die(&c, "tx.built 0");
+            assert_eq!(f.size(), LEN as u64);
+            assert_eq!(map.get(5000, 6).as_deref(), Some(&b"stored"[..]));
+            assert_eq!(f.content().get(5000..5006), Some(&b"stored"[..]));
+            // Not longer than it is either.
+            die(&c, &format!("tx.built {}", 2 * LEN));
+            assert_eq!(f.pread(&mut [0; 10], LEN as u64 + 5000), Ok(0));
+            assert_eq!(f.pread(&mut [0; 10], LEN as u64 - 4), Ok(4));
+            map.put(6000, b"later");
+            c.dfs.map_sync(f.ino, 0, u64::MAX, false).expect("sync");
+            // Cut, but nobody has told the mapping.
+            die(&c, "tx.closed 3000");
+            assert_eq!(f.size(), 3000);
+            assert_eq!(f.pread(&mut [0; 10], 5000), Ok(0));
+            f.pwrite(b"end", 500_000).expect("write");
+            assert_eq!(map.get(6000, 5).as_deref(), Some(&[0; 5][..]));
+            assert_eq!(map.get(600_000, 1), None);
+            let mut wanted = vec![7; 500_003];
+            wanted[3000..500_000].fill(0);
+            wanted[500_000..].copy_from_slice(b"end");
+            assert!(f.content() == wanted, "{}", c.label);
+            die(&c, "tx.closed 3000");
+            c.dfs.ftruncate(f.ofd, LEN as u64).expect("truncate");
+            assert_eq!(map.get(500_000, 3).as_deref(), Some(&[0; 3][..]));
+            map.end(&c.dfs, f.ino);
+            wanted.resize(LEN, 0);
+            wanted[500_000..].fill(0);
+            assert!(f.content() == wanted, "{}", c.label);
         }
     });
 }

@@ -184,14 +184,15 @@ fn each_block(
 /// Pointers of all copies of a block, of one state.
 fn together(file: &File<'_>, at: u64) -> Result<[BlockPtr; COPIES_MAX as usize]> {
     let mut pointers = file.pointers(at)?;
-    while file.geo.copies > 1 {
-        let again = file.pointers(at)?;
-        if again == pointers {
-            break;
+    loop {
+        let before = pointers;
+        if file.geo.copies > 1 {
+            pointers = file.pointers(at)?;
         }
-        pointers = again;
+        if pointers == before {
+            return Ok(pointers);
+        }
     }
-    Ok(pointers)
 }
 
 /// Puts the blocks into the log, with the file locked while they are copied: not longer than a write
