@@ -3,8 +3,9 @@
 //! For mappings an inode has one cache file beside the arena, in which its data lies, as far as it is
 //! or was mapped ([`filled`]), while it is registered (volatile word [`word::TABLE`]): mappings show
 //! its pages, reads come from it, and writes and truncations change it together with the pool, under
-//! the inode's lock. A private mapping for which too much would have to be copied into the cache gets
-//! a snapshot in a memory file of its own instead.
+//! the inode's lock. It is never shorter than the file: what a truncation cuts off goes once that is
+//! published, by whoever comes next if who did it was killed. A private mapping for which too much
+//! would have to be copied into the cache gets a snapshot in a memory file of its own instead.
 //!
 //! What programs store through shared mappings is brought to the pool by comparing ([`write_back`]):
 //! by the process itself, for the range it mapped, at `msync`, when it unmaps and when it ends; by
@@ -185,6 +186,9 @@ fn read_parts(file: &File<'_>, cursor: &mut Cursor<'_>, pos: u64) -> Result<usiz
 
 fn read_cache(file: &File<'_>, cursor: &mut Cursor<'_>, pos: u64) -> Result<usize> {
     let cache = cache(file)?;
+    // The cache file is the longer one while the size changes.
+    let left = file.size()?.saturating_sub(pos);
+    cursor.limit(usize::try_from(left).unwrap_or(usize::MAX));
     let mut done = 0;
     while let Some((address, len)) = cursor.peek(usize::MAX) {
         match pread(cache.as_fd(), address, len, pos + done as u64) {
@@ -209,6 +213,7 @@ pub(crate) fn mirror(
     len: usize,
 ) -> Result<()> {
     let cache = cache(file)?;
+    fit(cache.as_fd(), file.size()?)?;
     match &mut source {
         Source::User(cursor) => cursor.each(len, |done, address, part| {
             pwrite_all(cache.as_fd(), address, part, start + done as u64)
@@ -226,13 +231,49 @@ pub(crate) fn mirror(
     }
 }
 
-/// Gives the cache file the file's new size, if there is one. The inode's lock is held.
-pub(crate) fn resize(file: &File<'_>, len: u64) -> Result<()> {
+/// Before a file gets a new size: its cache file, if there is one, is as long as the longer one needs.
+/// The inode's lock is held.
+pub(crate) fn grow(file: &File<'_>, len: u64) -> Result<()> {
     if !file.is_mapped()? {
         return Ok(());
     }
-    let cache = cache(file)?;
+    let (cache, size) = (cache(file)?, file.size()?);
+    fit(cache.as_fd(), size)?;
+    fit(cache.as_fd(), len.max(size))
+}
+
+/// After a file got a new size, or did not: its cache file, if there is one, gets the one it has.
+pub(crate) fn settle_size(file: &File<'_>) -> Result<()> {
+    if !file.is_mapped()? {
+        return Ok(());
+    }
+    let _held = file.tx()?;
+    match file.is_mapped()? {
+        true => fit(cache(file)?.as_fd(), file.size()?),
+        false => Ok(()),
+    }
+}
+
+fn length(cache: BorrowedFd<'_>) -> Result<u64> {
+    Ok(rustix::fs::fstat(cache).map_err(errno)?.st_size as u64)
+}
+
+/// Makes a cache file as long as the file, which it is whenever the inode's lock is free, unless who
+/// changed the size has failed or was killed: what it has beyond must not come back.
+fn fit(cache: BorrowedFd<'_>, len: u64) -> Result<()> {
+    if length(cache)? == len {
+        return Ok(());
+    }
     file_limit::exempt(|| rustix::fs::ftruncate(cache, len).map_err(errno))
+}
+
+/// The same for who does not hold the lock.
+fn fit_locked(file: &File<'_>, cache: BorrowedFd<'_>) -> Result<()> {
+    if length(cache)? == file.size()? {
+        return Ok(());
+    }
+    let _held = file.tx()?;
+    fit(cache, file.size()?)
 }
 
 /// Zeroes a range of the cache file, if there is one. For good only with the inode's lock held:
@@ -270,6 +311,7 @@ pub(crate) fn write_back(file: &File<'_>, from: u64, to: u64) -> Result<()> {
         Err(_) if registration(file)? != filled.registration => return Ok(()),
         Err(errno) => return Err(errno),
     };
+    fit_locked(file, cache.as_fd())?;
     let home = Home {
         file,
         cache: cache.as_fd(),
@@ -383,6 +425,7 @@ impl Dfs {
         let path = CachePath::new(self.pool, file.ino)?;
         let made = self.register(file, &path, stores)?;
         let opened = made.map_or_else(|| path.open(), Ok).and_then(|cache| {
+            fit_locked(file, cache.as_fd())?;
             filled::fill(file, cache.as_fd(), off, off.saturating_add(len))?;
             match stores {
                 true => Ok(cache),

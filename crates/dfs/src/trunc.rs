@@ -13,7 +13,7 @@ use crate::map::file::{COPIES_MAX, File};
 use crate::map::free::free_range;
 use crate::map::{BLOCK, SIZE_MAX};
 use crate::{Cred, Dfs, Ino, Ofd, mapfile, perm};
-use engine::{BlockPtr, Tx, place};
+use engine::{BlockPtr, Tx, crash_point, place};
 use sys::{Errno, Result};
 
 /// Durable inode word of a file: in the low bits first block + 1 still to be freed after a
@@ -125,7 +125,7 @@ pub(crate) fn set_size(file: &File<'_>, len: u64, drop_suid: bool) -> Result<()>
         touch(&mut tx, file, drop_suid)?;
         if len != size {
             tx.set(file.at(word::SIZE), len)?;
-            mapfile::resize(file, len)?;
+            mapfile::grow(file, len)?;
         }
         if len < size || (len == size && file.load(word::DATA)? != 0) {
             let first = len.div_ceil(BLOCK);
@@ -140,9 +140,16 @@ pub(crate) fn set_size(file: &File<'_>, len: u64, drop_suid: bool) -> Result<()>
             }
         }
         bump(file)?;
-        tx.commit()?;
+        commit_size(file, tx)?;
         return finish_trim(file);
     }
+}
+
+/// Publishes a new size; mappings lose what is cut off once that cannot fail any more.
+fn commit_size(file: &File<'_>, tx: Tx<'_>) -> Result<()> {
+    let committed = tx.commit();
+    let settled = mapfile::settle_size(file);
+    committed.and(settled)
 }
 
 /// Gives blocks `first..end` space where they have none; they read as zeros.
@@ -342,9 +349,9 @@ fn extend(file: &File<'_>, end: u64, drop_suid: bool) -> Result<()> {
         }
         touch(&mut tx, file, drop_suid)?;
         tx.set(file.at(word::SIZE), end)?;
-        mapfile::resize(file, end)?;
+        mapfile::grow(file, end)?;
         bump(file)?;
-        tx.commit()?;
+        commit_size(file, tx)?;
     }
     Ok(())
 }
@@ -440,7 +447,11 @@ pub(crate) fn seek_data(file: &File<'_>, pos: u64, hole: bool) -> Result<u64> {
     let mut block = pos / BLOCK;
     while block * BLOCK < size {
         let spot = file.find(block)?;
+        crash_point!("seek.found");
         let pointer = BlockPtr(spot.at.map_or(Ok(0), |at| file.pool.load(at))?);
+        if !spot.chain.holds(file.pool) {
+            continue;
+        }
         let is_hole = pointer.is_hole() || pointer.is_unwritten();
         if is_hole == hole {
             return Ok((block * BLOCK).max(pos));

@@ -104,7 +104,13 @@ fn other() {
         std::io::stdin().read_line(&mut String::new()).expect("end");
         return;
     }
-    if what == "overwrite" {
+    if what == "sync and overwrite" {
+        let ino = dfs.lookup(&ROOT, dfs.root(), b"f").expect("name");
+        let ofd = dfs.open(&ROOT, ino, 0).expect("open");
+        dfs.fsync(ofd).expect("fsync");
+        dfs.ofd_release(ofd).expect("release");
+    }
+    if what.ends_with("overwrite") {
         pool.prove().expect("prove");
         store(&dfs, "f", 5000, &[8; 100]);
     }
@@ -196,6 +202,7 @@ fn unsynced_data_is_there_once_it_is_proven() {
             "end",
             "die",
             "overwrite",
+            "sync and overwrite",
             "die and nobody after the memory was lost",
             "die and looked at after the memory was lost",
             "die and twice looked at after the memory was lost",
@@ -229,8 +236,8 @@ fn unsynced_data_is_there_once_it_is_proven() {
             wanted.fill(0);
         }
         "end" => run("end", &temp),
-        "overwrite" => {
-            run("overwrite", &temp);
+        "overwrite" | "sync and overwrite" => {
+            run(case, &temp);
             wanted[5000..5100].fill(8);
         }
         "die" => {

@@ -496,12 +496,15 @@ impl Proofs {
             || self.sums.get(&pointer.0).is_some_and(|sum| position < *sum)
     }
 
-    /// Whether the content at `position` of the log is what the block should hold.
+    /// Whether the content at `position` of the log is what the block should hold: not if the device
+    /// has what was stored there since.
     fn wants_content(&self, at: BlockPtr, position: u64) -> bool {
         let flushed = self.flushes.flushed.get(usize::from(at.rank()));
         let published = self.published.get(&place(at));
+        let sum = self.sums.get(&at.0);
         flushed.is_some_and(|flushed| *flushed <= position)
             && published.is_none_or(|published| *published < position)
+            && sum.is_none_or(|sum| *sum <= position)
     }
 
     /// The words that a record at `position` leaves, which wants to put `new` where `old` is: the

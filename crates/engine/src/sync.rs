@@ -114,21 +114,26 @@ impl Pool {
         self.flush_log(self.load(header::LOG_TAIL)?)
     }
 
-    /// Starts making small data durable by way of the log. `EDEADLK` inside a transaction.
-    pub fn sync_contents(&self) -> Result<Contents<'_>> {
+    /// Starts making small data durable by way of the log, with the lock held under which it changes:
+    /// of two contents of a block the later one in the log counts. `EDEADLK` inside a transaction.
+    pub fn sync_contents(&self, lock: LockId) -> Result<Contents<'_>> {
         self.make_log_room()?;
         let (_, from) = self.begin_window()?;
         let (block, me) = self.me()?;
         if block.busy.swap(true, Ordering::Relaxed) {
             return Err(Errno::EDEADLK);
         }
-        Ok(Contents {
+        let mut contents = Contents {
             pool: self,
             block,
             me,
+            held: None,
             from,
             len: CONTENTS_HEADER,
-        })
+        };
+        self.acquire(block, me, lock)?;
+        contents.held = Some(lock);
+        Ok(contents)
     }
 
     fn any_unflushed(&self) -> Result<bool> {
@@ -241,6 +246,8 @@ pub struct Contents<'p> {
     pool: &'p Pool,
     block: &'static ThreadBlock,
     me: u16,
+    /// What keeps the blocks as they are until they are in the log.
+    held: Option<LockId>,
     /// Where the window began.
     from: u64,
     len: usize,
@@ -271,6 +278,7 @@ impl Contents<'_> {
     }
 
     fn append(&mut self) -> Result<u64> {
+        crash_point!("sync.contents");
         let len = core::mem::replace(&mut self.len, CONTENTS_HEADER);
         // Flushed, the data needs less of the log.
         if !self.pool.leaves_room(len as u64 * 8, true, false)? {
@@ -292,12 +300,21 @@ impl Contents<'_> {
             CONTENTS_HEADER => self.pool.load(header::LOG_TAIL)?,
             _ => self.append()?,
         };
+        // Nobody waits for a device.
+        self.unlock();
         self.pool.flush_log(end)
+    }
+
+    fn unlock(&mut self) {
+        if let Some(lock) = self.held.take() {
+            self.pool.release(self.block, self.me, lock);
+        }
     }
 }
 
 impl Drop for Contents<'_> {
     fn drop(&mut self) {
+        self.unlock();
         self.block.busy.store(false, Ordering::Relaxed);
     }
 }

@@ -3,13 +3,14 @@
 //!
 //! Two volatile words of the inode hold a range of blocks each, and a count that every store
 //! raises: who has brought the ranges to the devices forgets them only if nothing was stored since.
-//! A store is noted once it is published: before its call has returned, nobody can rely on it.
+//! A store is noted under the file's lock, before anybody can see it: who makes it may be killed at
+//! any time. Who looks at the words takes the lock, so that whatever is noted then is published.
 
-use crate::inode::word;
-use crate::map::file::File;
+use crate::inode::{self, word};
+use crate::map::file::{COPIES_MAX, File};
 use crate::{Dfs, Ofd, mapfile};
 use core::sync::atomic::Ordering;
-use engine::{BlockPtr, RankSet};
+use engine::{BlockPtr, RankSet, crash_point};
 use sys::{Errno, Result};
 
 /// Blocks that go to the devices by way of the log: 256 KiB. More are flushed where they lie.
@@ -62,7 +63,7 @@ impl Range {
     }
 }
 
-/// Notes that blocks were stored and published.
+/// Notes that blocks are about to be stored or published. The file's lock is held.
 pub(crate) fn note(file: &File<'_>, first: u64, end: u64) -> Result<()> {
     loop {
         let mut best = (u64::MAX, file.pool.word(file.at(WORDS[0]))?, Range(0));
@@ -94,10 +95,10 @@ pub(crate) fn sync(file: &File<'_>) -> Result<()> {
         // Where that fails, this file may lie on other ranks.
         return file.pool.sync().or_else(|_| sync_whole(file));
     }
-    let mut seen = [Range(0); 2];
-    for (range, at) in seen.iter_mut().zip(WORDS) {
-        *range = Range(file.pool.word(file.at(at))?.load(Ordering::Acquire));
-    }
+    // Inside a transaction it is not known what of the noted is there.
+    let Ok(seen) = noted(file) else {
+        return file.pool.sync();
+    };
     let blocks = seen.iter().map(|range| range.len()).sum::<u64>();
     if blocks == 0 {
         return file.pool.sync_names();
@@ -126,6 +127,16 @@ pub(crate) fn sync(file: &File<'_>) -> Result<()> {
     Ok(())
 }
 
+/// What is to be brought to the devices, all of which is published.
+fn noted(file: &File<'_>) -> Result<[Range; 2]> {
+    let _held = file.tx()?;
+    let mut seen = [Range(0); 2];
+    for (range, at) in seen.iter_mut().zip(WORDS) {
+        *range = Range(file.load(at)?);
+    }
+    Ok(seen)
+}
+
 /// The same whatever of the file was stored when.
 fn sync_whole(file: &File<'_>) -> Result<()> {
     let whole = [Range(LEN_MAX << 20)];
@@ -135,7 +146,8 @@ fn sync_whole(file: &File<'_>) -> Result<()> {
     }
 }
 
-/// Calls `each` with the pointers of every block of the ranges that holds data.
+/// Calls `each` with the pointers of every block of the ranges that holds data; unless the file is
+/// locked, some again and with others that somebody has taken out of the map meanwhile.
 fn each_block(
     file: &File<'_>,
     ranges: &[Range],
@@ -147,29 +159,47 @@ fn each_block(
         while block < end {
             let spot = file.find(block)?;
             let run = spot.run.min(end - block);
-            let Some(at) = spot.at else {
-                block += run;
-                continue;
-            };
-            for index in 0..run {
-                let pointers = file.pointers(file.nth(at, index))?;
-                let pointers = pointers.get(..file.geo.copies).ok_or(Errno::EIO)?;
-                if pointers
-                    .first()
-                    .is_some_and(|p| !p.is_hole() && !p.is_unwritten())
-                {
-                    each(pointers)?;
+            if let Some(at) = spot.at {
+                for index in 0..run {
+                    crash_point!("durable.block");
+                    let pointers = together(file, file.nth(at, index))?;
+                    let pointers = pointers.get(..file.geo.copies).ok_or(Errno::EIO)?;
+                    if pointers
+                        .first()
+                        .is_some_and(|p| !p.is_hole() && !p.is_unwritten())
+                    {
+                        each(pointers)?;
+                    }
                 }
             }
-            block += run;
+            // Otherwise what was read may have been anything.
+            if spot.chain.holds(file.pool) {
+                block += run;
+            }
         }
     }
     Ok(())
 }
 
-/// Puts the blocks into the log.
+/// Pointers of all copies of a block, of one state.
+fn together(file: &File<'_>, at: u64) -> Result<[BlockPtr; COPIES_MAX as usize]> {
+    let mut pointers = file.pointers(at)?;
+    loop {
+        let before = pointers;
+        if file.geo.copies > 1 {
+            pointers = file.pointers(at)?;
+        }
+        if pointers == before {
+            return Ok(pointers);
+        }
+    }
+}
+
+/// Puts the blocks into the log, with the file locked while they are copied: not longer than a write
+/// of as many blocks locks it.
 fn log(file: &File<'_>, ranges: &[Range]) -> Result<()> {
-    let mut contents = file.pool.sync_contents()?;
+    let mut contents = file.pool.sync_contents(file.lock())?;
+    inode::still(file.pool, file.ino, file.base)?;
     each_block(file, ranges, &mut |pointers| contents.add(pointers))?;
     contents.finish()
 }
@@ -184,7 +214,7 @@ fn flush(file: &File<'_>, ranges: &[Range]) -> Result<()> {
     file.pool.sync_ranks(ranks)
 }
 
-/// Notes what a write stored.
+/// Notes what a write is about to store or publish.
 pub(crate) fn note_write(file: &File<'_>, start: u64, len: u64) -> Result<()> {
     if len == 0 {
         return Ok(());

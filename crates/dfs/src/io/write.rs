@@ -267,7 +267,7 @@ impl<'p> Round<'_, 'p> {
         !pointer.is_hole() && (pointer.is_unwritten() || plain)
     }
 
-    /// Notes what the round has stored and published.
+    /// Notes what the round is about to store or publish.
     fn note(&self, start: u64, len: usize) -> Result<()> {
         super::durable::note_write(self.file, start, len as u64)
     }

@@ -4,7 +4,7 @@
 //! They are written out of the cache file itself, at the moment when they are stored with the inode's
 //! lock held: what somebody wrote to the file since they were compared is in both.
 
-use super::{ROUNDS, buffer, errno};
+use super::{ROUNDS, buffer, errno, length};
 use crate::IoVec;
 use crate::io::cursor::{Cursor, Source};
 use crate::io::read::read_at;
@@ -76,8 +76,7 @@ impl Home<'_, '_> {
                 cuts += 1;
                 // The cache file was cut; whoever does it is done when the lock is free.
                 drop(self.file.tx()?);
-                let len = rustix::fs::fstat(self.cache).map_err(errno)?.st_size as u64;
-                to = to.min(len).min(self.file.size()?);
+                to = to.min(length(self.cache)?).min(self.file.size()?);
             }
         }
         Ok(())

@@ -4,7 +4,7 @@ use super::{Round, Start, Try};
 use crate::io::cursor::Source;
 use crate::map::file::COPIES_MAX;
 use crate::map::{BLOCK, Spot};
-use engine::{BlockPtr, Run, Tx};
+use engine::{BlockPtr, Run, Tx, crash_point};
 use sys::{Errno, Result};
 
 /// Blocks stored in one transaction: bounds how long the lock is held.
@@ -41,15 +41,16 @@ impl<'p> Round<'_, 'p> {
             // The end has moved to where the rest needs new blocks: all of it or nothing.
             return Ok(None);
         }
+        self.note(start, extent.bytes)?;
         for copy in 0..self.file.geo.copies {
             let mut source = self.source;
             self.store_copy(&extent, copy, &mut source)?;
         }
+        crash_point!("write.stored");
         self.mark_written(&mut tx, &extent)?;
         self.mirror(start, extent.bytes, size)?;
         let end = start + extent.bytes as u64;
         self.finish(tx, size, end, 0)?;
-        self.note(start, extent.bytes)?;
         Ok(Some((extent.bytes, end)))
     }
 

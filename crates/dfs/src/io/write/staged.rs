@@ -300,13 +300,13 @@ impl<'p> Round<'_, 'p> {
         // First what is taken, then what is given back: it may come to lie in the same place.
         tx.consume(stage)?;
         freed.flush(&mut tx)?;
+        self.note(start, extent.len)?;
         for (from, to) in extent.kept.ranges() {
             self.store_kept(extent, from, to.min(extent.end))?;
         }
         self.mirror(start, extent.len, size)?;
         let end = start + extent.len as u64;
         self.finish(tx, size, end, new_blocks)?;
-        self.note(start, extent.len)?;
         Ok(Some((extent.len, end)))
     }
 
