@@ -177,8 +177,7 @@ impl Pool {
         for r in 0..self.rank_count() {
             files.push(self.frame_file(r)?);
         }
-        let is_new = |file: &Option<(RankFile, u64)>| matches!(file, Some((RankFile::MetaNew, _)));
-        let rewriting = files.iter().any(is_new);
+        let rewriting = (files.iter().flatten()).any(|(file, _)| *file == RankFile::MetaNew);
         let end = frontier.min(page + LOOKS_AT_ONCE);
         let room = PAGES_AT_ONCE as usize;
         // Kept, for a fresh one costs as much as the copying. A child forked meanwhile has its own.
@@ -204,11 +203,12 @@ impl Pool {
                 let ranks = (split..files.len()).chain(0..split);
                 let present = ranks.zip(from.iter().chain(before));
                 let mut place = [usize::MAX; PAGE_REPLICAS_MAX];
+                // Also to those whose files go on: the newest frame may lie in a file that is given up, on
+                // a rank that took it in another's place or for another use of the page, and they have an older
+                // one or none.
                 let takers = present.filter(|(_, file)| file.is_some());
-                for (slot, (r, file)) in place.iter_mut().zip(takers.take(copies.into())) {
-                    if changed || is_new(file) {
-                        *slot = r;
-                    }
+                for (slot, (r, _)) in place.iter_mut().zip(takers.take(copies.into())) {
+                    *slot = r;
                 }
                 places.push((filled..filled + len, place));
                 filled += len;
@@ -336,6 +336,99 @@ impl Pool {
             self.store(rank_at(r) + rank::META_ANEW, 0)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod anew {
+    use super::*;
+    use crate::layout::{PageLink, rank};
+    use crate::pool::LockId;
+    use crate::testing::{self, TempPool};
+
+    /// Has the next checkpoint write a rank's frames anew, for they take more than that.
+    fn outgrow(pool: &Pool, r: u16) {
+        let size = 2 * REWRITE_BYTES;
+        let file = door::open(pool.rank_dir(r).expect("rank"), RankFile::Meta).expect("open");
+        rustix::fs::ftruncate(&file, size).expect("size");
+        pool.store(rank_at(r) + rank::META_END, size).expect("end");
+    }
+
+    fn made(pool: &Pool, target: u16, replicas: u8) -> PageLink {
+        let mut tx = pool.tx(&[LockId::Target(target)]).expect("tx");
+        let page = tx.alloc_page(kind::BLOB, target, replicas, true);
+        let page = page.expect("page");
+        tx.commit().expect("commit");
+        page
+    }
+
+    /// The page `wanted`, free now, in another use.
+    fn made_of(pool: &Pool, wanted: PageLink, target: u16, replicas: u8) -> PageLink {
+        let mut found = (0..1000).map(|_| made(pool, target, replicas));
+        let again = found.find(|page| page.page() == wanted.page());
+        again.expect("the page is free")
+    }
+
+    fn change(pool: &Pool, page: PageLink, target: u16, value: u64) {
+        let mut tx = pool.tx(&[LockId::Target(target)]).expect("tx");
+        tx.put(page.offset(), &[value; 10]).expect("put");
+        tx.commit().expect("commit");
+    }
+
+    fn free(pool: &Pool, page: PageLink, target: u16) {
+        let mut tx = pool.tx(&[LockId::Target(target)]).expect("tx");
+        tx.free_page(page).expect("free");
+        tx.commit().expect("commit");
+        // The page is nobody's once the thread has left.
+        pool.leave().expect("leave");
+    }
+
+    fn with_recovered(temp: &TempPool, look: impl FnOnce(&Pool)) {
+        temp.pool.leave().expect("leave");
+        let spec = temp.pool.spec();
+        let pool = testing::open_image(spec.ranks[0].parent().expect("dir"), spec);
+        let pool = pool.expect("recovered");
+        look(pool);
+        pool.leave().expect("leave");
+    }
+
+    #[test]
+    fn what_a_rank_held_for_another_that_was_away_goes_back_to_it() {
+        let temp = TempPool::new(3, 64);
+        let pool = temp.pool;
+        let page = made(pool, 4, 1);
+        change(pool, page, 4, 1);
+        pool.checkpoint().expect("checkpoint");
+        let dir = pool.rank_dir(1).expect("rank");
+        let away = dir.with_extension("away");
+        std::fs::rename(dir, &away).expect("away");
+        change(pool, page, 4, 2);
+        pool.checkpoint().expect("without the rank");
+        std::fs::rename(&away, dir).expect("back");
+        outgrow(pool, 2);
+        pool.checkpoint().expect("anew");
+        with_recovered(&temp, |pool| assert_eq!(pool.load(page.offset()), Ok(2)));
+    }
+
+    #[test]
+    fn a_page_that_is_volatile_now_does_not_come_back_as_it_was_long_ago() {
+        let temp = TempPool::new(7, 64);
+        let pool = temp.pool;
+        // On rank 5, then on rank 6, then volatile, for which ranks 0 to 4 would stand.
+        let first = made(pool, 20, 1);
+        pool.checkpoint().expect("checkpoint");
+        free(pool, first, 20);
+        let second = made_of(pool, first, 24, 1);
+        pool.checkpoint().expect("checkpoint");
+        free(pool, second, 24);
+        pool.checkpoint().expect("free");
+        let third = made_of(pool, second, 0, 0);
+        outgrow(pool, 6);
+        pool.checkpoint().expect("anew");
+        with_recovered(&temp, |pool| {
+            let state = pool.page_state(third.page()).expect("state");
+            assert_eq!(state.kind, kind::FREE, "{state:?}");
+        });
     }
 }
 
