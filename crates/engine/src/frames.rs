@@ -342,37 +342,15 @@ impl Pool {
 #[cfg(all(test, feature = "testing"))]
 mod anew {
     use super::*;
-    use crate::layout::{PageLink, rank};
+    use crate::layout::PageLink;
     use crate::pool::LockId;
-    use crate::testing::{self, TempPool};
-
-    /// Has the next checkpoint write a rank's frames anew, for they take more than that.
-    fn outgrow(pool: &Pool, r: u16) {
-        let size = 2 * REWRITE_BYTES;
-        let file = door::open(pool.rank_dir(r).expect("rank"), RankFile::Meta).expect("open");
-        rustix::fs::ftruncate(&file, size).expect("size");
-        pool.store(rank_at(r) + rank::META_END, size).expect("end");
-    }
-
-    fn made(pool: &Pool, target: u16, replicas: u8) -> PageLink {
-        let mut tx = pool.tx(&[LockId::Target(target)]).expect("tx");
-        let page = tx.alloc_page(kind::BLOB, target, replicas, true);
-        let page = page.expect("page");
-        tx.commit().expect("commit");
-        page
-    }
+    use crate::testing::image::Image;
 
     /// The page `wanted`, free now, in another use.
-    fn made_of(pool: &Pool, wanted: PageLink, target: u16, replicas: u8) -> PageLink {
-        let mut found = (0..1000).map(|_| made(pool, target, replicas));
+    fn used_again(temp: &Image, wanted: PageLink, target: u16, replicas: u8) -> PageLink {
+        let mut found = (0..1000).map(|_| temp.page(target, replicas));
         let again = found.find(|page| page.page() == wanted.page());
         again.expect("the page is free")
-    }
-
-    fn change(pool: &Pool, page: PageLink, target: u16, value: u64) {
-        let mut tx = pool.tx(&[LockId::Target(target)]).expect("tx");
-        tx.put(page.offset(), &[value; 10]).expect("put");
-        tx.commit().expect("commit");
     }
 
     fn free(pool: &Pool, page: PageLink, target: u16) {
@@ -383,49 +361,37 @@ mod anew {
         pool.leave().expect("leave");
     }
 
-    fn with_recovered(temp: &TempPool, look: impl FnOnce(&Pool)) {
-        temp.pool.leave().expect("leave");
-        let spec = temp.pool.spec();
-        let pool = testing::open_image(spec.ranks[0].parent().expect("dir"), spec);
-        let pool = pool.expect("recovered");
-        look(pool);
-        pool.leave().expect("leave");
-    }
-
     #[test]
     fn what_a_rank_held_for_another_that_was_away_goes_back_to_it() {
-        let temp = TempPool::new(3, 64);
-        let pool = temp.pool;
-        let page = made(pool, 4, 1);
-        change(pool, page, 4, 1);
-        pool.checkpoint().expect("checkpoint");
-        let dir = pool.rank_dir(1).expect("rank");
-        let away = dir.with_extension("away");
-        std::fs::rename(dir, &away).expect("away");
-        change(pool, page, 4, 2);
-        pool.checkpoint().expect("without the rank");
-        std::fs::rename(&away, dir).expect("back");
-        outgrow(pool, 2);
-        pool.checkpoint().expect("anew");
-        with_recovered(&temp, |pool| assert_eq!(pool.load(page.offset()), Ok(2)));
+        let temp = Image::new(3);
+        let page = temp.page(4, 1);
+        temp.put(page, 4, 1);
+        temp.pool.checkpoint().expect("checkpoint");
+        temp.take_away(1);
+        temp.put(page, 4, 2);
+        temp.pool.checkpoint().expect("without the rank");
+        temp.bring_back(1);
+        temp.outgrow(2);
+        temp.pool.checkpoint().expect("anew");
+        temp.with_copy(|pool| assert_eq!(pool.load(page.offset()), Ok(2)));
     }
 
     #[test]
     fn a_page_that_is_volatile_now_does_not_come_back_as_it_was_long_ago() {
-        let temp = TempPool::new(7, 64);
+        let temp = Image::new(7);
         let pool = temp.pool;
         // On rank 5, then on rank 6, then volatile, for which ranks 0 to 4 would stand.
-        let first = made(pool, 20, 1);
+        let first = temp.page(20, 1);
         pool.checkpoint().expect("checkpoint");
         free(pool, first, 20);
-        let second = made_of(pool, first, 24, 1);
+        let second = used_again(&temp, first, 24, 1);
         pool.checkpoint().expect("checkpoint");
         free(pool, second, 24);
         pool.checkpoint().expect("free");
-        let third = made_of(pool, second, 0, 0);
-        outgrow(pool, 6);
+        let third = used_again(&temp, second, 0, 0);
+        temp.outgrow(6);
         pool.checkpoint().expect("anew");
-        with_recovered(&temp, |pool| {
+        temp.with_copy(|pool| {
             let state = pool.page_state(third.page()).expect("state");
             assert_eq!(state.kind, kind::FREE, "{state:?}");
         });

@@ -11,7 +11,9 @@ use crate::layout::{
     BlockPtr, CLASSES, PageLink, PageState, Rec, descriptor, descriptor_at, header, kind,
     partial_at, partial_shift, rank, rank_at, tag_kind,
 };
-use crate::limits::{BLOCK, GRANULE, PAGE, RANK_BLOCKS_MAX, ZONE_BLOCKS, ZONE_TABLES, at};
+use crate::limits::{
+    BLOCK, GRANULE, PAGE, PAGE_REPLICAS_MAX, RANK_BLOCKS_MAX, ZONE_BLOCKS, ZONE_TABLES, at,
+};
 use crate::log::{RecordKind, as_bytes, checksum};
 use crate::media::{errno, is_absent};
 use crate::pool::Pool;
@@ -351,7 +353,9 @@ impl Pool {
     fn derive_slots(&self, page: u32, state: PageState, content: u64) -> Result<()> {
         let class = usize::from(state.class);
         let bytes = *CLASSES.get(class).ok_or(Errno::EIO)?;
-        if u64::from(state.target) >= self.target_count() {
+        if u64::from(state.target) >= self.target_count()
+            || usize::from(state.replicas) > PAGE_REPLICAS_MAX
+        {
             return Err(Errno::EIO);
         }
         let mut free = 0u64;
@@ -576,5 +580,31 @@ impl<'a> Iterator for Frames<'a> {
         }
         self.0 = &self.0[frame.len()..];
         Some(frame)
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::testing::image::Image;
+
+    #[test]
+    fn a_page_with_more_copies_than_there_can_be_is_damage() {
+        let temp = Image::new(1);
+        let heads = |target| temp.pool.load(partial_at(target, 0, 0));
+        let before = heads(1);
+        for replicas in [PAGE_REPLICAS_MAX as u8 + 1, 100, u8::MAX] {
+            let state = PageState {
+                kind: kind::SLOTS,
+                class: 0,
+                replicas,
+                target: 0,
+                version: 1,
+            };
+            // An empty page, all slots of which are free.
+            let derived = temp.pool.derive_slots(1, state, at::PAGES);
+            assert_eq!(derived, Err(Errno::EIO), "{replicas}");
+        }
+        assert_eq!(heads(1), before);
     }
 }
