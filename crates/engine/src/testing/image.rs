@@ -29,7 +29,6 @@ impl Image {
         Image { dir, spec, pool }
     }
 
-
     /// Looks at what a copy of the ranks leads to.
     pub(crate) fn with_copy(&self, look: impl FnOnce(&Pool)) {
         self.pool.leave().expect("leave");
