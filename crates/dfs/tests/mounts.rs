@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Container, ROOT};
+use daos_types::{ObjectClass, Redundancy};
 use dfs::Dfs;
 use engine::testing::{TempPool, attach_from};
 use shm::fault::{self, Action};
@@ -55,7 +56,8 @@ fn what_a_mount_that_was_killed_has_left_the_next_does() {
         return;
     }
     let temp = TempPool::new(2, 64);
-    Container::of_class(temp.pool, "c", 1);
+    let class = ObjectClass::new(Redundancy::Replicas(1), 1).expect("class");
+    Container::of_class(temp.pool, "c", class.id());
     let dfs = mount(temp.pool);
     let made = dfs.create(&ROOT, dfs.root(), b"gone", 0o644, false);
     let (ino, _) = made.expect("create");
