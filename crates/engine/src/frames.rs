@@ -31,6 +31,8 @@ const MAP_WORDS: usize = PAGE_WORDS / 64;
 const FRAME_WORDS: usize = FRAME_HEAD + PAGE_WORDS;
 /// The same in bytes.
 pub(crate) const FRAME_BYTES: u64 = FRAME_WORDS as u64 * 8;
+/// Bytes of the frame that ends a checkpoint.
+const END_BYTES: u64 = FRAME_HEAD as u64 * 8;
 /// A rank's frames are rewritten once they exceed this and four times what is live.
 const REWRITE_BYTES: u64 = 32 << 20;
 /// Pages copied in one piece, and pages looked at: a fraction of a millisecond's work.
@@ -103,25 +105,35 @@ impl Pool {
             self.ready_frames(r, sequence, frontier)?;
         }
         self.store(header::CHECKPOINT_RANK, to)?;
-        Ok(to >= self.rank_count().into())
+        if to < self.rank_count().into() {
+            return Ok(false);
+        }
+        for r in 0..self.rank_count() {
+            if self.frame_file(r)?.is_some() {
+                return Ok(true);
+            }
+        }
+        // Nothing would hold what the log must not lose.
+        Err(Errno::ENOENT)
     }
 
     /// Makes a rank's frame file ready for a checkpoint's frames, behind the last whole one, or in
     /// a file written anew if the old one has outgrown what is live or there is no space for it.
     fn ready_frames(&self, r: u16, sequence: u64, frontier: u64) -> Result<()> {
         let (base, dir) = (rank_at(r), self.rank_dir(r)?);
+        self.store(base + rank::LOG_STORED, 0)?;
+        self.store(base + rank::META_ANEW, 0)?;
+        let mut fd = match door::create(dir, RankFile::Meta, OFlags::empty()) {
+            Err(e) if is_absent(e) => return self.store(base + rank::META_AT, PASSED_OVER),
+            other => other?,
+        };
         if self.load(base + rank::META_UNNAMED)? != 0 {
             match door::rename(dir, RankFile::MetaNew, RankFile::Meta) {
                 Err(e) if !is_absent(e) => return Err(e),
                 _ => self.store(base + rank::META_UNNAMED, 0)?,
             }
+            fd = door::open(dir, RankFile::Meta)?;
         }
-        self.store(base + rank::LOG_STORED, 0)?;
-        self.store(base + rank::META_ANEW, 0)?;
-        let fd = match door::create(dir, RankFile::Meta, OFlags::empty()) {
-            Err(e) if is_absent(e) => return self.store(base + rank::META_AT, PASSED_OVER),
-            other => other?,
-        };
         let size = rustix::fs::fstat(&fd).map_err(errno)?.st_size as u64;
         // Only what counts: the rest of a checkpoint that was cut short would hide what follows it.
         let end = self.load(base + rank::META_END)?.min(size);
@@ -290,13 +302,22 @@ impl Pool {
                 && let Ok(opened) = door::open(self.rank_dir(r)?, file)
             {
                 self.write_rank_out(&opened, r, at)?;
+                // Whether there is space for the end has to be known while the checkpoint can be given up.
+                // Zeros are no frame. Not every file system knows how to do this.
+                let room = door::allocate(&opened, self.rank_dir(r)?, file, at, END_BYTES);
+                if let Err(full) = room
+                    && full.is_full()
+                {
+                    return Err(full);
+                }
             }
         }
         self.store(header::CHECKPOINT_RANK, to)?;
         Ok(to >= self.rank_count().into())
     }
 
-    /// Writes the frames that end the checkpoint. May be done again.
+    /// Writes the frames that end the checkpoint. May be done again. A rank that is gone by now does
+    /// without, as long as there is another.
     pub(crate) fn put_ends(&self) -> Result<()> {
         let mut end = [
             FRAME_MAGIC,
@@ -309,13 +330,25 @@ impl Pool {
             0,
         ];
         seal(&mut end);
+        let mut gone = None;
+        let mut put = 0;
         for r in 0..self.rank_count() {
-            if let Some((file, at)) = self.frame_file(r)? {
-                let dir: &Path = self.rank_dir(r)?;
-                door::write(&door::open(dir, file)?, dir, file, as_bytes(&end), at)?;
+            let Some((file, at)) = self.frame_file(r)? else {
+                continue;
+            };
+            let dir: &Path = self.rank_dir(r)?;
+            match door::open(dir, file) {
+                Err(error) if is_absent(error) => gone = Some(error),
+                opened => {
+                    door::write(&opened?, dir, file, as_bytes(&end), at)?;
+                    put += 1;
+                }
             }
         }
-        Ok(())
+        match (put, gone) {
+            (0, Some(error)) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Notes where the next checkpoint goes on, and gives files that were written anew their name.
@@ -327,11 +360,15 @@ impl Pool {
             };
             if file == RankFile::MetaNew {
                 match door::rename(self.rank_dir(r)?, file, RankFile::Meta) {
-                    Err(e) if !is_absent(e) => return Err(e),
-                    _ => {}
+                    // It has it, or the rank is gone and gets it when it is back.
+                    Err(e) if is_absent(e) => self.store(rank_at(r) + rank::META_UNNAMED, 1)?,
+                    other => other?,
                 }
             }
-            let end = at + FRAME_HEAD as u64 * 8;
+            let end = match self.is_end_flushed(r)? {
+                true => at + END_BYTES,
+                false => at,
+            };
             self.store(rank_at(r) + rank::META_END, end)?;
             self.store(rank_at(r) + rank::META_ANEW, 0)?;
         }
