@@ -9,7 +9,7 @@ use crate::error::EngineError;
 use crate::layout::{ARENA_VERSION, MAGIC, REBUILT_UNSEEN, VERSION, VERSION_MIN, header};
 use crate::limits::{BLOCK, GROW_PAGES, PAGE, POOLS_MAX, RANKS_MAX, TARGETS_MAX, at};
 use crate::log::{LOG_FILE_HEADER, ZEROS, ring_bytes};
-use crate::media::{Media, errno};
+use crate::media::{DATA_FILE, Media, errno};
 use crate::pool::{POOLS, Pool, PoolSpec};
 use crate::process;
 use crate::prove::Own;
@@ -430,7 +430,9 @@ fn open_logs(spec: &PoolSpec) -> Outcome<Logs> {
         match open_log(spec, rank) {
             Ok(log) => logs.push((rank as u16, log)),
             Err(error) => {
-                incomplete |= error.errno() != Errno::ENOENT || rustix::fs::stat(dir).is_err();
+                // What is not mounted may be an empty directory.
+                let data = rustix::fs::stat(dir.join(DATA_FILE));
+                incomplete |= error.errno() != Errno::ENOENT || data.is_err();
                 first = first.or(Some(error));
             }
         }

@@ -123,6 +123,9 @@ impl Pool {
         let (base, dir) = (rank_at(r), self.rank_dir(r)?);
         self.store(base + rank::LOG_STORED, 0)?;
         self.store(base + rank::META_ANEW, 0)?;
+        if self.is_left_out(r)? {
+            return self.store(base + rank::META_AT, PASSED_OVER);
+        }
         let mut fd = match door::create(dir, RankFile::Meta, OFlags::empty()) {
             Err(e) if is_absent(e) => return self.store(base + rank::META_AT, PASSED_OVER),
             other => other?,

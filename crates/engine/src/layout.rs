@@ -191,6 +191,9 @@ pub(crate) mod rank {
     pub(crate) const LOG_LEFT: u64 = 232;
     /// The rank's data file was not there when the arena was built.
     pub(crate) const WAS_ABSENT: u64 = 144;
+    /// Nor were its frames: what it holds is not in the arena. Should it come back, nothing is added to its
+    /// files, or cut from them, until the next arena is built.
+    pub(crate) const LEFT_OUT: u64 = 240;
 }
 
 /// Words of an owner slot behind `shm::OwnerSlot`, as byte offsets.

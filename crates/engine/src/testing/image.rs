@@ -29,6 +29,12 @@ impl Image {
         Image { dir, spec, pool }
     }
 
+    /// Builds the arena anew, from what the ranks hold.
+    pub(crate) fn reopen(&mut self) {
+        self.pool.leave().expect("leave");
+        self.pool = open_image(&self.dir, &self.spec).expect("recovered");
+    }
+
     /// Looks at what a copy of the ranks leads to.
     pub(crate) fn with_copy(&self, look: impl FnOnce(&Pool)) {
         self.pool.leave().expect("leave");
