@@ -39,10 +39,12 @@ impl Dfs {
             container: container.index,
             privilege: AtomicPtr::new(core::ptr::null_mut()),
         };
-        if pool.take_rebuilt()? {
+        pool.after_rebuild(|| {
+            // First, what somebody who was killed at this has queued.
+            dfs.drain_reclaim();
             dfs.count_blocks()?;
-            dfs.reclaim_orphans()?;
-        }
+            dfs.reclaim_orphans().map(drop)
+        })?;
         dfs.drain_reclaim();
         // Whether others' affairs could be put in order is no concern of this mount.
         dfs.reap(REAP_AT_MOUNT).unwrap_or_default();

@@ -3,13 +3,15 @@
 //! An arena is built under a temporary name, complete with everything recovered from the rank
 //! files, and then linked to its final name: whoever finds the name finds a whole arena.
 
+use crate::checkpoint::is_own;
 use crate::door::{self, RankFile};
 use crate::error::EngineError;
-use crate::layout::{ARENA_VERSION, MAGIC, VERSION, VERSION_MIN, header};
+use crate::layout::{ARENA_VERSION, MAGIC, REBUILT_UNSEEN, VERSION, VERSION_MIN, header};
 use crate::limits::{BLOCK, GROW_PAGES, PAGE, POOLS_MAX, RANKS_MAX, TARGETS_MAX, at};
 use crate::log::{LOG_FILE_HEADER, ZEROS, ring_bytes};
-use crate::media::{Media, errno};
+use crate::media::{DATA_FILE, Media, errno};
 use crate::pool::{POOLS, Pool, PoolSpec};
+use crate::process;
 use crate::prove::Own;
 use crate::rebuild::Checkpoint;
 use crate::recover::Seen;
@@ -18,7 +20,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
-use shm::{HUGE_PAGE, Segment};
+use shm::{HUGE_PAGE, Segment, crash_point};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use sys::Errno;
@@ -99,14 +101,30 @@ impl Pool {
         }
     }
 
-    /// True once after the arena was rebuilt from disk: the caller then reclaims what was open
-    /// and unlinked when the last arena vanished, and counts the blocks of files anew, for data
-    /// that had not been synced before a power failure is gone.
-    pub fn take_rebuilt(&self) -> sys::Result<bool> {
+    /// Once after the arena was rebuilt from disk: has `restore` reclaim what was open and unlinked
+    /// when the last arena vanished, and count the blocks of files anew, for data that had not been
+    /// synced before a power failure is gone. Whoever is killed at it leaves it to the next who comes. False
+    /// if it is done, or somebody is at it.
+    pub fn after_rebuild(&self, restore: impl FnOnce() -> sys::Result<()>) -> sys::Result<bool> {
         let word = self.word(header::REBUILT)?;
-        Ok(word
-            .compare_exchange(1, 0, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok())
+        let seen = word.load(Ordering::Acquire);
+        if seen == 0 || process::is_at_work(self, seen >> 1) {
+            return Ok(false);
+        }
+        let mine = process::worker(self)? << 1 | REBUILT_UNSEEN;
+        let claimed = word.compare_exchange(seen, mine, Ordering::AcqRel, Ordering::Acquire);
+        if claimed.is_err() {
+            return Ok(false);
+        }
+        crash_point!("rebuilt.claimed");
+        let restored = restore();
+        let left = match restored {
+            Err(error) if is_own(error) => REBUILT_UNSEEN,
+            // Damage is met once: what can be used of the pool is.
+            _ => 0,
+        };
+        word.store(left, Ordering::Release);
+        restored.map(|()| true)
     }
 }
 
@@ -412,7 +430,9 @@ fn open_logs(spec: &PoolSpec) -> Outcome<Logs> {
         match open_log(spec, rank) {
             Ok(log) => logs.push((rank as u16, log)),
             Err(error) => {
-                incomplete |= error.errno() != Errno::ENOENT || rustix::fs::stat(dir).is_err();
+                // What is not mounted may be an empty directory.
+                let data = rustix::fs::stat(dir.join(DATA_FILE));
+                incomplete |= error.errno() != Errno::ENOENT || data.is_err();
                 first = first.or(Some(error));
             }
         }
@@ -602,7 +622,7 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
     set(header::RANK_COUNT, spec.ranks.len() as u64);
     set(header::TARGETS_PER_RANK, u64::from(spec.targets_per_rank));
     set(header::POOL_BLOCKS, spec.size_bytes / BLOCK);
-    set(header::REBUILT, 1);
+    set(header::REBUILT, REBUILT_UNSEEN);
     // 0 is noted where no window was ever entered.
     set(header::WINDOW, 1);
     let logs = open_logs(spec)?;

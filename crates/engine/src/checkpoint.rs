@@ -60,15 +60,17 @@ enum Phase {
     Mirroring = 5,
     /// All that is brought to the devices.
     Flushing = 6,
-    /// The frames that end it are.
-    Ending = 7,
+    /// The frames that end it are written. From here on it may count, and is ended whatever fails.
+    Sealing = 7,
+    /// They are brought to the devices.
+    Ending = 8,
     /// It counts.
-    Finishing = 8,
+    Finishing = 9,
 }
 
 impl Phase {
     fn from_word(word: u64) -> Result<Phase> {
-        const ALL: [Phase; 9] = [
+        const ALL: [Phase; 10] = [
             Phase::Idle,
             Phase::Readying,
             Phase::Applying,
@@ -76,6 +78,7 @@ impl Phase {
             Phase::Writing,
             Phase::Mirroring,
             Phase::Flushing,
+            Phase::Sealing,
             Phase::Ending,
             Phase::Finishing,
         ];
@@ -323,7 +326,8 @@ impl Pool {
     }
 
     /// After an error: tried again when more of the log is used; by others, if it is this process's
-    /// own.
+    /// own. A checkpoint of which an end may be on some rank is not given up: the next would
+    /// overwrite its frames, rank by rank, while it still counts.
     fn give_up(&self, error: Errno) -> Errno {
         let given_up = || {
             let ring = self.load(header::LOG_BYTES)?;
@@ -332,7 +336,12 @@ impl Pool {
                 self.own.away().store(later, Ordering::Relaxed);
                 return Ok(());
             }
-            self.set_phase(Phase::Idle)?;
+            self.set_phase(match self.phase()? {
+                // What a device has not taken is written once more: the kernel forgets it.
+                Phase::Sealing | Phase::Ending => Phase::Sealing,
+                Phase::Finishing => Phase::Finishing,
+                _ => Phase::Idle,
+            })?;
             // A full log does not grow any more: then everybody looks.
             let full = self.load(header::LOG_HEAD)? + full_at(ring);
             self.store(header::CHECKPOINT_AFTER, later.min(full))
@@ -389,8 +398,10 @@ impl Pool {
                 true => self.begin_ending(),
                 false => Ok(()),
             },
+            Phase::Sealing => self.seal(),
             Phase::Ending => match self.flush_round(Round::Ends, pace)? {
-                true => self.set_phase(Phase::Finishing),
+                true if self.is_any_end_flushed()? => self.set_phase(Phase::Finishing),
+                true => Err(Errno::EIO),
                 false => Ok(()),
             },
             Phase::Finishing => self.finish(),
@@ -440,6 +451,10 @@ impl Pool {
     fn begin_ending(&self) -> Result<()> {
         crash_point!("checkpoint.flushed");
         self.adopt_copies(self.load(header::CHECKPOINT_END)?)?;
+        self.set_phase(Phase::Sealing)
+    }
+
+    fn seal(&self) -> Result<()> {
         self.put_ends()?;
         crash_point!("checkpoint.ending");
         self.begin_round()?;
@@ -468,8 +483,9 @@ impl Pool {
 #[cfg(all(test, feature = "testing"))]
 mod tests {
     use super::*;
-    use crate::layout::{rank, rank_at};
-    use crate::testing::TempPool;
+    use crate::layout::{PageLink, rank, rank_at};
+    use crate::testing::image::Image;
+    use crate::testing::{Failure, Step, TempPool, tape};
 
     const RING: u64 = 1 << 20;
 
@@ -482,6 +498,97 @@ mod tests {
         crate::log::tests::only_what_is_free_is_renewed(temp.pool);
         pieces_leave_most_of_the_room(temp.pool);
         writers_pause_for_devices_and_nothing_else(temp.pool);
+    }
+
+    fn recovers(temp: &Image, page: PageLink, value: u64, what: &str) {
+        temp.with_copy(|pool| assert_eq!(pool.load(page.offset()), Ok(value), "{what}"));
+    }
+
+    /// A checkpoint whose end is on some ranks when one fails: the next must not undo it while it counts.
+    #[test]
+    fn what_may_count_is_ended() {
+        for anew in [false, true] {
+            for (step, after) in [(Step::Write, 0), (Step::Flush, 1)] {
+                let what = format!("{anew} {step:?}");
+                let temp = Image::new(8);
+                let pool = temp.pool;
+                let page = temp.page(0, 1);
+                temp.put(page, 0, 1);
+                pool.checkpoint().expect("checkpoint");
+                temp.put(page, 0, 2);
+                if anew {
+                    temp.outgrow(0);
+                }
+                tape::start(&temp.spec.ranks);
+                // Only the end frame is written to that rank; it has no pages.
+                tape::fail(Some(Failure {
+                    step,
+                    file: RankFile::Meta,
+                    rank: Some(6),
+                    after,
+                    times: 1,
+                    errno: Errno::EIO,
+                }));
+                assert_eq!(pool.checkpoint(), Err(Errno::EIO), "{what}");
+                recovers(&temp, page, 2, &what);
+                // The next begins, and is cut short by a failure of the power.
+                if pool.phase() == Ok(Phase::Idle) {
+                    pool.begin().expect("begun");
+                }
+                for _ in 0..4 {
+                    pool.advance(Pace::Whole).expect("piece");
+                    recovers(&temp, page, 2, &what);
+                }
+                pool.drive(Pace::Whole).expect("ended");
+                temp.put(page, 0, 3);
+                pool.checkpoint().expect("checkpoint");
+                tape::stop();
+                recovers(&temp, page, 3, &what);
+            }
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_needs_a_rank() {
+        let temp = Image::new(2);
+        let page = temp.page(0, 1);
+        temp.put(page, 0, 1);
+        let head = temp.pool.load(header::LOG_HEAD);
+        (0..2).for_each(|rank| temp.take_away(rank));
+        assert!(temp.pool.checkpoint().is_err());
+        assert_eq!(temp.pool.load(header::LOG_HEAD), head);
+        (0..2).for_each(|rank| temp.bring_back(rank));
+        temp.pool.checkpoint().expect("checkpoint");
+        recovers(&temp, page, 1, "after");
+    }
+
+    #[test]
+    fn ranks_that_go_away_while_a_checkpoint_ends_lose_nothing() {
+        for anew in [false, true] {
+            let temp = Image::new(3);
+            let pool = temp.pool;
+            let page = temp.page(0, 1);
+            temp.put(page, 0, 1);
+            pool.checkpoint().expect("checkpoint");
+            temp.put(page, 0, 2);
+            if anew {
+                temp.outgrow(0);
+            }
+            pool.begin().expect("begun");
+            while pool.phase() != Ok(Phase::Sealing) {
+                pool.advance(Pace::Whole).expect("piece");
+            }
+            (0..3).for_each(|rank| temp.take_away(rank));
+            assert_eq!(pool.drive(Pace::Whole), Err(Errno::ENOENT));
+            assert_eq!(pool.phase(), Ok(Phase::Sealing));
+            temp.bring_back(1);
+            pool.drive(Pace::Whole).expect("ended");
+            [0, 2].into_iter().for_each(|rank| temp.bring_back(rank));
+            recovers(&temp, page, 2, "after");
+            temp.put(page, 0, 3);
+            pool.checkpoint().expect("checkpoint");
+            recovers(&temp, page, 3, "later");
+        }
     }
 
     #[test]

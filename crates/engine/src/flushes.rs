@@ -270,6 +270,8 @@ impl Pool {
         match flush() {
             // Gone with its rank.
             Err(_) if what == What::Data && self.is_data_gone(r) => {}
+            // The others end it.
+            Err(error) if round == Round::Ends && is_absent(error) => return Ok(()),
             Err(error) if what == What::Log && r != self.log_rank()? && !is_own(error) => {
                 self.forsake_copy(r)?
             }
@@ -280,6 +282,20 @@ impl Pool {
             crash_point!("checkpoint.ended");
         }
         Ok(())
+    }
+
+    /// Whether the end of the checkpoint was flushed to a rank in the round in progress.
+    pub(crate) fn is_end_flushed(&self, r: u16) -> Result<bool> {
+        self.is_done(r, What::Frames)
+    }
+
+    /// Whether it was to any.
+    pub(crate) fn is_any_end_flushed(&self) -> Result<bool> {
+        let mut any = false;
+        for r in 0..self.rank_count() {
+            any |= self.is_end_flushed(r)?;
+        }
+        Ok(any)
     }
 
     fn is_data_gone(&self, r: u16) -> bool {

@@ -31,6 +31,8 @@ const MAP_WORDS: usize = PAGE_WORDS / 64;
 const FRAME_WORDS: usize = FRAME_HEAD + PAGE_WORDS;
 /// The same in bytes.
 pub(crate) const FRAME_BYTES: u64 = FRAME_WORDS as u64 * 8;
+/// Bytes of the frame that ends a checkpoint.
+const END_BYTES: u64 = FRAME_HEAD as u64 * 8;
 /// A rank's frames are rewritten once they exceed this and four times what is live.
 const REWRITE_BYTES: u64 = 32 << 20;
 /// Pages copied in one piece, and pages looked at: a fraction of a millisecond's work.
@@ -103,25 +105,38 @@ impl Pool {
             self.ready_frames(r, sequence, frontier)?;
         }
         self.store(header::CHECKPOINT_RANK, to)?;
-        Ok(to >= self.rank_count().into())
+        if to < self.rank_count().into() {
+            return Ok(false);
+        }
+        for r in 0..self.rank_count() {
+            if self.frame_file(r)?.is_some() {
+                return Ok(true);
+            }
+        }
+        // Nothing would hold what the log must not lose.
+        Err(Errno::ENOENT)
     }
 
     /// Makes a rank's frame file ready for a checkpoint's frames, behind the last whole one, or in
     /// a file written anew if the old one has outgrown what is live or there is no space for it.
     fn ready_frames(&self, r: u16, sequence: u64, frontier: u64) -> Result<()> {
         let (base, dir) = (rank_at(r), self.rank_dir(r)?);
+        self.store(base + rank::LOG_STORED, 0)?;
+        self.store(base + rank::META_ANEW, 0)?;
+        if self.is_left_out(r)? {
+            return self.store(base + rank::META_AT, PASSED_OVER);
+        }
+        let mut fd = match door::create(dir, RankFile::Meta, OFlags::empty()) {
+            Err(e) if is_absent(e) => return self.store(base + rank::META_AT, PASSED_OVER),
+            other => other?,
+        };
         if self.load(base + rank::META_UNNAMED)? != 0 {
             match door::rename(dir, RankFile::MetaNew, RankFile::Meta) {
                 Err(e) if !is_absent(e) => return Err(e),
                 _ => self.store(base + rank::META_UNNAMED, 0)?,
             }
+            fd = door::open(dir, RankFile::Meta)?;
         }
-        self.store(base + rank::LOG_STORED, 0)?;
-        self.store(base + rank::META_ANEW, 0)?;
-        let fd = match door::create(dir, RankFile::Meta, OFlags::empty()) {
-            Err(e) if is_absent(e) => return self.store(base + rank::META_AT, PASSED_OVER),
-            other => other?,
-        };
         let size = rustix::fs::fstat(&fd).map_err(errno)?.st_size as u64;
         // Only what counts: the rest of a checkpoint that was cut short would hide what follows it.
         let end = self.load(base + rank::META_END)?.min(size);
@@ -177,8 +192,7 @@ impl Pool {
         for r in 0..self.rank_count() {
             files.push(self.frame_file(r)?);
         }
-        let is_new = |file: &Option<(RankFile, u64)>| matches!(file, Some((RankFile::MetaNew, _)));
-        let rewriting = files.iter().any(is_new);
+        let rewriting = (files.iter().flatten()).any(|(file, _)| *file == RankFile::MetaNew);
         let end = frontier.min(page + LOOKS_AT_ONCE);
         let room = PAGES_AT_ONCE as usize;
         // Kept, for a fresh one costs as much as the copying. A child forked meanwhile has its own.
@@ -204,11 +218,12 @@ impl Pool {
                 let ranks = (split..files.len()).chain(0..split);
                 let present = ranks.zip(from.iter().chain(before));
                 let mut place = [usize::MAX; PAGE_REPLICAS_MAX];
+                // Also to those whose files go on: the newest frame may lie in a file that is given up, on
+                // a rank that took it in another's place or for another use of the page, and they have an older
+                // one or none.
                 let takers = present.filter(|(_, file)| file.is_some());
-                for (slot, (r, file)) in place.iter_mut().zip(takers.take(copies.into())) {
-                    if changed || is_new(file) {
-                        *slot = r;
-                    }
+                for (slot, (r, _)) in place.iter_mut().zip(takers.take(copies.into())) {
+                    *slot = r;
                 }
                 places.push((filled..filled + len, place));
                 filled += len;
@@ -290,13 +305,22 @@ impl Pool {
                 && let Ok(opened) = door::open(self.rank_dir(r)?, file)
             {
                 self.write_rank_out(&opened, r, at)?;
+                // Whether there is space for the end has to be known while the checkpoint can be given up.
+                // Zeros are no frame. Not every file system knows how to do this.
+                let room = door::allocate(&opened, self.rank_dir(r)?, file, at, END_BYTES);
+                if let Err(full) = room
+                    && full.is_full()
+                {
+                    return Err(full);
+                }
             }
         }
         self.store(header::CHECKPOINT_RANK, to)?;
         Ok(to >= self.rank_count().into())
     }
 
-    /// Writes the frames that end the checkpoint. May be done again.
+    /// Writes the frames that end the checkpoint. May be done again. A rank that is gone by now does
+    /// without, as long as there is another.
     pub(crate) fn put_ends(&self) -> Result<()> {
         let mut end = [
             FRAME_MAGIC,
@@ -309,13 +333,25 @@ impl Pool {
             0,
         ];
         seal(&mut end);
+        let mut gone = None;
+        let mut put = 0;
         for r in 0..self.rank_count() {
-            if let Some((file, at)) = self.frame_file(r)? {
-                let dir: &Path = self.rank_dir(r)?;
-                door::write(&door::open(dir, file)?, dir, file, as_bytes(&end), at)?;
+            let Some((file, at)) = self.frame_file(r)? else {
+                continue;
+            };
+            let dir: &Path = self.rank_dir(r)?;
+            match door::open(dir, file) {
+                Err(error) if is_absent(error) => gone = Some(error),
+                opened => {
+                    door::write(&opened?, dir, file, as_bytes(&end), at)?;
+                    put += 1;
+                }
             }
         }
-        Ok(())
+        match (put, gone) {
+            (0, Some(error)) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Notes where the next checkpoint goes on, and gives files that were written anew their name.
@@ -327,15 +363,78 @@ impl Pool {
             };
             if file == RankFile::MetaNew {
                 match door::rename(self.rank_dir(r)?, file, RankFile::Meta) {
-                    Err(e) if !is_absent(e) => return Err(e),
-                    _ => {}
+                    // It has it, or the rank is gone and gets it when it is back.
+                    Err(e) if is_absent(e) => self.store(rank_at(r) + rank::META_UNNAMED, 1)?,
+                    other => other?,
                 }
             }
-            let end = at + FRAME_HEAD as u64 * 8;
+            let end = match self.is_end_flushed(r)? {
+                true => at + END_BYTES,
+                false => at,
+            };
             self.store(rank_at(r) + rank::META_END, end)?;
             self.store(rank_at(r) + rank::META_ANEW, 0)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod anew {
+    use super::*;
+    use crate::layout::PageLink;
+    use crate::pool::LockId;
+    use crate::testing::image::Image;
+
+    /// The page `wanted`, free now, in another use.
+    fn used_again(temp: &Image, wanted: PageLink, target: u16, replicas: u8) -> PageLink {
+        let mut found = (0..1000).map(|_| temp.page(target, replicas));
+        let again = found.find(|page| page.page() == wanted.page());
+        again.expect("the page is free")
+    }
+
+    fn free(pool: &Pool, page: PageLink, target: u16) {
+        let mut tx = pool.tx(&[LockId::Target(target)]).expect("tx");
+        tx.free_page(page).expect("free");
+        tx.commit().expect("commit");
+        // The page is nobody's once the thread has left.
+        pool.leave().expect("leave");
+    }
+
+    #[test]
+    fn what_a_rank_held_for_another_that_was_away_goes_back_to_it() {
+        let temp = Image::new(3);
+        let page = temp.page(4, 1);
+        temp.put(page, 4, 1);
+        temp.pool.checkpoint().expect("checkpoint");
+        temp.take_away(1);
+        temp.put(page, 4, 2);
+        temp.pool.checkpoint().expect("without the rank");
+        temp.bring_back(1);
+        temp.outgrow(2);
+        temp.pool.checkpoint().expect("anew");
+        temp.with_copy(|pool| assert_eq!(pool.load(page.offset()), Ok(2)));
+    }
+
+    #[test]
+    fn a_page_that_is_volatile_now_does_not_come_back_as_it_was_long_ago() {
+        let temp = Image::new(7);
+        let pool = temp.pool;
+        // On rank 5, then on rank 6, then volatile, for which ranks 0 to 4 would stand.
+        let first = temp.page(20, 1);
+        pool.checkpoint().expect("checkpoint");
+        free(pool, first, 20);
+        let second = used_again(&temp, first, 24, 1);
+        pool.checkpoint().expect("checkpoint");
+        free(pool, second, 24);
+        pool.checkpoint().expect("free");
+        let third = used_again(&temp, second, 0, 0);
+        temp.outgrow(6);
+        pool.checkpoint().expect("anew");
+        temp.with_copy(|pool| {
+            let state = pool.page_state(third.page()).expect("state");
+            assert_eq!(state.kind, kind::FREE, "{state:?}");
+        });
     }
 }
 

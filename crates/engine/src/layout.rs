@@ -60,7 +60,8 @@ pub(crate) mod header {
     pub(crate) const CHECKPOINT_SEQUENCE: u64 = 96;
     pub(crate) const CHECKPOINT_TIME: u64 = 104;
     pub(crate) const ALLOC_JOURNAL: u64 = 112;
-    /// The arena was rebuilt from disk and nobody has reclaimed what the last one held open.
+    /// [`super::REBUILT_UNSEEN`] if the arena was rebuilt from disk and nobody has reclaimed what the last
+    /// one held open, with the thread that is at it, if any, from bit 1 on (`process::worker`); else 0.
     pub(crate) const REBUILT: u64 = 120;
     /// Owner and process slots from here on have never been used: nobody need look at them.
     pub(crate) const OWNERS_USED: u64 = 128;
@@ -190,6 +191,9 @@ pub(crate) mod rank {
     pub(crate) const LOG_LEFT: u64 = 232;
     /// The rank's data file was not there when the arena was built.
     pub(crate) const WAS_ABSENT: u64 = 144;
+    /// Nor were its frames: what it holds is not in the arena. Should it come back, nothing is added to its
+    /// files, or cut from them, until the next arena is built.
+    pub(crate) const LEFT_OUT: u64 = 240;
 }
 
 /// Words of an owner slot behind `shm::OwnerSlot`, as byte offsets.
@@ -214,6 +218,9 @@ pub(crate) mod owner {
     const _: () = assert!(RUNS + RUNS_LEN * 8 <= FREED_RUNS);
     const _: () = assert!(FREED_RUNS + FREED_RUNS_LEN * 8 <= LOCAL_RECORD);
 }
+
+/// See [`header::REBUILT`].
+pub(crate) const REBUILT_UNSEEN: u64 = 1;
 
 /// In place of a position in a rank's file: the rank cannot take part in this checkpoint.
 pub(crate) const PASSED_OVER: u64 = u64::MAX;

@@ -57,10 +57,16 @@ impl Pool {
         }
     }
 
-    /// The other ranks, in the order in which they take copies of the log.
+    /// The other ranks that may take copies of the log, in that order.
     fn ranks_for_copies(&self) -> Result<impl Iterator<Item = u16> + use<>> {
         let (home, ranks) = (self.log_rank()?, self.rank_count());
-        Ok((1..ranks).map(move |step| (home + step) % ranks))
+        let mut found = Vec::new();
+        for other in (1..ranks).map(|step| (home + step) % ranks) {
+            if !self.is_left_out(other)? {
+                found.push(other);
+            }
+        }
+        Ok(found.into_iter())
     }
 
     /// Makes the log lie on as many ranks as a container's classes demand.

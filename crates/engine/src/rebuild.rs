@@ -11,9 +11,11 @@ use crate::layout::{
     BlockPtr, CLASSES, PageLink, PageState, Rec, descriptor, descriptor_at, header, kind,
     partial_at, partial_shift, rank, rank_at, tag_kind,
 };
-use crate::limits::{BLOCK, GRANULE, PAGE, RANK_BLOCKS_MAX, ZONE_BLOCKS, ZONE_TABLES, at};
+use crate::limits::{
+    BLOCK, GRANULE, PAGE, PAGE_REPLICAS_MAX, RANK_BLOCKS_MAX, ZONE_BLOCKS, ZONE_TABLES, at,
+};
 use crate::log::{RecordKind, as_bytes, checksum};
-use crate::media::{errno, is_absent};
+use crate::media::{DATA_FILE, errno, is_absent};
 use crate::pool::Pool;
 use crate::recover::{Found, Proofs, Seen, stride};
 use crate::tx::{ENTRY_DATA, ENTRY_DURABLE, ENTRY_MOVED, ENTRY_ZERO, RECORD_HEADER, entry_parts};
@@ -115,8 +117,18 @@ impl Pool {
     pub(crate) fn find_checkpoint(&self) -> Result<Checkpoint> {
         let mut found = Checkpoint::default();
         let (mut last, mut frames, mut complete) = (0, 0, true);
-        for dir in &self.spec.ranks {
-            complete &= !matches!(rustix::fs::stat(dir), Err(e) if is_absent(errno(e)));
+        for (r, dir) in (0..).zip(&self.spec.ranks) {
+            // Noted once: it may come back at any time. What was not mounted may be an empty directory.
+            let is_gone = |file: &str| {
+                let found = rustix::fs::stat(dir.join(file));
+                matches!(found, Err(e) if is_absent(errno(e)))
+            };
+            let gone = [DATA_FILE, META_FILE, META_NEW].into_iter().all(is_gone);
+            self.store(rank_at(r) + rank::LEFT_OUT, u64::from(gone))?;
+            complete &= !gone;
+            if gone {
+                continue;
+            }
             for name in [META_FILE, META_NEW] {
                 for_each_frame(&dir.join(name), |frame| {
                     frames += 1;
@@ -142,6 +154,11 @@ impl Pool {
         Ok(found)
     }
 
+    /// Whether nothing of a rank was there when the arena was built.
+    pub(crate) fn is_left_out(&self, r: u16) -> Result<bool> {
+        Ok(self.load(rank_at(r) + rank::LEFT_OUT)? != 0)
+    }
+
     /// Below which number the pages of a pool are that has `frames`: a frame of a page far beyond is
     /// nothing that was ever written, and must not take all shared memory. What was on a rank that
     /// is gone (`complete` false) is not known.
@@ -165,6 +182,9 @@ impl Pool {
         let whole = &found.whole;
         let mut newest: Vec<u64> = Vec::new();
         for (r, dir) in (0..).zip(&self.spec.ranks) {
+            if self.is_left_out(r)? {
+                continue;
+            }
             let mut anew = false;
             for_each_frame(&dir.join(META_NEW), |frame| {
                 anew |= frame[3] == FRAME_FULL && whole.contains(&frame[1]);
@@ -312,6 +332,10 @@ impl Pool {
     fn data_blocks(&self) -> Result<Vec<Option<u64>>> {
         let mut found = Vec::new();
         for r in 0..self.rank_count() {
+            if self.is_left_out(r)? {
+                found.push(None);
+                continue;
+            }
             found.push(match rustix::fs::stat(self.data_path(r)?).map_err(errno) {
                 Ok(stat) => {
                     let size = stat.st_size as u64;
@@ -351,7 +375,9 @@ impl Pool {
     fn derive_slots(&self, page: u32, state: PageState, content: u64) -> Result<()> {
         let class = usize::from(state.class);
         let bytes = *CLASSES.get(class).ok_or(Errno::EIO)?;
-        if u64::from(state.target) >= self.target_count() {
+        if u64::from(state.target) >= self.target_count()
+            || usize::from(state.replicas) > PAGE_REPLICAS_MAX
+        {
             return Err(Errno::EIO);
         }
         let mut free = 0u64;
@@ -576,5 +602,80 @@ impl<'a> Iterator for Frames<'a> {
         }
         self.0 = &self.0[frame.len()..];
         Some(frame)
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::testing::image::Image;
+
+    fn len(temp: &Image, file: &str) -> u64 {
+        let file = temp.spec.ranks[1].join(file);
+        file.metadata().map_or(0, |found| found.len())
+    }
+
+    #[test]
+    fn a_rank_that_was_gone_and_comes_back_while_the_pool_runs_keeps_what_it_holds() {
+        for not_mounted in [false, true] {
+            let mut temp = Image::new(3);
+            let lost = temp.page(4, 1);
+            let kept = temp.page(0, 1);
+            temp.put(lost, 4, 7);
+            temp.put(kept, 0, 7);
+            let mut stage = temp.pool.stage().expect("stage");
+            stage.grab(1, 1).expect("block");
+            temp.pool.checkpoint().expect("checkpoint");
+            drop(stage);
+            temp.take_away(1);
+            if not_mounted {
+                std::fs::create_dir(&temp.spec.ranks[1]).expect("directory");
+            }
+            temp.reopen();
+            if not_mounted {
+                std::fs::remove_dir(&temp.spec.ranks[1]).expect("directory");
+            }
+            temp.bring_back(1);
+            let before = ["meta", "data", "log"].map(|file| len(&temp, file));
+            assert!(before[0] > 0 && before[1] > 0, "{before:?}");
+            temp.put(kept, 0, 8);
+            temp.pool.store(header::LOG_PLACES, 3).expect("places");
+            temp.pool.sync().expect("sync");
+            temp.pool.checkpoint().expect("checkpoint");
+            let mut stage = temp.pool.stage().expect("stage");
+            assert_eq!(stage.grab(1, 1).err(), Some(Errno::EIO));
+            drop(stage);
+            let after = ["meta", "data", "log"].map(|file| len(&temp, file));
+            assert_eq!(before, after);
+            temp.reopen();
+            assert_eq!(temp.pool.load(lost.offset()), Ok(7));
+            assert_eq!(temp.pool.load(kept.offset()), Ok(8));
+            // It is one of the others again.
+            temp.put(lost, 4, 9);
+            temp.pool.checkpoint().expect("checkpoint");
+            assert!(len(&temp, "meta") > after[0]);
+            temp.reopen();
+            assert_eq!(temp.pool.load(lost.offset()), Ok(9));
+        }
+    }
+
+    #[test]
+    fn a_page_with_more_copies_than_there_can_be_is_damage() {
+        let temp = Image::new(1);
+        let heads = |target| temp.pool.load(partial_at(target, 0, 0));
+        let before = heads(1);
+        for replicas in [PAGE_REPLICAS_MAX as u8 + 1, 100, u8::MAX] {
+            let state = PageState {
+                kind: kind::SLOTS,
+                class: 0,
+                replicas,
+                target: 0,
+                version: 1,
+            };
+            // An empty page, all slots of which are free.
+            let derived = temp.pool.derive_slots(1, state, at::PAGES);
+            assert_eq!(derived, Err(Errno::EIO), "{replicas}");
+        }
+        assert_eq!(heads(1), before);
     }
 }

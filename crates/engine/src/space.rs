@@ -453,6 +453,10 @@ impl Pool {
 
     /// Adds space at the end of a rank's data file.
     fn grow_rank(&self, block: &'static ThreadBlock, me: u16, r: u16, want: u64) -> Result<()> {
+        if self.is_left_out(r)? {
+            // Which of its blocks are in use is not known, should it be there by now.
+            return Err(Errno::EIO);
+        }
         let base = rank_at(r);
         let before = self.load(base + rank::BLOCKS)?;
         let share = self.load(header::POOL_BLOCKS)? / u64::from(self.rank_count().max(1));

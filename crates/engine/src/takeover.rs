@@ -37,6 +37,7 @@ impl Recover for Pool {
         if !self.is_dead(dead) || !slot.change(seen, OwnerState::Recovering(me)) {
             return Ok(());
         }
+        crash_point!("owner.recovering");
         self.settle(dead)?;
         self.give_back(dead, me)?;
         slot.vacate();

@@ -2,10 +2,12 @@
 
 use engine::testing::{TempPool, attach_from, audit, owner_generation};
 use engine::{LockId, Pool, Rec, kind};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use shm::fault::{self, Action};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// One operation that leaves blocks and pages reserved.
 fn work(pool: &Pool) {
@@ -47,6 +49,10 @@ fn child() {
     let nth = variable("OWNERS_NTH").parse().expect("number");
     let reaper = variable("OWNERS_REAPS") == "1";
     let point: &'static str = variable("OWNERS_POINT").leak();
+    let action = match variable("OWNERS_STOPS").as_str() {
+        "1" => Action::Stop,
+        _ => Action::Kill,
+    };
     if reaper {
         // Joined before the other dies, lest its slot be inherited instead of recovered.
         drop(pool.tx(&[LockId::Target(3)]).expect("tx"));
@@ -54,7 +60,7 @@ fn child() {
         std::io::stdin()
             .read_to_end(&mut Vec::new())
             .expect("stdin");
-        fault::arm(point, Action::Kill, nth);
+        fault::arm(point, action, nth);
         pool.reap().expect("reap");
     } else {
         fault::arm(point, Action::Kill, nth);
@@ -72,8 +78,19 @@ fn command(temp: &TempPool, point: &str, nth: u64, reaper: bool) -> Command {
         .env("OWNERS_POINT", point)
         .env("OWNERS_NTH", nth.to_string())
         .env("OWNERS_REAPS", if reaper { "1" } else { "0" })
+        .env("OWNERS_STOPS", "0")
         .stdout(Stdio::null());
     command
+}
+
+/// Starts a recoverer that has joined the pool and waits for the end of its input.
+fn joined(command: &mut Command) -> Child {
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut recoverer = piped.spawn().expect("child");
+    let mut lines = BufReader::new(recoverer.stdout.take().expect("pipe")).lines();
+    let joined = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("joined")));
+    assert!(joined.is_some());
+    recoverer
 }
 
 fn killed(temp: &TempPool, point: &str, nth: u64, reaper: bool) -> bool {
@@ -124,14 +141,7 @@ fn a_recoverer_that_died_is_recovered_once() {
         let pool = temp.pool;
         // Slot 0 is this thread's, 1 the recoverer's, 2 the first victim's.
         work(pool);
-        let mut recoverer = command(&temp, point, 1, true)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("child");
-        let mut lines = BufReader::new(recoverer.stdout.take().expect("pipe")).lines();
-        let joined = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("joined")));
-        assert!(joined.is_some());
+        let mut recoverer = joined(&mut command(&temp, point, 1, true));
         assert!(killed(&temp, "tx.closed", 4, false));
         let generations = [1, 2].map(|owner| owner_generation(pool, owner));
         drop(recoverer.stdin.take());
@@ -145,6 +155,38 @@ fn a_recoverer_that_died_is_recovered_once() {
                 "{point}: slot {owner}"
             );
         }
+        pool.leave().expect("leave");
+        audit(pool);
+    }
+}
+
+/// Whoever waits for a lock of a dead owner that somebody is recovering goes on waiting while that one
+/// is stopped.
+#[test]
+fn a_recoverer_that_is_stopped_is_waited_for() {
+    let temp = TempPool::new(1, 64);
+    let pool = temp.pool;
+    for signal in [Signal::CONT, Signal::KILL] {
+        work(pool);
+        let mut command = command(&temp, "owner.recovering", 1, true);
+        let mut recoverer = joined(command.env("OWNERS_STOPS", "1"));
+        // With the lock of target 0.
+        assert!(killed(&temp, "tx.applying", 4, false));
+        drop(recoverer.stdin.take());
+        let pid = Pid::from_child(&recoverer);
+        let stopped = waitpid(Some(pid), WaitOptions::UNTRACED).expect("wait");
+        assert!(stopped.is_some_and(|(_, status)| status.stopped()));
+        let waiter = std::thread::spawn(move || {
+            let locked = pool.tx(&[LockId::Target(0)]).map(drop);
+            pool.leave().expect("leave");
+            locked
+        });
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(!waiter.is_finished(), "{signal:?}");
+        kill_process(pid, signal).expect("signal");
+        assert_eq!(waiter.join().expect("thread"), Ok(()), "{signal:?}");
+        recoverer.wait().expect("wait");
+        pool.reap().expect("reap");
         pool.leave().expect("leave");
         audit(pool);
     }

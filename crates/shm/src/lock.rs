@@ -20,7 +20,8 @@ const SLEEPS_MAX: u32 = 60_000;
 pub trait Recover {
     /// Whether `owner` is dead.
     fn is_dead(&self, owner: OwnerId) -> bool;
-    /// Completes or voids what the dead `owner` was doing and releases all its locks.
+    /// Completes or voids what the dead `owner` was doing and releases all its locks, unless somebody
+    /// else alive is doing so.
     fn recover(&self, owner: OwnerId) -> Result<()>;
 }
 
@@ -91,7 +92,10 @@ impl Lock {
             }
             if world.is_dead(holder) {
                 world.recover(holder)?;
-                continue;
+                // If nothing has come of it somebody else is at it, who may be stopped or slow.
+                if self.0.load(Ordering::Relaxed) & OWNER != seen & OWNER {
+                    continue;
+                }
             }
             let waited = seen | WAITERS;
             if seen == waited

@@ -113,11 +113,9 @@ impl OwnerSlot {
         match self.state() {
             OwnerState::Free | OwnerState::Joining(_) => false,
             OwnerState::Live => self.alive.load(Ordering::Acquire) & OWNER_DIED != 0,
-            // 0: the recovering owner died while it vacated the slot.
-            OwnerState::Recovering(_) => {
-                let alive = self.alive.load(Ordering::Acquire);
-                alive & OWNER_DIED != 0 || alive == 0
-            }
+            // Also if the alive word does not say so: the thread may have died while it joined, and the
+            // recovering owner while it vacated the slot.
+            OwnerState::Recovering(_) => true,
         }
     }
 
@@ -249,4 +247,28 @@ fn set_back_pointer(element: u64, value: u64) {
     // SAFETY: elements and heads of a robust list have a back pointer 8 bytes before their next
     // pointer (glibc's layout, and `Robust::before` for our own head); bit 0 is a flag.
     unsafe { (*(((element & !1) - 8) as *const AtomicU64)).store(value, Ordering::Relaxed) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_died_while_it_joined_stays_dead_while_it_is_recovered() {
+        let slot = OwnerSlot {
+            alive: AtomicU32::new(0),
+            _pad: [0; 5],
+            prev: AtomicU64::new(0),
+            next: AtomicU64::new(0),
+            state: AtomicU32::new(0),
+            _spare: [0; 3],
+        };
+        assert!(slot.claim(slot.look(), 1));
+        // Not yet on a list from which the kernel would mark it.
+        slot.alive.store(thread_id(), Ordering::Release);
+        assert!(slot.change(slot.look(), OwnerState::Recovering(2)));
+        assert!(slot.is_dead());
+        slot.vacate();
+        assert!(!slot.is_dead());
+    }
 }

@@ -4,6 +4,8 @@ mod audit;
 mod dice;
 mod disk;
 pub mod fuzz;
+#[cfg(test)]
+pub(crate) mod image;
 
 use crate::pool::{Pool, PoolSpec};
 use crate::system::Home;

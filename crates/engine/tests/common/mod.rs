@@ -68,7 +68,8 @@ pub(crate) fn in_child() -> Option<(&'static Pool, Vec<u64>)> {
 }
 
 pub(crate) fn verify(pool: &Pool, numbers: &[u64]) {
-    assert_eq!(pool.take_rebuilt(), Ok(true));
+    assert_eq!(pool.after_rebuild(|| Ok(())), Ok(true));
+    assert_eq!(pool.after_rebuild(|| Err(sys::Errno::EIO)), Ok(false));
     let count = numbers.len() - 1;
     for (i, number) in numbers[..count].iter().enumerate() {
         check(pool, Rec(*number as u32), i as u64);
