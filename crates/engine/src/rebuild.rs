@@ -626,7 +626,6 @@ mod tests {
             let mut stage = temp.pool.stage().expect("stage");
             stage.grab(1, 1).expect("block");
             temp.pool.checkpoint().expect("checkpoint");
-            drop(stage);
             temp.take_away(1);
             if not_mounted {
                 std::fs::create_dir(&temp.spec.ranks[1]).expect("directory");
@@ -644,7 +643,6 @@ mod tests {
             temp.pool.checkpoint().expect("checkpoint");
             let mut stage = temp.pool.stage().expect("stage");
             assert_eq!(stage.grab(1, 1).err(), Some(Errno::EIO));
-            drop(stage);
             let after = ["meta", "data", "log"].map(|file| len(&temp, file));
             assert_eq!(before, after);
             temp.reopen();
