@@ -369,6 +369,13 @@ CASE(exec_keeps_locks) {
     ERR(flock(file(), LOCK_EX | LOCK_NB), EWOULDBLOCK);
 }
 
+CASE(thousands_of_ranges) {
+    int fd = file();
+    for (int i = 0; i < 2000; i++) OK(lock(fd, F_SETLK, F_WRLCK, i * 2, 1));
+    OK(lock(fd, F_SETLK, F_UNLCK, 0, 0));
+    IN_CHILD(OK(lock(file(), F_SETLK, F_WRLCK, 0, 0)));
+}
+
 CASE(many_ranges) {
     int fd = file();
     for (int i = 0; i < 200; i++) OK(lock(fd, F_SETLK, F_WRLCK, i * 10, 5));
