@@ -214,6 +214,27 @@ CASE(unlink_errors) {
     ERR(unlink("f"), ENOENT);
 }
 
+/* Permission comes before what the name is of. */
+CASE(removing_without_permission) {
+    OK(mkdir("d", 0755));
+    OK(mkdir("d/sub", 0755));
+    put("d/f", "");
+    OK(mkdir("s", 0777));
+    OK(chmod("s", 01777));
+    OK(mkdir("s/sub", 0755));
+    put("s/f", "");
+    become_nobody();
+    ERR(unlink("d/sub"), EACCES);
+    ERR(rmdir("d/f"), EACCES);
+    ERR(rmdir("d/f/"), EACCES);
+    ERR(unlink("d/sub/"), EISDIR);
+    ERR(unlink("d/f/"), ENOTDIR);
+    ERR(unlink("d/."), EISDIR);
+    ERR(unlink("d/none"), ENOENT);
+    ERR(unlink("s/sub"), EPERM);
+    ERR(rmdir("s/f"), EPERM);
+}
+
 CASE(across_the_border) {
     put("f", "x");
     const char *out = "/tmp/pil4dfs-border-test";
