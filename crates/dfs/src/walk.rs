@@ -1,10 +1,10 @@
 //! Paths: from a directory and a path to an inode, and back (`path_resolution(7)`).
 
 use crate::dir::{self, Found, NAME_MAX};
-use crate::inode::{Guard, is_dir, locate, still};
+use crate::inode::{Guard, is_dir, is_symlink, locate, still};
 use crate::perm::{self, EXECUTE};
 use crate::prefix::{self, Prefix};
-use crate::{Cred, DT_LNK, Dfs, How, Ino, Place, Walk};
+use crate::{Cred, DT_LNK, DT_UNKNOWN, Dfs, How, Ino, Place, Walk};
 use core::ops::Range;
 use engine::Pool;
 use sys::{Errno, Result};
@@ -264,7 +264,7 @@ impl<'a> Walker<'a> {
                 };
             }
             let stays = last && (!self.how.follow || self.how.creates && slash);
-            if found.entry_type() != DT_LNK || stays {
+            if stays || !self.is_link(&found).map_err(vanished)? {
                 if last {
                     return Ok(self.place(here, Last::At(named), Some(target), slash));
                 }
@@ -281,6 +281,16 @@ impl<'a> Walker<'a> {
             if self.how.in_root && self.scratch_starts_absolute() {
                 here = self.start;
             }
+        }
+    }
+
+    /// Is what was found a symbolic link?
+    #[inline]
+    fn is_link(&self, found: &Found) -> Result<bool> {
+        match found.entry_type() {
+            // Another inode is being put in its place.
+            DT_UNKNOWN => Ok(is_symlink(Guard::of(self.dfs.pool, found.child())?.mode)),
+            known => Ok(known == DT_LNK),
         }
     }
 
