@@ -179,6 +179,19 @@ CASE(sparse_to_8_eib) {
     EQ(pread(fd, zeros, 20, 0), 10);
 }
 
+CASE(cut_just_below_8_eib) {
+    int fd = OK(open("f", O_CREAT | O_RDWR, 0644));
+    ssize_t n = pwrite(fd, "x", 1, LLONG_MAX - 1);
+    if (n < 0 && errno == EFBIG) SKIP("native limit is lower");
+    EQ(n, 1);
+    OK(ftruncate(fd, LLONG_MAX - 1));
+    EQ(size_of("f"), LLONG_MAX - 1);
+    OK(ftruncate(fd, LLONG_MAX));
+    char c = 'y';
+    EQ(pread(fd, &c, 1, LLONG_MAX - 1), 1);
+    EQ(c, 0);
+}
+
 CASE(past_8_eib) {
     int fd = OK(open("f", O_CREAT | O_RDWR, 0644));
     ERR(pwrite(fd, "xx", 2, LLONG_MAX), EINVAL);

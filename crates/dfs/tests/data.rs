@@ -75,6 +75,23 @@ fn the_largest_file_is_sparse() {
     }
 }
 
+/// The block that the largest offset lies in is one byte short.
+#[test]
+fn the_largest_file_is_cut_and_grown_by_a_byte() {
+    for c in containers(64) {
+        let f = c.file("f", O_RDWR);
+        let largest = i64::MAX as u64;
+        assert_eq!(f.pwrite(b"x", largest - 1), Ok(1), "{}", c.label);
+        for size in [largest, largest - 1, largest - 1, largest] {
+            assert_eq!(c.dfs.ftruncate(f.ofd, size), Ok(()), "{}", c.label);
+            assert_eq!(f.size(), size);
+        }
+        let mut byte = [1; 1];
+        assert_eq!(f.pread(&mut byte, largest - 1), Ok(1));
+        assert_eq!(byte, [0]);
+    }
+}
+
 #[test]
 fn space_is_given_around_data_that_lies_behind_a_hole() {
     for c in containers(64) {
