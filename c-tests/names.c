@@ -214,6 +214,34 @@ CASE(unlink_errors) {
     ERR(unlink("f"), ENOENT);
 }
 
+/* Whoever follows a link that is replaced comes to what the old or the new one leads to. */
+CASE(a_replaced_link_always_leads_somewhere) {
+    put("f", "");
+    OK(mkdir("d", 0755));
+    put("d/g", "");
+    OK(symlink("f", "to-f"));
+    OK(symlink("d", "to-d"));
+    OK(symlink("to-f", "to-to-f"));
+    pid_t pid = OK(fork());
+    if (pid == 0) {
+        for (;;) {
+            OK(symlink("f", "new"));
+            OK(rename("new", "to-f"));
+            OK(symlink("d", "new"));
+            OK(rename("new", "to-d"));
+        }
+    }
+    struct stat st;
+    for (int i = 0; i < 30000; i++) {
+        OK(stat("to-f", &st));
+        OK(stat("to-to-f", &st));
+        OK(stat("to-d/g", &st));
+        OK(access("to-d/g", R_OK));
+    }
+    OK(kill(pid, SIGKILL));
+    OK(waitpid(pid, NULL, 0));
+}
+
 /* Permission comes before what the name is of. */
 CASE(removing_without_permission) {
     OK(mkdir("d", 0755));
