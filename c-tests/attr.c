@@ -189,6 +189,24 @@ CASE(group_permissions) {
     OK(close(OK(open("f", O_RDWR))));
 }
 
+CASE(many_groups) {
+    if (geteuid() != 0) SKIP("needs root");
+    put("shut", "");
+    OK(chmod("shut", 0707));
+    OK(chown("shut", 0, 5999));
+    put("open", "");
+    OK(chmod("open", 0660));
+    OK(chown("open", 0, 5998));
+    OK(chmod(".", 0755));
+    static gid_t groups[1000];
+    for (int i = 0; i < 1000; i++) groups[i] = 5000 + i;
+    OK(syscall(SYS_setgroups, 1000, groups));
+    OK(setresgid(65534, 65534, 65534));
+    OK(setresuid(65534, 65534, 65534));
+    ERR(open("shut", O_RDONLY), EACCES);
+    OK(close(OK(open("open", O_RDWR))));
+}
+
 CASE(setgid_cleared_for_strangers) {
     if (geteuid() != 0) SKIP("needs root");
     put("f", "");

@@ -454,6 +454,13 @@ CASE(a_child_is_not_in_the_calls_of_other_threads) {
     EQ(taken, 0);
 }
 
+CASE(thousands_of_ranges) {
+    int fd = file();
+    for (int i = 0; i < 2000; i++) OK(lock(fd, F_SETLK, F_WRLCK, i * 2, 1));
+    OK(lock(fd, F_SETLK, F_UNLCK, 0, 0));
+    IN_CHILD(OK(lock(file(), F_SETLK, F_WRLCK, 0, 0)));
+}
+
 CASE(many_ranges) {
     int fd = file();
     for (int i = 0; i < 200; i++) OK(lock(fd, F_SETLK, F_WRLCK, i * 10, 5));

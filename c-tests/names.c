@@ -214,6 +214,55 @@ CASE(unlink_errors) {
     ERR(unlink("f"), ENOENT);
 }
 
+/* Whoever follows a link that is replaced comes to what the old or the new one leads to. */
+CASE(a_replaced_link_always_leads_somewhere) {
+    put("f", "");
+    OK(mkdir("d", 0755));
+    put("d/g", "");
+    OK(symlink("f", "to-f"));
+    OK(symlink("d", "to-d"));
+    OK(symlink("to-f", "to-to-f"));
+    pid_t pid = OK(fork());
+    if (pid == 0) {
+        for (;;) {
+            OK(symlink("f", "new"));
+            OK(rename("new", "to-f"));
+            OK(symlink("d", "new"));
+            OK(rename("new", "to-d"));
+        }
+    }
+    struct stat st;
+    for (int i = 0; i < 30000; i++) {
+        OK(stat("to-f", &st));
+        OK(stat("to-to-f", &st));
+        OK(stat("to-d/g", &st));
+        OK(access("to-d/g", R_OK));
+    }
+    OK(kill(pid, SIGKILL));
+    OK(waitpid(pid, NULL, 0));
+}
+
+/* Permission comes before what the name is of. */
+CASE(removing_without_permission) {
+    OK(mkdir("d", 0755));
+    OK(mkdir("d/sub", 0755));
+    put("d/f", "");
+    OK(mkdir("s", 0777));
+    OK(chmod("s", 01777));
+    OK(mkdir("s/sub", 0755));
+    put("s/f", "");
+    become_nobody();
+    ERR(unlink("d/sub"), EACCES);
+    ERR(rmdir("d/f"), EACCES);
+    ERR(rmdir("d/f/"), EACCES);
+    ERR(unlink("d/sub/"), EISDIR);
+    ERR(unlink("d/f/"), ENOTDIR);
+    ERR(unlink("d/."), EISDIR);
+    ERR(unlink("d/none"), ENOENT);
+    ERR(unlink("s/sub"), EPERM);
+    ERR(rmdir("s/f"), EPERM);
+}
+
 CASE(across_the_border) {
     put("f", "x");
     const char *out = "/tmp/pil4dfs-border-test";

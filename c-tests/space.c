@@ -1,6 +1,7 @@
 /* truncate(2), fallocate(2), SEEK_DATA, SEEK_HOLE, sparse files. */
 #include "check.h"
 #include <linux/falloc.h>
+#include <sys/statvfs.h>
 
 static char zeros[1 << 20];
 
@@ -177,6 +178,35 @@ CASE(sparse_to_8_eib) {
     }
     OK(ftruncate(fd, 10));
     EQ(pread(fd, zeros, 20, 0), 10);
+}
+
+CASE(cut_just_below_8_eib) {
+    int fd = OK(open("f", O_CREAT | O_RDWR, 0644));
+    ssize_t n = pwrite(fd, "x", 1, LLONG_MAX - 1);
+    if (n < 0 && errno == EFBIG) SKIP("native limit is lower");
+    EQ(n, 1);
+    OK(ftruncate(fd, LLONG_MAX - 1));
+    EQ(size_of("f"), LLONG_MAX - 1);
+    OK(ftruncate(fd, LLONG_MAX));
+    char c = 'y';
+    EQ(pread(fd, &c, 1, LLONG_MAX - 1), 1);
+    EQ(c, 0);
+}
+
+/* What is not there is refused, and nothing is kept of it. */
+CASE(allocate_too_much) {
+    int fd = OK(open("f", O_CREAT | O_RDWR, 0644));
+    EQ(write(fd, "x", 1), 1);
+    struct stat before, after;
+    OK(fstat(fd, &before));
+    struct statvfs space;
+    OK(fstatvfs(fd, &space));
+    ERR(fallocate(fd, 0, 0, 2 * (off_t)space.f_blocks * space.f_frsize), ENOSPC);
+    OK(fstat(fd, &after));
+    EQ(after.st_blocks, before.st_blocks);
+    EQ(after.st_size, 1);
+    int other = OK(open("g", O_CREAT | O_RDWR, 0644));
+    EQ(write(other, zeros, sizeof zeros), sizeof zeros);
 }
 
 CASE(past_8_eib) {

@@ -77,3 +77,49 @@ CASE(append) {
     EQ(writev(fd, w, 2), 4);
     holds("f", "start-a-b");
 }
+
+/* With offset -1 the file offset ends behind what was written, wherever others have appended since. */
+CASE(append_at_the_file_offset) {
+    put("f", "start");
+    int fd = OK(open("f", O_RDWR));
+    char mine[8] = "mine", got[8] = "";
+    struct iovec w = {mine, 4}, none = {mine, 0};
+    ssize_t n = pwritev2(fd, &w, 1, -1, RWF_APPEND);
+    if (n < 0 && errno == EOPNOTSUPP) SKIP("no RWF_APPEND");
+    EQ(n, 4);
+    EQ(lseek(fd, 0, SEEK_CUR), 9);
+    OK(lseek(fd, 2, SEEK_SET));
+    EQ(pwritev2(fd, &none, 1, -1, RWF_APPEND), 0);
+    EQ(lseek(fd, 0, SEEK_CUR), 2);
+    pid_t pid = OK(fork());
+    if (pid == 0) {
+        int other = OK(open("f", O_WRONLY | O_APPEND));
+        for (;;) EQ(write(other, "-", 1), 1);
+    }
+    for (int i = 0; i < 20000; i++) {
+        EQ(pwritev2(fd, &w, 1, -1, RWF_APPEND), 4);
+        EQ(pread(fd, got, 4, OK(lseek(fd, 0, SEEK_CUR)) - 4), 4);
+        MEM(got, mine, 4);
+    }
+    OK(kill(pid, SIGKILL));
+    OK(waitpid(pid, NULL, 0));
+}
+
+CASE(no_append_where_told) {
+    put("f", "start");
+    int fd = OK(open("f", O_RDWR | O_APPEND));
+    struct iovec w = {"ab", 2};
+    ssize_t n = pwritev2(fd, &w, 1, 1, 0x20 /* RWF_NOAPPEND */);
+    if (n < 0 && errno == EOPNOTSUPP) {
+        holds("f", "start");
+        SKIP("no RWF_NOAPPEND");
+    }
+    EQ(n, 2);
+    holds("f", "sabrt");
+    OK(lseek(fd, 3, SEEK_SET));
+    EQ(pwritev2(fd, &w, 1, -1, 0x20), 2);
+    EQ(lseek(fd, 0, SEEK_CUR), 5);
+    holds("f", "sabab");
+    ERR(pwritev2(fd, &w, 1, 0, 0x20 | RWF_APPEND), EINVAL);
+    holds("f", "sabab");
+}

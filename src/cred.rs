@@ -11,9 +11,11 @@ use dfs::Cred;
 use intercept::Call;
 use std::boxed::Box;
 use std::vec::Vec;
+use sys::Errno;
 
-/// Most supplementary groups that are looked at (`NGROUPS_MAX` is 65536; real users have a few).
-const GROUPS_MAX: usize = 256;
+/// Supplementary groups that are asked for without asking for their number first; real users have a
+/// few (`NGROUPS_MAX` is 65536).
+const GROUPS_USUAL: usize = 256;
 
 /// One state of the process's credentials. Blocks are never freed, but each distinct state is
 /// kept only once, so a program that switches between users does not grow.
@@ -52,18 +54,34 @@ fn known(wanted: &Block) -> Option<&'static Block> {
     None
 }
 
+/// The supplementary groups, all of them: one that is left out may be one that is kept from a file.
+fn groups() -> Vec<u32> {
+    let mut usual = [0u32; GROUPS_USUAL];
+    let mut count = call!(nr::GETGROUPS, GROUPS_USUAL, addr_mut(&mut usual));
+    if count != Err(Errno::EINVAL) {
+        let count = count.unwrap_or(0);
+        return usual.get(..count).unwrap_or(&[]).to_vec();
+    }
+    let mut all = Vec::new();
+    // Another thread may give the process more of them between the two calls.
+    while count == Err(Errno::EINVAL) {
+        all.resize(call!(nr::GETGROUPS, 0, 0).unwrap_or(0).max(1), 0u32);
+        count = call!(nr::GETGROUPS, all.len(), all.as_mut_ptr().addr());
+    }
+    all.truncate(count.unwrap_or(0));
+    all
+}
+
 #[cold]
 fn ask() -> &'static Block {
     let id = |number: usize, arg: usize| kernel::raw(number, [arg, 0, 0, 0, 0, 0]) as u32;
-    let mut groups = [0u32; GROUPS_MAX];
-    let count = call!(nr::GETGROUPS, GROUPS_MAX, addr_mut(&mut groups)).unwrap_or(0);
     // An invalid id leaves the file-system ids alone and returns them (setfsuid(2)).
     let mut fresh = Block {
         uid: id(nr::SETFSUID, usize::MAX),
         gid: id(nr::SETFSGID, usize::MAX),
         real_uid: id(nr::GETUID, 0),
         real_gid: id(nr::GETGID, 0),
-        groups: groups.get(..count).unwrap_or(&[]).to_vec(),
+        groups: groups(),
         next: core::ptr::null(),
     };
     let block = match known(&fresh) {

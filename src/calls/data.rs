@@ -78,6 +78,8 @@ pub(crate) fn write_within_limit(
 fn write_pieces(held: &Held, pieces: &[IoVec], at: Option<i64>, append: bool) -> Result<usize> {
     match at {
         // SAFETY: the program's own addresses; dfs touches them through guarded copies only.
+        None if append => unsafe { held.fs.append(held.ofd, pieces) },
+        // SAFETY: as above.
         None => unsafe { held.fs.write(held.ofd, pieces) },
         // SAFETY: as above.
         Some(at) => unsafe { held.fs.pwrite(held.ofd, pieces, at, append) },
@@ -188,6 +190,15 @@ pub(crate) fn pwritev2(c: &mut Call) -> Served {
     if flags & !(RWF_HARMLESS | RWF_APPEND | RWF_NOAPPEND) != 0 {
         return Err(Errno::EOPNOTSUPP.into());
     }
+    if flags & RWF_NOAPPEND != 0 {
+        if flags & RWF_APPEND != 0 {
+            return Err(Errno::EINVAL.into());
+        }
+        // Not served, as by kernels before 6.9; without `O_APPEND` it says nothing.
+        if held.info()?.flags & abi::O_APPEND != 0 {
+            return Err(Errno::EOPNOTSUPP.into());
+        }
+    }
     let done = write_with(c, &held, flags)?;
     if flags & (RWF_DSYNC | RWF_SYNC) != 0 && done > 0 {
         held.fs.fsync(held.ofd)?;
@@ -198,22 +209,13 @@ pub(crate) fn pwritev2(c: &mut Call) -> Served {
 /// `pwritev2(2)` but for bringing what was written to the devices.
 fn write_with(c: &Call, held: &Held, flags: u32) -> Result<usize> {
     let append = flags & RWF_APPEND != 0;
-    let current = c.args[3] as i64 == -1;
-    let at = if current {
+    let at = if c.args[3] as i64 == -1 {
         None
     } else {
         Some(position(c.args[3])?)
     };
-    if !(append && current) {
-        return user::with_vector(c.args[1], c.args[2], |v| write_at(held, v, at, append));
-    }
-    // Appends and moves the file offset to the end of what it wrote.
-    let done = user::with_vector(c.args[1], c.args[2], |v| write_at(held, v, Some(0), true))?;
-    held.fs.seek(held.ofd, 0, SEEK_END)?;
-    Ok(done)
+    user::with_vector(c.args[1], c.args[2], |v| write_at(held, v, at, append))
 }
-
-const SEEK_END: u32 = 2;
 
 pub(crate) fn lseek(c: &mut Call) -> Served {
     let held = files::ours(c.args[0] as i32)?;

@@ -82,14 +82,14 @@ pub(crate) fn mknodat(c: &mut Call) -> Served {
 fn remove_file(spot: &Spot) -> Served {
     count(Op::Unlink);
     let ino = spot.found()?;
-    let directory = is_dir(spot.fs, ino)?;
-    if directory {
-        return Err(Errno::EISDIR.into());
-    }
-    if spot.trailing_slash {
-        return Err(Errno::ENOTDIR.into());
-    }
     let before = spot.fs.stat(ino)?;
+    if spot.trailing_slash {
+        // Said before permission is looked at, unlike what `unlink` says.
+        return Err(match before.mode & S_IFMT {
+            S_IFDIR => Errno::EISDIR.into(),
+            _ => Errno::ENOTDIR.into(),
+        });
+    }
     spot.fs.unlink(&cred::current(), spot.parent, spot.name)?;
     if matches!(before.mode & S_IFMT, S_IFIFO | S_IFSOCK) && before.nlink == 1 {
         crate::calls::special::removed(ino);

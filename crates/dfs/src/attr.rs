@@ -5,6 +5,7 @@ use crate::inode::{
 };
 use crate::perm::{self, WRITE};
 use crate::{Cred, Dfs, Ino, Stat, prefix};
+use core::sync::atomic::Ordering;
 use engine::{LockId, Tx};
 use sys::{Errno, Result};
 
@@ -150,7 +151,8 @@ impl Dfs {
     }
 
     /// Records a read of the data, by the rules of `relatime` (`mount(8)`): only if the last one
-    /// was not after the last change, or was a day ago. Losing it is no error.
+    /// was not after the last change, or was a day ago. Losing it is no error: it is stored without
+    /// the inode's lock, for which a reader must not wait.
     pub fn touch_atime(&self, ino: Ino) {
         self.try_touch(ino).ok();
     }
@@ -158,16 +160,22 @@ impl Dfs {
     fn try_touch(&self, ino: Ino) -> Result<()> {
         let offset = locate(self.pool, ino)?;
         let time = |number| -> sys::Result<i64> { Ok(self.pool.load(at(offset, number))? as i64) };
-        let atime: i64 = time(word::ATIME)?;
+        let atime = time(word::ATIME)?;
         let now = self.pool.now_ns();
         let changed = time(word::MTIME)?.max(time(word::CTIME)?);
         if atime > changed && now.saturating_sub(atime) < RELATIME_NS || atime == now {
             return Ok(());
         }
-        let mut tx = self.pool.tx(&[inode::lock(self.pool, ino)?])?;
         still(self.pool, ino, offset)?;
-        tx.set(at(offset, word::ATIME), now as u64)?;
-        tx.commit().map(drop)
+        let word = self.pool.word(at(offset, word::ATIME))?;
+        // Should the record become another's just now, it does not hold that time there.
+        let stored = word.compare_exchange(
+            atime as u64,
+            now as u64,
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        );
+        stored.map(drop).map_err(|_| Errno::EAGAIN)
     }
 
     /// [`Dfs::change`] of what decides who may search a directory.

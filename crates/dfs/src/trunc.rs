@@ -152,8 +152,63 @@ fn commit_size(file: &File<'_>, tx: Tx<'_>) -> Result<()> {
     committed.and(settled)
 }
 
-/// Gives blocks `first..end` space where they have none; they read as zeros.
+/// Gives blocks `first..end` space where they have none, all of them or none; they read as zeros.
 fn allocate(file: &File<'_>, first: u64, end: u64) -> Result<()> {
+    // At least that many are missing, wherever the file has the others.
+    let missing = (end - first).saturating_sub(file.load(word::BLOCKS)?);
+    let (_, free) = file.pool.space()?;
+    if missing.saturating_mul(file.geo.copies as u64) > free {
+        return Err(Errno::ENOSPC);
+    }
+    let mut given = Vec::new();
+    let outcome = allocate_holes(file, first, end, &mut given);
+    if outcome.is_err() {
+        for (first, end) in given {
+            // Should that fail too, the file merely keeps the space.
+            take_back(file, first, end).ok();
+        }
+    }
+    outcome
+}
+
+/// Makes the blocks of `first..end` that were never written holes again.
+fn take_back(file: &File<'_>, first: u64, end: u64) -> Result<()> {
+    let mut block = first;
+    while block < end {
+        let mut tx = file.tx()?;
+        let spot = file.find(block)?;
+        let Some(at) = spot.at else {
+            block = block.saturating_add(spot.run);
+            continue;
+        };
+        let is_unwritten = |index: u64| -> Result<bool> {
+            Ok(BlockPtr(file.pool.load(file.nth(at, index))?).is_unwritten())
+        };
+        let takes = is_unwritten(0)?;
+        let run = spot.run.min(end - block);
+        let mut count = 1;
+        while count < run && is_unwritten(count)? == takes {
+            count += 1;
+        }
+        if !takes {
+            block += count;
+            continue;
+        }
+        let to = block + count;
+        block = free_range(&mut tx, file, block, to)?.unwrap_or(to);
+        bump(file)?;
+        tx.commit()?;
+    }
+    Ok(())
+}
+
+/// Gives space to holes; notes in `given` which blocks have got it.
+fn allocate_holes(
+    file: &File<'_>,
+    first: u64,
+    end: u64,
+    given: &mut Vec<(u64, u64)>,
+) -> Result<()> {
     let mut block = first;
     let mut lost = 0;
     while block < end {
@@ -179,8 +234,15 @@ fn allocate(file: &File<'_>, first: u64, end: u64) -> Result<()> {
             }
             to = block + holes;
         }
+        given.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
         match allocate_run(file, block, to)? {
-            Some(next) => block = next,
+            Some(next) => {
+                match given.last_mut() {
+                    Some((_, last)) if *last == block => *last = next,
+                    _ => given.push((block, next)),
+                }
+                block = next;
+            }
             None if lost < 10_000 => lost += 1,
             None => return Err(Errno::EIO),
         }
@@ -425,14 +487,26 @@ impl Dfs {
                 } else {
                     mark_unwritten(&file, first, last)?;
                 }
-                allocate(&file, off / BLOCK, end.div_ceil(BLOCK))?;
+                self.give(&file, off / BLOCK, end.div_ceil(BLOCK))?;
             }
-            _ => allocate(&file, off / BLOCK, end.div_ceil(BLOCK))?,
+            _ => self.give(&file, off / BLOCK, end.div_ceil(BLOCK))?,
         }
         if mode & FALLOC_PUNCH_HOLE == 0 && !keep {
             extend(&file, end, open.drops_suid(self))?;
         }
         touch_now(&file, open.drops_suid(self))
+    }
+
+    /// [`allocate`], counting what the dead hold as free.
+    fn give(&self, file: &File<'_>, first: u64, end: u64) -> Result<()> {
+        let let_go = || -> Result<bool> {
+            let files = self.reap(usize::MAX)?;
+            Ok(self.pool.reap()? + files > 0)
+        };
+        match allocate(file, first, end) {
+            Err(full) if full.is_full() && let_go().unwrap_or(false) => allocate(file, first, end),
+            other => other,
+        }
     }
 }
 

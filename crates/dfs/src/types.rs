@@ -131,7 +131,9 @@ pub struct IoVec {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Ofd(pub u32);
 
-/// Kinds of directory entries (`DT_*` of `readdir(3)`).
+/// Kinds of directory entries (`DT_*` of `readdir(3)`): the inode says.
+pub const DT_UNKNOWN: u8 = 0;
+/// Fifo.
 pub const DT_FIFO: u8 = 1;
 /// Character device.
 pub const DT_CHR: u8 = 2;

@@ -1,10 +1,10 @@
 //! Paths: from a directory and a path to an inode, and back (`path_resolution(7)`).
 
 use crate::dir::{self, Found, NAME_MAX};
-use crate::inode::{Guard, is_dir, locate, still};
+use crate::inode::{Guard, is_dir, is_symlink, locate, still};
 use crate::perm::{self, EXECUTE};
 use crate::prefix::{self, Prefix};
-use crate::{Cred, DT_LNK, Dfs, How, Ino, Place, Walk};
+use crate::{Cred, DT_LNK, DT_UNKNOWN, Dfs, How, Ino, Place, Walk};
 use core::ops::Range;
 use engine::Pool;
 use sys::{Errno, Result};
@@ -13,6 +13,9 @@ use sys::{Errno, Result};
 const PATH_MAX: usize = 4095;
 /// Most symbolic links followed in one walk.
 const LINKS_MAX: usize = 40;
+
+/// How often a walk begins anew because a link was gone when it was to be followed.
+const AGAIN_MAX: usize = 4096;
 
 /// Where the bytes not yet walked are: in the caller's path, or, once a symbolic link was
 /// followed, at the end of the scratch buffer.
@@ -215,6 +218,8 @@ fn component(path: &[u8], from: usize) -> Option<Component<'_>> {
 
 impl<'a> Walker<'a> {
     fn run(mut self, from: Ino) -> Result<Walk<'a>> {
+        let begin = (from, self.rest);
+        let mut again = 0;
         let mut here = from;
         let mut found = Found::default();
         // Each turn consumes a component; links add some, at most LINKS_MAX times.
@@ -264,7 +269,11 @@ impl<'a> Walker<'a> {
                 };
             }
             let stays = last && (!self.how.follow || self.how.creates && slash);
-            if found.entry_type() != DT_LNK || stays {
+            let is_link = match stays {
+                true => Ok(false),
+                false => self.is_link(&found),
+            };
+            if is_link == Ok(false) {
                 if last {
                     return Ok(self.place(here, Last::At(named), Some(target), slash));
                 }
@@ -272,15 +281,35 @@ impl<'a> Walker<'a> {
                 self.rest = self.at(next);
                 continue;
             }
-            if self.how.no_symlinks {
+            if is_link == Ok(true) && self.how.no_symlinks {
                 return Err(Errno::ELOOP);
             }
-            if let Some(left) = self.follow(target, next, last, slash)? {
-                return Ok(left);
+            match is_link.and_then(|_| self.follow(target, next, last, slash)) {
+                Ok(Some(left)) => return Ok(left),
+                Ok(None) => {}
+                Err(Errno::ESTALE) if again < AGAIN_MAX => {
+                    // Replaced or removed since it was found. Of the path there may be too little
+                    // left to find that one name again.
+                    again += 1;
+                    (here, self.rest) = begin;
+                    self.links = 0;
+                    continue;
+                }
+                Err(errno) => return Err(vanished(errno)),
             }
             if self.how.in_root && self.scratch_starts_absolute() {
                 here = self.start;
             }
+        }
+    }
+
+    /// Is what was found a symbolic link?
+    #[inline]
+    fn is_link(&self, found: &Found) -> Result<bool> {
+        match found.entry_type() {
+            // Another inode is being put in its place.
+            DT_UNKNOWN => Ok(is_symlink(Guard::of(self.dfs.pool, found.child())?.mode)),
+            known => Ok(known == DT_LNK),
         }
     }
 
@@ -316,7 +345,8 @@ impl<'a> Walker<'a> {
     }
 
     /// Puts the target of a link before the rest of the path, at the end of the scratch buffer.
-    /// An absolute target leaves the container, unless the walk is confined.
+    /// An absolute target leaves the container, unless the walk is confined. `ESTALE` if the link is
+    /// gone.
     fn follow(
         &mut self,
         link: Ino,
@@ -345,11 +375,8 @@ impl<'a> Walker<'a> {
         if slash {
             self.scratch[start] = b'/';
         }
-        let len = self
-            .dfs
-            .readlink(link, &mut self.scratch[..start])
-            .map_err(vanished)?;
-        let size = self.dfs.stat(link).map_err(vanished)?.size;
+        let len = self.dfs.readlink(link, &mut self.scratch[..start])?;
+        let size = self.dfs.stat(link)?.size;
         if size != len as u64 {
             return Err(Errno::ENAMETOOLONG);
         }

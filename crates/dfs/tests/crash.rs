@@ -50,6 +50,15 @@ fn moved(dfs: &Dfs, root: Ino, from: &str, to: &str, flags: u32) -> Result<()> {
     dfs.rename(&ROOT, a, from.as_bytes(), b, to.as_bytes(), flags)
 }
 
+/// [`usual`] with links that lead to the same from both directories.
+fn with_links(dfs: &Dfs, root: Ino) -> Result<()> {
+    usual(dfs, root)?;
+    let (a, b) = (at(dfs, root, "a")?, at(dfs, root, "b")?);
+    dfs.symlink(&ROOT, b"../a/f", a, b"to-f")?;
+    dfs.symlink(&ROOT, b"../b/g", b, b"to-g")?;
+    dfs.symlink(&ROOT, b"../b/empty", b, b"to-empty").map(drop)
+}
+
 const CASES: &[Case] = &[
     Case {
         name: "create in an empty directory",
@@ -148,6 +157,26 @@ const CASES: &[Case] = &[
         name: "exchange",
         prepare: usual,
         run: |dfs, root| moved(dfs, root, "sub", "g", 2),
+    },
+    Case {
+        name: "rename a file over a link",
+        prepare: with_links,
+        run: |dfs, root| moved(dfs, root, "f", "to-g", 0),
+    },
+    Case {
+        name: "rename a link over a file",
+        prepare: with_links,
+        run: |dfs, root| moved(dfs, root, "to-f", "g", 0),
+    },
+    Case {
+        name: "exchange a link to a file and a directory",
+        prepare: with_links,
+        run: |dfs, root| moved(dfs, root, "to-f", "empty", 2),
+    },
+    Case {
+        name: "exchange a directory and a link to another",
+        prepare: with_links,
+        run: |dfs, root| moved(dfs, root, "sub", "to-empty", 2),
     },
     Case {
         name: "whiteout",
@@ -268,6 +297,25 @@ fn check_walks<'a>(dfs: &Dfs, paths: impl Iterator<Item = &'a String> + Clone, w
     }
 }
 
+/// What a walk that follows links leads to: the mode, that of a place without a name being 0.
+fn followed(dfs: &Dfs, path: &str) -> Result<u32> {
+    match common::walk(dfs, &ROOT, path, true)? {
+        Some(ino) => Ok(dfs.stat(ino)?.mode),
+        None => Ok(0),
+    }
+}
+
+/// What following walks lead to, to each path itself and through it.
+fn follow_all<'a>(
+    dfs: &Dfs,
+    paths: impl Iterator<Item = &'a String>,
+) -> Vec<(String, Result<u32>)> {
+    paths
+        .flat_map(|path| [path.clone(), format!("{path}/.")])
+        .map(|path| (path.clone(), followed(dfs, &path)))
+        .collect()
+}
+
 /// The writer; no test of its own.
 #[test]
 fn writer() {
@@ -337,9 +385,20 @@ fn crash(case: usize, point: &str, nth: usize) -> bool {
     run(&done.dfs, done.dfs.root()).expect("done");
     let after = look(&done.dfs).expect("after");
     let paths = || before.keys().chain(after.keys());
+    let follow = |dfs: &Dfs| follow_all(dfs, paths());
+    let (first, last) = (follow(&container.dfs), follow(&done.dfs));
+    let check_follow = || {
+        for (((path, seen), (_, first)), (_, last)) in
+            follow(&container.dfs).iter().zip(&first).zip(&last)
+        {
+            let one = seen == first || seen == last;
+            assert!(one, "{what}: {path}: {seen:?}, not {first:?} or {last:?}");
+        }
+    };
     check_walks(&container.dfs, paths(), &what);
     let reached = run_to(&container, &format!("{case};{point};{nth}"), &|| {
         check_walks(&container.dfs, paths(), &what);
+        check_follow();
         let now = look(&container.dfs).unwrap_or_else(|errno| panic!("{what}: {errno:?}"));
         for (path, seen) in before.iter().filter(|(path, _)| after.contains_key(*path)) {
             assert!(

@@ -75,6 +75,58 @@ fn the_largest_file_is_sparse() {
     }
 }
 
+/// The block that the largest offset lies in is one byte short.
+#[test]
+fn the_largest_file_is_cut_and_grown_by_a_byte() {
+    for c in containers(64) {
+        let f = c.file("f", O_RDWR);
+        let largest = i64::MAX as u64;
+        assert_eq!(f.pwrite(b"x", largest - 1), Ok(1), "{}", c.label);
+        for size in [largest, largest - 1, largest - 1, largest] {
+            assert_eq!(c.dfs.ftruncate(f.ofd, size), Ok(()), "{}", c.label);
+            assert_eq!(f.size(), size);
+        }
+        let mut byte = [1; 1];
+        assert_eq!(f.pread(&mut byte, largest - 1), Ok(1));
+        assert_eq!(byte, [0]);
+    }
+}
+
+/// Space that is not there is refused before any is taken, or else given back.
+#[test]
+fn a_failed_fallocate_takes_nothing() {
+    for c in containers(64) {
+        let name = &c.label;
+        let copies = match name.as_str() {
+            "RP_2GX" => 2,
+            "RP_3GX" => 3,
+            _ => 1,
+        };
+        let f = c.file("f", O_RDWR);
+        // Far away, so that the number of blocks the file has does not tell what is missing.
+        let far = 1 << 40;
+        assert_eq!(c.dfs.fallocate(f.ofd, 1, far, 1000 * 4096), Ok(()));
+        assert_eq!(f.pwrite(b"data", 300 * 4096), Ok(4));
+        assert_eq!(c.dfs.fallocate(f.ofd, 1, 500 * 4096, 100 * 4096), Ok(()));
+        let (size, blocks) = (f.size(), c.dfs.stat(f.ino).expect("stat").blocks);
+        let statfs = c.dfs.statfs().expect("statfs");
+        let slightly_more = (statfs.bfree / copies + 500) * 4096;
+        for len in [statfs.blocks * 2 * 4096, slightly_more] {
+            let refused = c.dfs.fallocate(f.ofd, 0, 0, len as i64);
+            assert_eq!(refused, Err(Errno::ENOSPC), "{name}");
+            assert_eq!(c.dfs.stat(f.ino).expect("stat").blocks, blocks, "{name}");
+            assert_eq!(f.size(), size);
+            let other = c.file("other", O_RDWR);
+            assert_eq!(other.pwrite(&[1; 1 << 20], 0), Ok(1 << 20), "{name}");
+            c.dfs.unlink(&ROOT, c.dfs.root(), b"other").expect("unlink");
+        }
+        let mut part = [0; 4];
+        assert_eq!(f.pread(&mut part, 300 * 4096), Ok(4));
+        assert_eq!(&part, b"data");
+        c.dfs.unlink(&ROOT, c.dfs.root(), b"f").expect("unlink");
+    }
+}
+
 #[test]
 fn space_is_given_around_data_that_lies_behind_a_hole() {
     for c in containers(64) {

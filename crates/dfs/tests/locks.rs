@@ -84,6 +84,28 @@ fn ranges_are_cut_and_joined() {
     assert_eq!(first(0), Some(info(true, 100, 0)));
 }
 
+/// One request changes more locks than a transaction holds.
+#[test]
+fn thousands_of_ranges_are_joined_changed_and_released() {
+    const LOCKS: u64 = 2000;
+    let c = Container::new(ObjectClass::S1, 64);
+    let (a, b) = (c.file("f", O_RDWR), c.file("f", O_RDWR));
+    let first = |kind| c.dfs.getlk(b.ofd, owned(kind, 0, 0)).expect("getlk");
+    for kind in [LockKind::Unlock, LockKind::Write, LockKind::Read] {
+        for at in 0..LOCKS {
+            lock(&c.dfs, a.ofd, req(LockKind::Write, at * 2, 1)).expect("lock");
+        }
+        assert_eq!(lock(&c.dfs, a.ofd, req(kind, 0, 0)), Ok(()), "{kind:?}");
+        let expected = match kind {
+            LockKind::Unlock => None,
+            _ => Some(info(kind == LockKind::Write, 0, 0)),
+        };
+        assert_eq!(first(LockKind::Write), expected, "{kind:?}");
+        lock(&c.dfs, a.ofd, req(LockKind::Unlock, 0, 0)).expect("unlock");
+        assert_eq!(first(LockKind::Write), None, "{kind:?}");
+    }
+}
+
 #[test]
 fn requests_are_checked() {
     let c = Container::new(ObjectClass::S1, 64);

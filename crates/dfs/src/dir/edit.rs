@@ -7,8 +7,8 @@ use super::chunk::{
 use super::find::Found;
 use super::name::{NAME_WORDS, packed};
 use super::table::{self, Table};
-use crate::Ino;
 use crate::inode::{at, link_word, lock, low, pair, record, still, word};
+use crate::{DT_UNKNOWN, Ino};
 use engine::{PageLink, Pool, Rec, Tx, kind, tag_generation};
 use sys::{Errno, Result};
 
@@ -138,12 +138,17 @@ pub(crate) fn remove(
     Ok(None)
 }
 
-/// Makes an entry name another inode, at one stroke.
+/// Makes an entry name another inode, at one stroke. While its type changes with that, it says
+/// [`DT_UNKNOWN`]: readers then ask the inode.
 pub(crate) fn replace(tx: &mut Tx<'_>, found: &Found, child: Ino, entry_type: u8) -> Result<()> {
     let offset = granule_offset(found.granule);
-    tx.set(offset + 8, child_word(child))?;
     let head = Head(found.head);
-    if head.entry_type() != entry_type {
+    let changes = head.entry_type() != entry_type;
+    if changes {
+        tx.set(offset, head.with_type(DT_UNKNOWN).0)?;
+    }
+    tx.set(offset + 8, child_word(child))?;
+    if changes {
         tx.set(offset, head.with_type(entry_type).0)?;
     }
     Ok(())

@@ -53,6 +53,20 @@ impl Dfs {
         transfer_in(&open, &file, Cursor::new(iov)?, pos)
     }
 
+    /// Writes at the end of the file and moves the description's offset behind what was written
+    /// (`RWF_APPEND` of `pwritev2(2)` without a position).
+    ///
+    /// # Safety
+    /// As for [`Dfs::write`].
+    pub unsafe fn append(&self, ofd: Ofd, iov: &[IoVec]) -> Result<usize> {
+        let (open, file) = self.open_for(ofd, true)?;
+        let (written, end) = transfer_out(self, &open, &file, Cursor::new(iov)?, Start::End)?;
+        if written > 0 {
+            open.offset()?.store(end, Ordering::Release);
+        }
+        Ok(written)
+    }
+
     /// Writes at the description's offset and moves it, or with `O_APPEND` at the end of the file
     /// (`write(2)`, `writev(2)`).
     ///

@@ -306,8 +306,7 @@ pub(crate) fn touch(tx: &mut Tx<'_>, file: &File<'_>, drop_suid: bool) -> Result
 /// Zeroes what the last block of a file of `size` bytes holds beyond the end; false if the file
 /// has another size meanwhile.
 pub(crate) fn clean_tail(file: &File<'_>, size: u64) -> Result<bool> {
-    let off = size % BLOCK;
-    if off == 0 {
+    if size.is_multiple_of(BLOCK) {
         return Ok(true);
     }
     let rules = Rules {
@@ -315,7 +314,7 @@ pub(crate) fn clean_tail(file: &File<'_>, size: u64) -> Result<bool> {
         only_at_size: Some(size),
         ..Rules::PLAIN
     };
-    zero_block(file, size, (BLOCK - off) as usize, rules)
+    zero_block(file, size, beyond(size), rules)
 }
 
 /// The same in a block that takes the place of the one that is there.
@@ -326,7 +325,13 @@ pub(crate) fn replace_tail(file: &File<'_>, size: u64) -> Result<bool> {
         only_at_size: Some(size),
         ..Rules::PLAIN
     };
-    zero_block(file, size, (BLOCK - size % BLOCK) as usize, rules)
+    zero_block(file, size, beyond(size), rules)
+}
+
+/// Bytes of the last block beyond the end of a file of `size` bytes, which ends within it. The block
+/// that the largest size lies in is one byte short: nothing is ever stored there.
+fn beyond(size: u64) -> usize {
+    (BLOCK - size % BLOCK).min(SIZE_MAX.saturating_sub(size)) as usize
 }
 
 /// Zeroes bytes of one block if it holds data; the size stays.

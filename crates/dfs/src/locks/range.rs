@@ -120,26 +120,35 @@ impl Dfs {
         let owner = self.owner(ofd, req.ofd_owned)?;
         let target = Target::new(self.pool, open.ino)?;
         if req.kind == LockKind::Unlock {
-            let mut tx = target.tx()?;
-            if change(&mut tx, &target, owner, range, None)? {
-                tx.commit()?;
-                wait::wake(&target)?;
+            loop {
+                let mut tx = target.tx()?;
+                let changed = change(&mut tx, &target, owner, range, None)?;
+                if changed.released {
+                    tx.commit()?;
+                    wait::wake(&target)?;
+                }
+                if !changed.more {
+                    return Ok(());
+                }
             }
-            return Ok(());
         }
         let write = req.kind == LockKind::Write;
         wait::acquire(self, &target, req.wait, owner, interrupted, |target| {
-            let mut tx = target.tx()?;
-            let head = target.head(word::LOCKS);
-            if let Some(other) = list::conflict(&tx, head, owner, write, range.0, range.1)? {
-                return Ok(Some(other.owner));
+            loop {
+                let mut tx = target.tx()?;
+                let head = target.head(word::LOCKS);
+                if let Some(other) = list::conflict(&tx, head, owner, write, range.0, range.1)? {
+                    return Ok(Some(other.owner));
+                }
+                let changed = change(&mut tx, target, owner, range, Some(write))?;
+                tx.commit()?;
+                if changed.released {
+                    wait::wake(target)?;
+                }
+                if !changed.more {
+                    return Ok(None);
+                }
             }
-            let released = change(&mut tx, target, owner, range, Some(write))?;
-            tx.commit()?;
-            if released {
-                wait::wake(target)?;
-            }
-            Ok(None)
         })
     }
 
@@ -175,23 +184,34 @@ impl Dfs {
     }
 }
 
-/// Gives `owner` a lock on a range (`None`: no lock), cutting and merging what it has. True if
-/// somebody else may have been waiting for what went.
+/// Words a transaction must have room for to take one more lock off and list what replaces it.
+const ROOM_MIN: usize = 128;
+
+/// What [`change`] did.
+struct Changed {
+    /// Somebody else may have been waiting for what went.
+    released: bool,
+    /// The transaction is full: to be done again in a further one. The owner has at least what it
+    /// asked for meanwhile.
+    more: bool,
+}
+
+/// Gives `owner` a lock on a range (`None`: no lock), cutting and merging what it has.
 fn change(
     tx: &mut Tx<'_>,
     target: &Target<'_>,
     owner: Owner,
     (start, end): (u64, u64),
     write: Option<bool>,
-) -> Result<bool> {
+) -> Result<Changed> {
     let head = target.head(word::LOCKS);
     let (mut from, mut to) = (start, end);
     let mut rest: [Option<(u64, u64, bool)>; 2] = [None; 2];
     let mut released = false;
     // Each round takes one affected lock off the list.
-    loop {
-        if tx.room() < 128 {
-            return Err(Errno::ENOLCK);
+    let more = loop {
+        if tx.room() < ROOM_MIN {
+            break true;
         }
         let mut found: Option<(Lock, u64)> = None;
         list::for_each(
@@ -212,7 +232,9 @@ fn change(
                 Ok(found.is_none())
             },
         )?;
-        let Some((lock, link_at)) = found else { break };
+        let Some((lock, link_at)) = found else {
+            break false;
+        };
         if Some(lock.write) == write {
             (from, to) = (from.min(lock.start), to.max(lock.end));
         } else {
@@ -225,7 +247,7 @@ fn change(
             }
         }
         list::remove(tx, &lock, link_at)?;
-    }
+    };
     for (start, end, write) in rest.into_iter().flatten() {
         list::add(tx, target, word::LOCKS, owner, (start, end), write)?;
     }
@@ -235,5 +257,5 @@ fn change(
     if released {
         list::count_change(tx, target)?;
     }
-    Ok(released)
+    Ok(Changed { released, more })
 }
