@@ -1,5 +1,6 @@
 /* rename(2) with all flags, link(2), symlink(2), readlink(2), unlink(2). */
 #include "check.h"
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 
 #define EXCHANGE 2
@@ -224,6 +225,8 @@ CASE(a_replaced_link_always_leads_somewhere) {
     OK(symlink("to-f", "to-to-f"));
     pid_t pid = OK(fork());
     if (pid == 0) {
+        /* Not left behind by a check that fails. */
+        OK(prctl(PR_SET_PDEATHSIG, SIGKILL));
         for (;;) {
             OK(symlink("f", "new"));
             OK(rename("new", "to-f"));
