@@ -1,7 +1,7 @@
 //! Moving bytes between descriptors, one or both of them ours.
 
 use crate::abi::{O_ACCMODE, O_APPEND, O_PATH, O_WRONLY, RW_MAX, S_IFDIR, nr};
-use crate::calls::data::write_within_limit;
+use crate::calls::data::{Append, write_within_limit};
 use crate::dispatch::{Served, Stop};
 use crate::files::{self, Held};
 use crate::kernel::{self, call};
@@ -124,7 +124,9 @@ fn fill(from: &End, place: &Place, bounce: &Bounce, len: usize) -> Result<usize>
 fn drain(to: &End, place: &Place, bounce: &Bounce, len: usize) -> Result<usize> {
     let piece = bounce.piece(len);
     match (to, place.at) {
-        (End::Ours(held), at) => write_within_limit(held, &piece, at.map(|at| at as i64), false),
+        (End::Ours(held), at) => {
+            write_within_limit(held, &piece, at.map(|at| at as i64), Append::AsOpened)
+        }
         (End::Kernel(fd), None) => call!(nr::WRITE, *fd, bounce.0, len),
         (End::Kernel(fd), Some(at)) => call!(nr::PWRITE64, *fd, bounce.0, len, at),
     }

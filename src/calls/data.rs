@@ -56,7 +56,16 @@ fn read_pieces(held: &Held, pieces: &[IoVec], at: Option<i64>) -> Result<usize> 
     }
 }
 
-fn write_at(held: &Held, pieces: &[IoVec], at: Option<i64>, append: bool) -> Result<usize> {
+/// Whether a write goes to the end of the file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Append {
+    /// If the descriptor says so.
+    AsOpened,
+    Always,
+    Never,
+}
+
+fn write_at(held: &Held, pieces: &[IoVec], at: Option<i64>, append: Append) -> Result<usize> {
     count(Op::Write);
     reachable(pieces, at)?;
     write_within_limit(held, pieces, at, append)
@@ -67,7 +76,7 @@ pub(crate) fn write_within_limit(
     held: &Held,
     pieces: &[IoVec],
     at: Option<i64>,
-    append: bool,
+    append: Append,
 ) -> Result<usize> {
     match limits::file_size() {
         None => write_pieces(held, pieces, at, append),
@@ -75,14 +84,19 @@ pub(crate) fn write_within_limit(
     }
 }
 
-fn write_pieces(held: &Held, pieces: &[IoVec], at: Option<i64>, append: bool) -> Result<usize> {
+fn write_pieces(held: &Held, pieces: &[IoVec], at: Option<i64>, append: Append) -> Result<usize> {
     match at {
         // SAFETY: the program's own addresses; dfs touches them through guarded copies only.
-        None if append => unsafe { held.fs.append(held.ofd, pieces) },
+        None if append == Append::Always => unsafe { held.fs.append(held.ofd, pieces) },
+        // SAFETY: as above.
+        at if append == Append::Never => unsafe { held.fs.overwrite(held.ofd, pieces, at) },
         // SAFETY: as above.
         None => unsafe { held.fs.write(held.ofd, pieces) },
         // SAFETY: as above.
-        Some(at) => unsafe { held.fs.pwrite(held.ofd, pieces, at, append) },
+        Some(at) => unsafe {
+            let append = append == Append::Always;
+            held.fs.pwrite(held.ofd, pieces, at, append)
+        },
     }
 }
 
@@ -92,12 +106,17 @@ fn write_limited(
     held: &Held,
     pieces: &[IoVec],
     at: Option<i64>,
-    append: bool,
+    append: Append,
     limit: u64,
 ) -> Result<usize> {
     let info = held.info()?;
+    let appends = match append {
+        Append::AsOpened => info.flags & abi::O_APPEND != 0,
+        Append::Always => true,
+        Append::Never => false,
+    };
     let start = match at {
-        _ if append || info.flags & abi::O_APPEND != 0 => held.fs.stat(info.ino)?.size,
+        _ if appends => held.fs.stat(info.ino)?.size,
         Some(at) => at as u64,
         None => info.offset,
     };
@@ -124,7 +143,7 @@ pub(crate) fn read(c: &mut Call) -> Served {
 
 pub(crate) fn write(c: &mut Call) -> Served {
     let held = files::ours(c.args[0] as i32)?;
-    Ok(write_at(&held, &one(c), None, false)?)
+    Ok(write_at(&held, &one(c), None, Append::AsOpened)?)
 }
 
 pub(crate) fn pread64(c: &mut Call) -> Served {
@@ -134,7 +153,12 @@ pub(crate) fn pread64(c: &mut Call) -> Served {
 
 pub(crate) fn pwrite64(c: &mut Call) -> Served {
     let held = files::ours(c.args[0] as i32)?;
-    Ok(write_at(&held, &one(c), Some(position(c.args[3])?), false)?)
+    Ok(write_at(
+        &held,
+        &one(c),
+        Some(position(c.args[3])?),
+        Append::AsOpened,
+    )?)
 }
 
 pub(crate) fn readv(c: &mut Call) -> Served {
@@ -147,7 +171,7 @@ pub(crate) fn readv(c: &mut Call) -> Served {
 pub(crate) fn writev(c: &mut Call) -> Served {
     let held = files::ours(c.args[0] as i32)?;
     Ok(user::with_vector(c.args[1], c.args[2], |v| {
-        write_at(&held, v, None, false)
+        write_at(&held, v, None, Append::AsOpened)
     })?)
 }
 
@@ -163,7 +187,7 @@ pub(crate) fn pwritev(c: &mut Call) -> Served {
     let held = files::ours(c.args[0] as i32)?;
     let at = position(c.args[3])?;
     Ok(user::with_vector(c.args[1], c.args[2], |v| {
-        write_at(&held, v, Some(at), false)
+        write_at(&held, v, Some(at), Append::AsOpened)
     })?)
 }
 
@@ -190,14 +214,8 @@ pub(crate) fn pwritev2(c: &mut Call) -> Served {
     if flags & !(RWF_HARMLESS | RWF_APPEND | RWF_NOAPPEND) != 0 {
         return Err(Errno::EOPNOTSUPP.into());
     }
-    if flags & RWF_NOAPPEND != 0 {
-        if flags & RWF_APPEND != 0 {
-            return Err(Errno::EINVAL.into());
-        }
-        // Not served, as by kernels before 6.9; without `O_APPEND` it says nothing.
-        if held.info()?.flags & abi::O_APPEND != 0 {
-            return Err(Errno::EOPNOTSUPP.into());
-        }
+    if flags & RWF_NOAPPEND != 0 && flags & RWF_APPEND != 0 {
+        return Err(Errno::EINVAL.into());
     }
     let done = write_with(c, &held, flags)?;
     if flags & (RWF_DSYNC | RWF_SYNC) != 0 && done > 0 {
@@ -208,7 +226,11 @@ pub(crate) fn pwritev2(c: &mut Call) -> Served {
 
 /// `pwritev2(2)` but for bringing what was written to the devices.
 fn write_with(c: &Call, held: &Held, flags: u32) -> Result<usize> {
-    let append = flags & RWF_APPEND != 0;
+    let append = match flags & (RWF_APPEND | RWF_NOAPPEND) {
+        0 => Append::AsOpened,
+        RWF_APPEND => Append::Always,
+        _ => Append::Never,
+    };
     let at = if c.args[3] as i64 == -1 {
         None
     } else {

@@ -83,6 +83,33 @@ impl Dfs {
             }
             return Ok(written);
         }
+        self.write_at_offset(&open, &file, cursor)
+    }
+
+    /// Writes at a position, or without one at the description's offset, which it moves; though the
+    /// description may have `O_APPEND` (`RWF_NOAPPEND` of `pwritev2(2)`).
+    ///
+    /// # Safety
+    /// As for [`Dfs::write`].
+    pub unsafe fn overwrite(&self, ofd: Ofd, iov: &[IoVec], pos: Option<i64>) -> Result<usize> {
+        let pos = pos.map(|pos| u64::try_from(pos).map_err(|_| Errno::EINVAL));
+        let (open, file) = self.open_for(ofd, true)?;
+        let cursor = Cursor::new(iov)?;
+        match pos.transpose()? {
+            None => self.write_at_offset(&open, &file, cursor),
+            Some(pos) => {
+                transfer_out(self, &open, &file, cursor, Start::At(pos)).map(|(written, _)| written)
+            }
+        }
+    }
+
+    fn write_at_offset(
+        &self,
+        open: &Open<'static>,
+        file: &File<'static>,
+        cursor: Cursor<'_>,
+    ) -> Result<usize> {
+        let offset = open.offset()?;
         // The range is taken before it is written, so that nobody who shares the description
         // writes there too; what was not written is given back if nobody went on behind it.
         let mut pos = offset.load(Ordering::Acquire);
@@ -95,7 +122,7 @@ impl Dfs {
                 Err(now) => pos = now,
             }
         };
-        let written = transfer_out(self, &open, &file, cursor, Start::At(pos));
+        let written = transfer_out(self, open, file, cursor, Start::At(pos));
         let done = written.map_or(0, |(written, _)| written as u64);
         if done < len {
             // If somebody else has moved the offset since, it stays there.
