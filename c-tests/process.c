@@ -386,19 +386,25 @@ CASE(spawn_that_fails_behind_a_link) {
     strcat(target, "/script");
     snprintf(link, sizeof link, "%s/link", outside);
     OK(symlink(target, link));
-    int worst = 0;
-    for (int i = 0; i < 100; i++) {
-        char *argv[] = {"link", NULL};
-        pid_t pid;
-        int failed = posix_spawn(&pid, link, NULL, NULL, argv, environ);
-        worst = failed == ENOENT ? worst : 1;
-        char name[20];
-        snprintf(name, sizeof name, "f%d", i);
-        put(name, name);
+    pid_t child = OK(fork());
+    if (child == 0) {
+        /* The library says so if its own memory is not what it should be. */
+        int err = open("err", O_CREAT | O_WRONLY, 0644);
+        if (err < 0 || dup2(err, 2) != 2) _exit(2);
+        for (int i = 0; i < 100; i++) {
+            char *argv[] = {"link", NULL}, name[20];
+            pid_t pid;
+            if (posix_spawn(&pid, link, NULL, NULL, argv, environ) != ENOENT) _exit(1);
+            snprintf(name, sizeof name, "f%d", i);
+            put(name, name);
+        }
+        exit(0);
     }
+    int status = wait_for(child);
     OK(unlink(link));
     OK(rmdir(outside));
-    EQ(worst, 0);
+    EQ(status, 0);
+    holds("err", "");
     for (int i = 0; i < 100; i++) {
         char name[20];
         snprintf(name, sizeof name, "f%d", i);

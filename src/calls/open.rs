@@ -134,13 +134,9 @@ fn open_spot(spot: &Spot, wish: Wish) -> Served {
     if wish.flags & O_PATH != 0 || wish.flags & (O_CREAT | O_TRUNC | O_TMPFILE_BIT) == 0 {
         return open_as(spot, wish);
     }
-    let number = placeholder::fresh(wish.flags & O_CLOEXEC != 0)?;
-    let number = Some(number);
-    let served = open_as(spot, Wish { number, ..wish });
-    if let (Err(_), Some(number)) = (&served, number) {
-        kernel::close(number);
-    }
-    served
+    let fd = placeholder::fresh(wish.flags & O_CLOEXEC != 0)?;
+    let number = Some(fd);
+    open_as(spot, Wish { number, ..wish }).inspect_err(|_| kernel::close(fd))
 }
 
 fn open_as(spot: &Spot, wish: Wish) -> Served {

@@ -504,21 +504,27 @@ mod tests {
         temp.with_copy(|pool| assert_eq!(pool.load(page.offset()), Ok(value), "{what}"));
     }
 
+    /// A pool with a page that holds 2 and, in its last checkpoint, 1; the next writes it on, or anew.
+    fn changed_since_a_checkpoint(ranks: usize, anew: bool) -> (Image, PageLink) {
+        let temp = Image::new(ranks);
+        let page = temp.page(0, 1);
+        temp.put(page, 0, 1);
+        temp.pool.checkpoint().expect("checkpoint");
+        temp.put(page, 0, 2);
+        if anew {
+            temp.outgrow(0);
+        }
+        (temp, page)
+    }
+
     /// A checkpoint whose end is on some ranks when one fails: the next must not undo it while it counts.
     #[test]
     fn what_may_count_is_ended() {
         for anew in [false, true] {
             for (step, after) in [(Step::Write, 0), (Step::Flush, 1)] {
                 let what = format!("{anew} {step:?}");
-                let temp = Image::new(8);
+                let (temp, page) = changed_since_a_checkpoint(8, anew);
                 let pool = temp.pool;
-                let page = temp.page(0, 1);
-                temp.put(page, 0, 1);
-                pool.checkpoint().expect("checkpoint");
-                temp.put(page, 0, 2);
-                if anew {
-                    temp.outgrow(0);
-                }
                 tape::start(&temp.spec.ranks);
                 // Only the end frame is written to that rank; it has no pages.
                 tape::fail(Some(Failure {
@@ -565,15 +571,8 @@ mod tests {
     #[test]
     fn ranks_that_go_away_while_a_checkpoint_ends_lose_nothing() {
         for anew in [false, true] {
-            let temp = Image::new(3);
+            let (temp, page) = changed_since_a_checkpoint(3, anew);
             let pool = temp.pool;
-            let page = temp.page(0, 1);
-            temp.put(page, 0, 1);
-            pool.checkpoint().expect("checkpoint");
-            temp.put(page, 0, 2);
-            if anew {
-                temp.outgrow(0);
-            }
             pool.begin().expect("begun");
             while pool.phase() != Ok(Phase::Sealing) {
                 pool.advance(Pace::Whole).expect("piece");

@@ -64,7 +64,8 @@ enum Whose {
 /// Words of a process's own that a forked child does not inherit: process slot + 1; when something
 /// is due (0 = nothing is); whether it is; number of pointers noted; flushes asked for (`flushes`); the
 /// log position before which it leaves checkpoints to others, how it has it mapped,
-/// where it ended when this process last appended; its id and the inode of its PID namespace, 0 = not known; the last pointers.
+/// where it ended when this process last appended; its id and the inode of its PID namespace, 0 = not
+/// known; the last pointers.
 pub(crate) struct Own(&'static [AtomicU64; Own::WORDS]);
 
 impl Own {

@@ -9,7 +9,7 @@
 
 use super::holds::{self, State, for_each, proc, word_at};
 use crate::inode::high;
-use crate::{Dfs, Ofd, locks};
+use crate::{Dfs, Ofd};
 use core::sync::atomic::AtomicU32;
 use engine::{crash_point, process, vfork};
 use sys::{Result, futex};
@@ -171,9 +171,7 @@ impl Dfs {
                 return Ok(());
             }
             // As any close does, an exec's lets go of the process's record locks on the file.
-            if let Ok(open) = self.description(ofd) {
-                locks::drop_of_process(self, open.ino, slot)?;
-            }
+            self.drop_records(slot, ofd)?;
             self.let_go(slot, ofd, None)
         })?;
         self.reap(REAP_AT_ATTACH).unwrap_or_default();
@@ -186,10 +184,7 @@ impl Dfs {
             return self.settle(slot);
         }
         // Its record locks are nobody else's.
-        for_each(self.pool, slot, |ofd, _| match self.description(ofd) {
-            Ok(open) => locks::drop_of_process(self, open.ino, slot),
-            Err(_) => Ok(()),
-        })?;
+        for_each(self.pool, slot, |ofd, _| self.drop_records(slot, ofd))?;
         Ok(false)
     }
 

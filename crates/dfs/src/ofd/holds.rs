@@ -481,14 +481,20 @@ impl Dfs {
         Ok(now.saturating_sub(forking & 0xffff_ffff_ffff) < FORK_GRACE_S)
     }
 
+    /// Drops the record locks of the process in `slot` on the file of a description, if that is there.
+    pub(super) fn drop_records(&self, slot: u32, ofd: Ofd) -> Result<()> {
+        match self.description(ofd) {
+            Ok(open) => locks::drop_of_process(self, open.ino, slot),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Lets go of everything the process in `slot` held, and of its table; false if messages keep
     /// some of it.
     pub(super) fn settle(&self, slot: u32) -> Result<bool> {
         mapfile::settle(self, slot)?;
         for_each(self.pool, slot, |ofd, state| {
-            if let Ok(open) = self.description(ofd) {
-                locks::drop_of_process(self, open.ino, slot)?;
-            }
+            self.drop_records(slot, ofd)?;
             self.let_go(slot, ofd, Some(state))
         })?;
         let mut tx = self.pool.tx(&[lock(self.pool, slot)])?;
