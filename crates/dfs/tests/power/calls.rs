@@ -57,8 +57,10 @@ impl Calls {
         place: Place,
         dice: Dice,
         found: &BTreeMap<String, Found>,
+        before: &Model,
     ) -> Calls {
         let mut calls = Calls::new(Some(place), dice, 0);
+        calls.model.in_place = before.in_place;
         for (path, found) in found {
             let node = match found {
                 Found::Dir => Node::Dir,
@@ -67,6 +69,11 @@ impl Calls {
                     calls.model.files.push(History::default());
                     let file = calls.model.files.len() - 1;
                     calls.changed(file, content.to_vec());
+                    if before.in_place {
+                        for earlier in before.files_at(path) {
+                            calls.model.files[file].note_behind_end(earlier);
+                        }
+                    }
                     Node::File(file)
                 }
             };

@@ -1,9 +1,11 @@
 //! What was asked for: the tree after each call, every version of every file, and what was synced.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 pub(crate) const SECTOR: usize = 512;
+/// Unit of space.
+const BLOCK: usize = 4096;
 
 /// What a name leads to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +28,10 @@ pub(crate) struct History {
     pub(crate) versions: Vec<Version>,
     /// Calls that made the file's data durable.
     pub(crate) synced: Vec<usize>,
+    /// The first version, and behind its end what writes had stored there that a power failure took
+    /// back: in a class of one copy it is still in the block, and is seen again when a write that went
+    /// over it is lost but its size is not.
+    pub(crate) behind_end: Vec<Rc<Vec<u8>>>,
 }
 
 impl History {
@@ -38,6 +44,20 @@ impl History {
     pub(crate) fn at(&self, call: usize) -> Rc<Vec<u8>> {
         let before = self.versions.iter().rev().find(|v| v.call <= call);
         before.map_or_else(|| Rc::new(Vec::new()), |version| version.content.clone())
+    }
+
+    /// Notes what had been in a file, by any of its versions, behind the end that it has now.
+    pub(crate) fn note_behind_end(&mut self, earlier: &History) {
+        let found = self.now();
+        let end = found.len().next_multiple_of(BLOCK);
+        for version in &earlier.versions {
+            let Some(behind) = version.content.get(found.len()..) else {
+                continue;
+            };
+            let mut content = (*found).clone();
+            content.extend(behind.iter().take(end - found.len()));
+            self.behind_end.push(Rc::new(content));
+        }
     }
 
     fn synced_before(&self, done: usize) -> usize {
@@ -68,6 +88,16 @@ pub(crate) enum Found {
 }
 
 impl Model {
+    /// Files that a path led to at some time.
+    pub(crate) fn files_at(&self, path: &str) -> impl Iterator<Item = &History> {
+        let led_to = self.trees.iter().filter_map(|tree| match tree.get(path) {
+            Some(Node::File(file)) => Some(*file),
+            _ => None,
+        });
+        let files: BTreeSet<usize> = led_to.collect();
+        files.into_iter().map(|file| &self.files[file])
+    }
+
     /// Compares what was found when call `done` was the last to return; the next one may have begun.
     /// An error says what is wrong.
     ///
@@ -149,6 +179,9 @@ impl Model {
             let later = history.versions.iter();
             let later = later.filter(|version| version.call > safe && version.call <= newest);
             allowed.extend(later.map(|version| version.content.clone()));
+            if safe == 0 {
+                allowed.extend(history.behind_end.iter().cloned());
+            }
             for (index, sector) in content.chunks(SECTOR).enumerate() {
                 let at = index * SECTOR;
                 let whole = allowed.iter().any(|version| same(version, at, sector));

@@ -93,8 +93,8 @@ pub(crate) fn play(seed: u64, count: usize, only: Option<usize>) {
         let place = rebuilt(&home, pool.spec(), dir);
         let mut found = BTreeMap::new();
         gather(&place.dfs, dir, "", &mut found);
-        calls = Calls::after_power_failure(place, Dice(calls.dice.roll()), &found);
-        calls.model.in_place = in_place;
+        let dice = Dice(calls.dice.roll());
+        calls = Calls::after_power_failure(place, dice, &found, &calls.model);
         tape::stop().iter().for_each(|event| disk.step(event));
         tape::start(&home);
     }
