@@ -534,7 +534,9 @@ impl Dfs {
         let slot = self.process_slot()?;
         // A child on its way counts on what its parent has registered.
         self.children_have_come(slot)?;
-        self.map_leave(slot, ino, None)
+        self.map_leave(slot, ino, None)?;
+        self.pool.prove_closed();
+        Ok(())
     }
 
     /// Takes one mapping of the process in `slot` off, or all of them, and then says whether there

@@ -1,11 +1,11 @@
 //! What nobody has synced, and the kernel has written back since, is there after a power failure:
-//! of a process that has ended, of one that was killed and found, of one that goes on.
+//! of a process that has ended, of one that was killed and found, of one that goes on, of one that idles.
 
 mod common;
 
 use common::{Container, ROOT};
 use daos_types::{ObjectClass, Redundancy};
-use dfs::{Dfs, IoVec};
+use dfs::{Dfs, IoVec, Ofd};
 use engine::Pool;
 use engine::testing::{self, TempPool};
 use std::io::{BufRead, BufReader};
@@ -27,6 +27,11 @@ fn mount(pool: &'static Pool) -> Dfs {
 fn store(dfs: &Dfs, name: &str, pos: usize, bytes: &[u8]) {
     let made = dfs.create(&ROOT, dfs.root(), name.as_bytes(), 0o644, false);
     let ofd = dfs.open(&ROOT, made.expect("create").0, 2).expect("open");
+    write(dfs, ofd, pos, bytes);
+    dfs.ofd_release(ofd).expect("release");
+}
+
+fn write(dfs: &Dfs, ofd: Ofd, pos: usize, bytes: &[u8]) {
     let iov = [IoVec {
         base: bytes.as_ptr().cast_mut(),
         len: bytes.len(),
@@ -34,7 +39,14 @@ fn store(dfs: &Dfs, name: &str, pos: usize, bytes: &[u8]) {
     // SAFETY: the buffer is only read.
     let wrote = unsafe { dfs.pwrite(ofd, &iov, pos as i64, false) };
     assert_eq!(wrote, Ok(bytes.len()));
-    dfs.ofd_release(ofd).expect("release");
+}
+
+/// Stores so much in no time that what is stored next is not proven at once.
+fn hurry(dfs: &Dfs) {
+    for i in 0..64 {
+        store(dfs, &format!("hurried{i}"), 0, &[1]);
+        testing::stop_clock(START);
+    }
 }
 
 /// The first bytes of a file after a power failure that everything written back has survived.
@@ -77,7 +89,8 @@ fn pool(copies: u8) -> TempPool {
 }
 
 /// Another process: `end` or `die` after it has stored something, or after it has overwritten it; `idle`
-/// stays and does nothing more, `look` attaches and ends.
+/// stays and does nothing more, `look` attaches and ends. All but those that idle `at once` have stored
+/// a lot before.
 #[test]
 fn other() {
     let Ok(job) = std::env::var(JOB) else { return };
@@ -98,8 +111,23 @@ fn other() {
         pool.leave().expect("leave");
         return;
     }
-    store(&dfs, "f", 0, &[7; LEN]);
-    if what == "idle" {
+    if !what.starts_with("idle at once") {
+        hurry(&dfs);
+    }
+    match what {
+        "idle at once, open" => {
+            let made = dfs.create(&ROOT, dfs.root(), b"f", 0o644, false);
+            let ofd = dfs.open(&ROOT, made.expect("create").0, 2).expect("open");
+            write(&dfs, ofd, 0, &[7; LEN]);
+        }
+        // More than is proven in passing.
+        "idle at once, large" => store(&dfs, "f", 0, &[7; 6 << 20]),
+        _ => store(&dfs, "f", 0, &[7; LEN]),
+    }
+    if what == "idle at once, overwritten" {
+        store(&dfs, "f", 5000, &[8; 100]);
+    }
+    if what.starts_with("idle") {
         println!("\nstored");
         std::io::stdin().read_line(&mut String::new()).expect("end");
         return;
@@ -154,7 +182,7 @@ fn others_are_proven_a_piece_at_a_time() {
     let class = ObjectClass::new(Redundancy::Replicas(3), 1).expect("class");
     Container::of_class(temp.pool, "c", class.id());
     temp.pool.sync().expect("sync");
-    let mut other = idle(&temp);
+    let mut other = idle("idle", &temp);
     let dfs = mount(temp.pool);
     for i in 0..5000 {
         let name = format!("d{i}");
@@ -179,10 +207,10 @@ fn others_are_proven_a_piece_at_a_time() {
 }
 
 /// Starts a process that stores something and then lives on.
-fn idle(temp: &TempPool) -> Child {
+fn idle(what: &str, temp: &TempPool) -> Child {
     let mut child = Command::new(std::env::current_exe().expect("exe"))
         .args(["--exact", "other", "--nocapture"])
-        .env(JOB, format!("idle {}", temp.handover()))
+        .env(JOB, format!("{what} {}", temp.handover()))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -211,6 +239,10 @@ fn unsynced_data_is_there_once_it_is_proven() {
             "idle and nobody",
             "idle and looked at",
             "idle and twice looked at",
+            "idle at once, closed",
+            "idle at once, open",
+            "idle at once, large",
+            "idle at once, overwritten",
             "die and twice found",
         ] {
             for copies in ["1", "3"] {
@@ -232,6 +264,7 @@ fn unsynced_data_is_there_once_it_is_proven() {
     match case {
         // Who does not prove loses what is not synced: the rest of this test can fail.
         "nothing" => {
+            hurry(&dfs);
             store(&dfs, "f", 0, &wanted);
             wanted.fill(0);
         }
@@ -264,16 +297,24 @@ fn unsynced_data_is_there_once_it_is_proven() {
             run("look", &temp);
         }
         "idle and nobody" => {
-            other = Some(idle(&temp));
+            other = Some(idle("idle", &temp));
             wanted.fill(0);
         }
+        // Nobody does anything any more.
+        "idle at once, closed" | "idle at once, open" | "idle at once, large" => {
+            other = Some(idle(case, &temp));
+        }
+        "idle at once, overwritten" => {
+            other = Some(idle(case, &temp));
+            wanted[5000..5100].fill(8);
+        }
         "idle and looked at" => {
-            other = Some(idle(&temp));
+            other = Some(idle("idle", &temp));
             run("look", &temp);
         }
         // The first who looks is killed at it.
         "idle and twice looked at" => {
-            other = Some(idle(&temp));
+            other = Some(idle("idle", &temp));
             run("look at another and die", &temp);
             run("look", &temp);
         }
@@ -284,8 +325,9 @@ fn unsynced_data_is_there_once_it_is_proven() {
         }
         _ => {
             if case == "idle" {
-                other = Some(idle(&temp));
+                other = Some(idle("idle", &temp));
             } else {
+                hurry(&dfs);
                 store(&dfs, "f", 0, &wanted);
             }
             testing::stop_clock(LATER);

@@ -44,9 +44,31 @@ const IN_PASSING: Most = Most {
     blocks: 256,
     log: 512 << 10,
 };
-/// Nanoseconds between a store and the first look at it, and between two looks after that.
+/// Nanoseconds between two looks at what others have stored, and the age at which it is looked at.
 const AFTER: u64 = 10_000_000_000;
-const BETWEEN: u64 = 20_000_000;
+
+/// How often something is done: so many times in a row, and once more each time this has passed.
+struct Pace {
+    /// Where in the process's own words the time is at which it would all be used up.
+    word: usize,
+    in_a_row: u64,
+    /// Nanoseconds.
+    every: u64,
+}
+
+/// Proofs in passing, after data was published.
+const PUBLISHED: Pace = Pace {
+    word: Own::PUBLISHED,
+    in_a_row: 32,
+    every: 20_000_000,
+};
+/// Proofs when a file is closed: each has work of its own, a few microseconds, and that of its data,
+/// which the process's end has otherwise.
+const CLOSED: Pace = Pace {
+    word: Own::CLOSED,
+    in_a_row: 32,
+    every: 1_000_000,
+};
 
 /// In the word that says from where on a process's data may not be proven: it is being proven, and
 /// nothing was published since that was begun.
@@ -62,10 +84,10 @@ enum Whose {
 }
 
 /// Words of a process's own that a forked child does not inherit: process slot + 1; when something
-/// is due (0 = nothing is); whether it is; number of pointers noted; flushes asked for (`flushes`); the
-/// log position before which it leaves checkpoints to others, how it has it mapped,
+/// is due whatever is stored (0 = nothing is); whether it is; number of pointers noted; flushes asked for
+/// (`flushes`); the log position before which it leaves checkpoints to others, how it has it mapped,
 /// where it ended when this process last appended; its id and the inode of its PID namespace, 0 = not
-/// known; the last pointers.
+/// known; the paces of its proofs; the last pointers.
 pub(crate) struct Own(&'static [AtomicU64; Own::WORDS]);
 
 impl Own {
@@ -79,8 +101,9 @@ impl Own {
     const STRIDE: usize = Own::AWAY + 1;
     const SEEN: usize = Own::STRIDE + 2;
     const NAMESPACE: usize = Own::SEEN + 1;
-    const POINTERS: usize = 16;
-    const _FIT: () = assert!(Own::NAMESPACE < Own::POINTERS);
+    const PUBLISHED: usize = Own::NAMESPACE + 1;
+    const CLOSED: usize = Own::PUBLISHED + 1;
+    const POINTERS: usize = Own::CLOSED + 1;
 
     /// `words` are zero.
     pub(crate) fn new(words: &'static [AtomicU64; Own::WORDS]) -> Own {
@@ -98,12 +121,15 @@ impl Own {
         self.0[Own::DUE].load(Ordering::Relaxed) != 0
     }
 
-    /// Looks at the time.
+    /// Looks at the time, when something was published: data, or only names.
     #[inline]
-    fn tick(&self, now: u64) {
+    fn tick(&self, data: bool, now: u64) {
         let at = self.0[Own::DUE_AT].load(Ordering::Relaxed);
         if now > at {
             self.come_due(at, now);
+        }
+        if data && self.keeps(&PUBLISHED, now) {
+            self.0[Own::DUE].store(1, Ordering::Relaxed);
         }
     }
 
@@ -115,9 +141,17 @@ impl Own {
         }
     }
 
-    fn set_due(&self, at: u64) {
-        self.0[Own::DUE_AT].store(at, Ordering::Relaxed);
-        self.0[Own::DUE].store(0, Ordering::Relaxed);
+    /// Whether doing it now keeps a pace.
+    #[inline]
+    fn keeps(&self, pace: &Pace, now: u64) -> bool {
+        let used_up = self.0[pace.word].load(Ordering::Relaxed);
+        now.saturating_add(pace.in_a_row * pace.every) > used_up
+    }
+
+    /// It is being done.
+    fn pace(&self, pace: &Pace, now: u64) {
+        let used_up = self.0[pace.word].load(Ordering::Relaxed).max(now);
+        self.0[pace.word].store(used_up.saturating_add(pace.every), Ordering::Relaxed);
     }
 
     /// Words of `flushes`.
@@ -179,11 +213,37 @@ fn place(pointer: u64) -> (u16, u64) {
 }
 
 impl Pool {
-    /// Before a transaction takes its locks: what was stored some time ago is proven.
+    /// Before a transaction takes its locks, and after a call that has stored something: if it is time,
+    /// some of what was stored is proven.
     #[inline]
-    pub(crate) fn prove_when_due(&self) {
+    pub fn prove_when_due(&self) {
         if self.own.is_due() {
             self.prove_some();
+        }
+    }
+
+    /// After a file was closed: what this process has stored is proven. A failure is of no consequence: it
+    /// counts as unsynced.
+    #[inline]
+    pub fn prove_closed(&self) {
+        let Some(slot) = process::known_slot(self) else {
+            return;
+        };
+        let overwritten = self.own.0[Own::NOTED].load(Ordering::Relaxed) != 0;
+        if overwritten || process::is_unproven(self, slot).unwrap_or(false) {
+            self.prove_at_pace(slot);
+        }
+    }
+
+    #[cold]
+    fn prove_at_pace(&self, slot: u32) {
+        let now = self.now_ns() as u64;
+        if self.own.keeps(&CLOSED, now) {
+            self.own.pace(&CLOSED, now);
+            let proven = self.prove_overwritten();
+            proven
+                .and_then(|()| self.prove_all_of(slot, || ()))
+                .unwrap_or_default();
         }
     }
 
@@ -202,7 +262,7 @@ impl Pool {
                 note_unproven(word, seen, position + 1);
             }
         }
-        self.own.tick(now);
+        self.own.tick(data, now);
         Ok(())
     }
 
@@ -221,13 +281,20 @@ impl Pool {
     #[cold]
     fn prove_some(&self) {
         let now = self.now_ns() as u64;
-        self.own.set_due(now + BETWEEN);
+        let due = &self.own.0[Own::DUE];
+        due.store(0, Ordering::Relaxed);
+        self.own.pace(&PUBLISHED, now);
         let own = self
             .prove_overwritten()
             .and_then(|()| self.prove_of(Whose::Process(process::slot(self)?), IN_PASSING));
-        if own == Ok(true) && self.prove_others() == Ok(true) {
-            self.own.set_due(now + AFTER);
-        }
+        let at = &self.own.0[Own::DUE_AT];
+        let seen = at.load(Ordering::Relaxed);
+        let again = match own {
+            Ok(true) if now <= seen => return,
+            Ok(true) if self.prove_others() == Ok(true) => now + AFTER,
+            _ => now + PUBLISHED.every,
+        };
+        at.store(again, Ordering::Relaxed);
     }
 
     /// Does some of it for a process that has not done it for its part in time; true if there is none.
@@ -263,18 +330,25 @@ impl Pool {
     pub fn prove(&self) -> Result<()> {
         self.prove_overwritten()?;
         if let Some(slot) = process::known_slot(self) {
-            for _ in 0..BLOCKS_MAX / AT_END.blocks {
-                let done = self.prove_of(Whose::Process(slot), AT_END)?;
-                if done && !process::is_unproven(self, slot)? {
-                    break;
-                }
-                if done {
-                    // Somebody else is at a piece of it.
-                    std::thread::sleep(core::time::Duration::from_millis(1));
-                }
-            }
+            self.prove_all_of(slot, || {
+                std::thread::sleep(core::time::Duration::from_millis(1));
+            })?;
         }
         self.prove_of(Whose::Left, OF_DEAD).map(|_| ())
+    }
+
+    /// Does so for this process, whose slot it is; `wait` is called when another thread is at a piece of it.
+    fn prove_all_of(&self, slot: u32, wait: impl Fn()) -> Result<()> {
+        for _ in 0..BLOCKS_MAX / AT_END.blocks {
+            let done = self.prove_of(Whose::Process(slot), AT_END)?;
+            if done && !process::is_unproven(self, slot)? {
+                break;
+            }
+            if done {
+                wait();
+            }
+        }
+        Ok(())
     }
 
     /// The same of a process that is dead, within reason.

@@ -210,6 +210,8 @@ fn transfer_out(
     };
     if open.flags & flag::DSYNC != 0 && written > 0 {
         durable::sync(file)?;
+    } else {
+        dfs.pool.prove_when_due();
     }
     Ok((written, end))
 }

@@ -287,7 +287,9 @@ impl Dfs {
     pub fn ofd_release(&self, ofd: Ofd) -> Result<()> {
         let slot = self.process_slot()?;
         locks::drop_of_process(self, self.description(ofd)?.ino, slot)?;
-        self.release_in(slot, ofd, None)
+        self.release_in(slot, ofd, None)?;
+        self.pool.prove_closed();
+        Ok(())
     }
 
     /// Takes `ofd` from `slot`, if its entry is in this state still; with none the process itself
