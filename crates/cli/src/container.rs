@@ -158,7 +158,7 @@ fn rows_of(meta: &ContainerMeta, keys: Option<&str>) -> Result<Vec<PropRow>, Pro
 fn get_prop(tool: Tool, args: GetPropArgs) -> Result<Reply, Failure> {
     let names = args.cont.split(0, 1)?;
     let name = names.cont.clone();
-    let keys = names.rest.first().cloned().or(args.properties);
+    let keys = names.text()?.or(args.properties);
     let opened = open_container(names, "")?;
     let rows = rows_of(&opened.meta, keys.as_deref()).map_err(|bad| {
         Failure::plain(format!(
@@ -179,7 +179,7 @@ fn get_prop(tool: Tool, args: GetPropArgs) -> Result<Reply, Failure> {
 fn set_prop(tool: Tool, args: SetPropArgs) -> Result<Reply, Failure> {
     let names = args.cont.split(0, 1)?;
     let name = names.cont.clone();
-    let pairs = names.rest.first().cloned().or(args.properties);
+    let pairs = names.text()?.or(args.properties);
     let pairs = pairs.ok_or_else(|| Failure::usage("key:value pairs are required"))?;
     let plain = |bad: PropError| Failure::plain(bad.to_string());
     let pairs = split_pairs(&pairs).map_err(plain)?;
@@ -199,7 +199,7 @@ fn set_prop(tool: Tool, args: SetPropArgs) -> Result<Reply, Failure> {
 /// Opens the container of an attribute command; the attributes stand behind it.
 fn attr_target(cont: ContArgs, least: usize) -> Result<(String, Opened, Option<String>), Failure> {
     let names = cont.split(least, 1)?;
-    let (name, attrs) = (names.cont.clone(), names.rest.first().cloned());
+    let (name, attrs) = (names.cont.clone(), names.text()?);
     Ok((name, open_container(names, "")?, attrs))
 }
 

@@ -180,7 +180,7 @@ impl Tool {
         }
         let mut lines = String::new();
         for line in &failure.lead {
-            lines.push_str(&format!("ERROR: {line}\n"));
+            lines.push_str(&format!("ERROR: {}\n", one_line(line)));
         }
         lines.push_str(&format!(
             "ERROR: {}: {}\n",

@@ -265,10 +265,16 @@ impl View {
         })
     }
 
-    /// Makes a new file and opens it for writing; `EEXIST` if the name is taken.
-    pub(crate) fn create(&self, dir: Ino, name: &[u8]) -> Result<(Ino, Open<'_>)> {
+    /// Moves a name within a directory; what has the new one is replaced.
+    pub(crate) fn rename(&self, dir: Ino, from: &[u8], to: &[u8]) -> Result<()> {
+        self.dfs.rename(&self.cred(), dir, from, dir, to, 0)
+    }
+
+    /// Makes a file that has no name yet and opens it for writing; without a name it is gone when
+    /// it is closed.
+    pub(crate) fn create_unnamed(&self, dir: Ino) -> Result<(Ino, Open<'_>)> {
         let cred = self.cred();
-        let (ino, _) = self.dfs.create(&cred, dir, name, 0o600, true)?;
+        let ino = self.dfs.tmpfile(&cred, dir, 0o600)?;
         let ofd = self.dfs.open_created(&cred, ino, O_WRONLY)?;
         Ok((
             ino,
