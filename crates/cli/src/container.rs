@@ -188,11 +188,14 @@ fn set_prop(tool: Tool, args: SetPropArgs) -> Result<Reply, Failure> {
         trial.change(key, value).map_err(plain)?;
     }
     let mut opened = open_container(names, "")?;
-    for (key, value) in &pairs {
-        opened.meta.props.change(key, value).map_err(plain)?;
-    }
     let outer = format!("failed to set properties on container {name}");
-    opened.store().map_err(|failure| failure.under(&outer))?;
+    let changed = opened.change(|meta| {
+        let mut pairs = pairs.iter();
+        pairs
+            .try_for_each(|(key, value)| meta.props.change(key, value))
+            .map_err(plain)
+    });
+    changed.map_err(|failure| failure.under(&outer))?;
     tool.done("Properties were successfully set\n")
 }
 
@@ -218,22 +221,26 @@ fn attributes(tool: Tool, command: ContainerCommand) -> Result<Reply, Failure> {
         }
         ContainerCommand::SetAttr(cont) => {
             let (name, mut opened, pairs) = attr_target(cont, 1)?;
-            for (key, value) in attributes::pairs(pairs)? {
-                opened.meta.set_attr(&key, value.as_bytes());
-            }
+            let pairs = attributes::pairs(pairs)?;
+            let changed = opened.change(|meta| {
+                for (key, value) in &pairs {
+                    meta.set_attr(key, value.as_bytes());
+                }
+                Ok(())
+            });
             let outer = format!("failed to set attributes on container {name}");
-            opened.store().map_err(|failure| failure.under(&outer))?;
+            changed.map_err(|failure| failure.under(&outer))?;
             tool.done("")
         }
         ContainerCommand::DelAttr(cont) => {
             let (name, mut opened, names) = attr_target(cont, 1)?;
             let names = attributes::names(names)?;
-            opened
-                .meta
-                .attrs
-                .retain(|(known, _)| !names.contains(known));
+            let changed = opened.change(|meta| {
+                meta.attrs.retain(|(known, _)| !names.contains(known));
+                Ok(())
+            });
             let outer = format!("failed to delete attributes on container {name}");
-            opened.store().map_err(|failure| failure.under(&outer))?;
+            changed.map_err(|failure| failure.under(&outer))?;
             tool.done("")
         }
         _ => Err(Failure::der("", Der::NoSys)),

@@ -151,7 +151,7 @@ pub(crate) fn copy(tool: Tool, args: &CopyArgs) -> Result<Reply, Failure> {
                 cont,
                 rest: Vec::new(),
             };
-            let mut opened = open_container(names.clone(), &outer)?;
+            let mut opened = open_container(names.clone(), &outer)?.hold(&outer)?;
             let view = opened.view(&outer)?;
             let counts = get(&view, &path, &to).map_err(|s| stopped(&outer, &s))?;
             copied(tool, names, Mode::Get, &dst, &counts)
@@ -197,6 +197,7 @@ fn into(
             (opened, Some(uuid))
         }
     };
+    opened = opened.hold(outer)?;
     let view = opened.view(outer)?;
     let counts = match put(&view, from, &path) {
         Ok(counts) => counts,

@@ -80,7 +80,7 @@ struct At {
 
 fn open(names: ContNames, outer: &str) -> Result<At, Failure> {
     let paths = names.rest.clone();
-    let mut opened = open_container(names, outer)?;
+    let mut opened = open_container(names, outer)?.hold(outer)?;
     Ok(At {
         view: opened.view(outer)?,
         paths,

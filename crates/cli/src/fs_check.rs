@@ -95,6 +95,7 @@ pub(crate) fn fs_check(tool: Tool, args: FsCheckArgs) -> Result<Reply, Failure> 
              (what they change meanwhile may show up as a problem)",
         ));
     }
+    opened = opened.hold(OUTER)?;
     let view = opened.view(OUTER)?;
     let fail = |errno| Failure::errno(OUTER, errno);
     line("Create OIT table");

@@ -72,20 +72,6 @@ impl Opened {
             groups: groups.iter().map(|group| group.as_raw()).collect(),
         })
     }
-
-    /// Makes the root directory of a container that has none yet: a creation that was cut.
-    pub(crate) fn ensure_root(&mut self, outer: &str) -> std::result::Result<(), Failure> {
-        if self.info.root.0 != 0 {
-            return Ok(());
-        }
-        let uid = rustix::process::geteuid().as_raw();
-        let gid = rustix::process::getegid().as_raw();
-        let root = Dfs::make_root(self.attached, &self.info, uid, gid, 0o755)
-            .map_err(|e| Failure::errno(format!("{outer}: cannot make the root directory"), e))?;
-        self.info.root = (root.number, root.generation);
-        let updated = self.attached.update_container(&self.info);
-        updated.map_err(|error| Failure::engine(outer, &error))
-    }
 }
 
 impl View {

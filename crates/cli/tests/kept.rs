@@ -1,5 +1,5 @@
-//! What a command must leave alone: files in the way of a copy that fails, devices, what was not
-//! named.
+//! What a command must leave alone: files in the way of a copy that fails, devices, what another
+//! command changes at the same time, what was not named.
 
 mod common;
 
@@ -280,6 +280,51 @@ fn parents_get_the_usual_mode() {
     put(&system, &system.scratch("f"), "/f").ok();
     let below = ["fs", "mkdir", "-p", "tank", "c1", "/f/x"];
     system.daos(&below).fails(&["errno 20"]);
+}
+
+#[test]
+fn of_attributes_set_at_once_none_is_lost() {
+    let system = small();
+    let mut running = Vec::new();
+    for number in 0..40 {
+        let pair = format!("k{number}:v");
+        let args = ["container", "set-attr", "tank", "c1", &pair];
+        running.push(system.command("daos", &args).spawn().expect("daos"));
+    }
+    for mut one in running {
+        assert!(one.wait().expect("ended").success());
+    }
+    let listed = system.daos(&["container", "list-attr", "tank", "c1", "--json"]);
+    let listed = listed.json()["response"].as_array().map(Vec::len);
+    assert_eq!(listed, Some(40));
+}
+
+#[test]
+fn a_container_that_is_copied_into_is_in_use() {
+    let system = small();
+    let pipe = system.scratch("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+    assert!(made.success());
+    let file = system.scratch("file");
+    write(&file, &vec![7; 1 << 20]);
+    put(&system, &file, "/f").ok();
+    // It fills the pipe and waits for somebody to read it.
+    let args = ["fs", "cat", "tank", "c1", "/f"];
+    let mut cat = system.command("daos", &args);
+    let mut cat = cat.stdout(Stdio::piped()).spawn().expect("cat");
+    let mut out = cat.stdout.take().expect("stdout");
+    let mut first = [0];
+    std::io::Read::read_exact(&mut out, &mut first).expect("a byte");
+    let destroy = ["container", "destroy", "tank", "c1"];
+    system.daos(&destroy).fails(&["DER_BUSY", "--force"]);
+    system
+        .daos(&["fs", "check", "tank", "c1"])
+        .code_is(1, "programs use the container");
+    let mut rest = Vec::new();
+    std::io::Read::read_to_end(&mut out, &mut rest).expect("the rest");
+    assert!(cat.wait().expect("ended").success());
+    assert_eq!(rest.len(), (1 << 20) - 1);
+    system.daos(&destroy).ok();
 }
 
 impl Ran {
