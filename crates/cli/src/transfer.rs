@@ -298,7 +298,7 @@ impl Put<'_> {
     fn file(&mut self, source: &File, from: &Path, file: &Open<'_>, path: &[u8]) -> Outcome<()> {
         use rustix::io::Errno as Kernel;
         let fail = stop(path);
-        let mut pos = 0;
+        let (mut pos, mut len) = (0, 0);
         loop {
             let (start, end) = match rustix::fs::seek(source, SeekFrom::Data(pos)) {
                 Ok(start) => {
@@ -327,10 +327,14 @@ impl Put<'_> {
                 let count = read_at(source, buffer, pos).map_err(local(from))?;
                 let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else {
                     // The end, perhaps not where it was when the copy began.
-                    return file.set_len(pos).map_err(fail);
+                    return match len == pos {
+                        true => Ok(()),
+                        false => file.set_len(pos).map_err(fail),
+                    };
                 };
                 file.write_at(bytes, pos).map_err(&fail)?;
                 pos += count as u64;
+                len = pos;
                 self.bar.advance(count as u64);
             }
         }
