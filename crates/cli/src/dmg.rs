@@ -4,7 +4,7 @@ use crate::names::PoolArg;
 use crate::output::{Failure, Reply, Tool};
 use crate::pool::{ListArgs, QueryArgs};
 use crate::progress::Bar;
-use crate::session::{not_found, system_root};
+use crate::session::{all_pools, is_gone, not_found, system_root};
 use crate::table::{block, ranges};
 use crate::usage::bad_flag;
 use clap::{Args, Parser, Subcommand};
@@ -239,10 +239,11 @@ struct StoppedJson {
 fn stop(tool: Tool) -> Result<Reply, Failure> {
     let mut text = String::new();
     let mut stopped = Vec::new();
-    for pool in system_root()?.list_pools()? {
-        let pool = pool?;
+    let (pools, failures) = all_pools()?;
+    for pool in pools {
         let (freed_bytes, kept) = match pool.release() {
             Ok(bytes) => (bytes, None),
+            Err(_) if is_gone(&pool) => continue,
             Err(error) => (0, Some(error.to_string())),
         };
         match &kept {
@@ -259,7 +260,7 @@ fn stop(tool: Tool) -> Result<Reply, Failure> {
             kept,
         });
     }
-    tool.reply(text, &stopped)
+    tool.reply_and(failures, text, &stopped)
 }
 
 /// Runs a `dmg` command.

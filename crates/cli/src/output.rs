@@ -30,6 +30,8 @@ pub(crate) struct Failure {
     pub(crate) lead: Vec<String>,
     /// Lines DAOS prints on stdout before any error.
     pub(crate) spoken: String,
+    /// `response` of the JSON object: what was done or found before the failure.
+    pub(crate) response: Option<serde_json::Value>,
     /// Wrong usage: no JSON object is printed.
     pub(crate) usage: bool,
     /// Exit code of the command.
@@ -58,6 +60,7 @@ impl Failure {
             status: Der::Misc.code(),
             lead: Vec::new(),
             spoken: String::new(),
+            response: None,
             usage: false,
             exit_code: 1,
         }
@@ -119,6 +122,25 @@ pub(crate) struct Tool {
 }
 
 impl Tool {
+    /// The answer of a command that went on behind failures: it says what it has, then fails.
+    pub(crate) fn reply_and<T: Serialize>(
+        self,
+        mut failures: Vec<Failure>,
+        text: String,
+        response: &T,
+    ) -> Result<Reply, Failure> {
+        let Some(last) = failures.pop() else {
+            return self.reply(text, response);
+        };
+        let lead = failures.into_iter().map(|failure| failure.message);
+        Err(Failure {
+            lead: lead.collect(),
+            spoken: text,
+            response: serde_json::to_value(response).ok(),
+            ..last
+        })
+    }
+
     /// The answer of a successful command.
     pub(crate) fn reply<T: Serialize>(self, text: String, response: &T) -> Result<Reply, Failure> {
         let envelope = Envelope {
@@ -169,8 +191,8 @@ impl Tool {
     fn complain(self, failure: &Failure) {
         if self.json && !failure.usage {
             let error = Some(failure.message.as_str());
-            let envelope: Envelope<'_, ()> = Envelope {
-                response: None,
+            let envelope = Envelope {
+                response: failure.response.as_ref(),
                 error,
                 status: failure.status,
             };

@@ -47,6 +47,43 @@ pub(crate) fn system_root() -> Result<SystemRoot, Failure> {
     )?)
 }
 
+/// Every pool of the system, and for those that cannot be read why. Whatever another command creates
+/// or destroys meanwhile is no failure.
+pub(crate) fn all_pools() -> Result<(Vec<PoolDescriptor>, Vec<Failure>), Failure> {
+    let root = system_root()?;
+    let mut listed = root.list_pools()?;
+    let missing = |error: &SystemError| error.der() == Der::NonExist;
+    let texts = |listed: &[Result<_, SystemError>]| -> Vec<String> {
+        let errors = listed.iter().filter_map(|entry| entry.as_ref().err());
+        errors.map(ToString::to_string).collect()
+    };
+    let before = texts(&listed);
+    if listed
+        .iter()
+        .any(|entry| entry.as_ref().is_err_and(missing))
+    {
+        // What is missing for good is missing at the second look too.
+        listed = root.list_pools()?;
+        listed.retain(|entry| match entry {
+            Err(error) if missing(error) => before.contains(&error.to_string()),
+            _ => true,
+        });
+    }
+    let (mut pools, mut failures) = (Vec::new(), Vec::new());
+    for entry in listed {
+        match entry {
+            Ok(pool) => pools.push(pool),
+            Err(error) => failures.push(error.into()),
+        }
+    }
+    Ok((pools, failures))
+}
+
+/// Whether a pool that gave an error is no longer there.
+pub(crate) fn is_gone(pool: &PoolDescriptor) -> bool {
+    !pool.dir.exists()
+}
+
 /// Finds a pool for a `daos` command; `outer` opens the error line.
 pub(crate) fn find_pool(name: &str, outer: &str) -> Result<PoolDescriptor, Failure> {
     let ident: Ident = name
