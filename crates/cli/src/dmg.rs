@@ -76,6 +76,9 @@ enum PoolCommand {
     Query(QueryArgs),
     /// Destroy a DAOS pool
     Destroy(DestroyArgs),
+    /// List the containers of a pool, as `daos container list`
+    #[command(hide = true)]
+    ListContainers(PoolArg),
 }
 
 #[derive(Args, Debug)]
@@ -104,7 +107,7 @@ struct CreateArgs {
 struct DestroyArgs {
     #[command(flatten)]
     pool: PoolArg,
-    /// Destroy also while processes use the pool
+    /// Destroy also while processes use the pool, and with its containers
     #[arg(short = 'f', long)]
     force: bool,
     /// Destroy also if the pool has containers
@@ -209,14 +212,59 @@ fn create(tool: Tool, args: CreateArgs) -> Result<Reply, Failure> {
     }
 }
 
+/// Refuses to destroy a pool with containers, or one of which nobody can tell.
+///
+/// Another process looks: one that is attached counts as a user of the pool, also this one.
+fn check_empty(pool: &str, outer: &str) -> Result<(), Failure> {
+    let asked = std::env::current_exe().and_then(|program| {
+        let mut command = std::process::Command::new(program);
+        command.args(["pool", "list-containers", "--json"]);
+        command.arg(format!("--pool={pool}")).output()
+    });
+    let asked =
+        asked.map_err(|e| Failure::plain(format!("{outer}: looking for containers: {e}")))?;
+    let answer: serde_json::Value = serde_json::from_slice(&asked.stdout).unwrap_or_default();
+    match answer.get("response").and_then(|found| found.as_array()) {
+        Some(found) if found.is_empty() => Ok(()),
+        Some(found) => {
+            let refused = format!(
+                "{outer}: server: code = 618 description = \"cannot destroy a pool with existing \
+                 containers\""
+            );
+            let hint = format!(
+                "{} in it; --recursive destroys them with the pool",
+                found.len()
+            );
+            Err(Failure::plain(refused).because(hint))
+        }
+        None => {
+            let why = answer.get("error").and_then(|error| error.as_str());
+            Err(Failure::plain(format!(
+                "{outer}: cannot tell whether the pool has containers: {}",
+                why.unwrap_or("no answer")
+            ))
+            .because("--recursive destroys it all the same"))
+        }
+    }
+}
+
+fn remove(name: &str, ident: &Ident, force: bool, recursive: bool) -> Result<(), Failure> {
+    let outer = "pool destroy failed";
+    let root = system_root()?;
+    let refused = |error| not_found(name, outer, &error);
+    // A pool that is not there is not asked for its containers.
+    let missing = matches!(root.find_pool(ident), Err(SystemError::NoPool { .. }));
+    if !force && !recursive && !missing {
+        check_empty(name, outer)?;
+    }
+    root.destroy_pool(ident, force).map_err(refused)
+}
+
 fn destroy(tool: Tool, args: DestroyArgs) -> Result<Reply, Failure> {
     let name = args.pool.name()?;
-    let outer = "pool destroy failed";
     let destroyed = match name.parse::<Ident>() {
-        Ok(ident) => system_root()?
-            .destroy_pool(&ident, args.force)
-            .map_err(|error| not_found(&name, outer, &error)),
-        Err(bad) => Err(Failure::plain(format!("{outer}: {bad}"))),
+        Ok(ident) => remove(&name, &ident, args.force, args.recursive),
+        Err(bad) => Err(Failure::plain(format!("pool destroy failed: {bad}"))),
     };
     match destroyed {
         Ok(()) => tool.done("Pool-destroy command succeeded\n"),
@@ -275,6 +323,7 @@ pub(crate) fn run(tool: Tool, command: Dmg) -> Result<Reply, Failure> {
             PoolCommand::List(args) => crate::pool::list(tool, &args),
             PoolCommand::Query(args) => crate::pool::query(tool, args),
             PoolCommand::Destroy(args) => destroy(tool, args),
+            PoolCommand::ListContainers(pool) => crate::container::list(tool, pool),
         },
     }
 }

@@ -56,6 +56,10 @@ fn a_pool_that_cannot_be_read_does_not_hide_the_others() {
     let ran = system.dmg(&["system", "stop"]);
     assert_eq!(ran.out.matches("of shared memory freed").count(), 2);
     ran.fails(&["pool b"]);
+    let destroy = ["pool", "destroy", "b"];
+    system
+        .dmg(&destroy)
+        .fails(&["cannot tell", "1 needed", "--recursive"]);
     // Two that cannot be read: a line each.
     let broken = ranks(&system, "c");
     system.dmg(&["system", "stop"]);
@@ -63,6 +67,7 @@ fn a_pool_that_cannot_be_read_does_not_hide_the_others() {
     let ran = system.daos(&["pool", "list"]);
     assert_eq!((ran.code, ran.err.lines().count()), (1, 2), "{}", ran.err);
     assert!(ran.out.contains("\na "), "{}", ran.out);
+    system.dmg(&[&destroy[..], &["-r"]].concat()).ok();
 }
 
 #[test]
@@ -92,6 +97,34 @@ fn pools_that_come_and_go_disturb_no_list() {
             system.dmg(&["system", "stop"]).ok();
         }
     });
+}
+
+#[test]
+fn a_pool_with_containers_is_not_destroyed_by_mistake() {
+    let system = System::with_tank(1);
+    for label in ["c1", "c2"] {
+        system.container(label, "");
+    }
+    let destroy = ["pool", "destroy", "tank"];
+    let ran = system.dmg(&destroy);
+    assert!(
+        ran.out.starts_with("Pool-destroy command failed: "),
+        "{}",
+        ran.out
+    );
+    ran.fails(&["code = 618", "existing containers", "2 in it; --recursive"]);
+    system.container("c3", "");
+    system.dmg(&[&destroy[..], &["-r"]].concat()).ok();
+    // Without containers it goes, whether or not it runs.
+    for stop in [false, true] {
+        create(&system, "tank", "1");
+        if stop {
+            system.dmg(&["system", "stop"]).ok();
+        }
+        system.dmg(&destroy).ok();
+    }
+    let arenas = std::fs::read_dir(system.root().join("pools")).expect("pools");
+    assert_eq!(arenas.count(), 0);
 }
 
 #[test]
