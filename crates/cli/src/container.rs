@@ -129,7 +129,7 @@ fn query(tool: Tool, cont: ContArgs) -> Result<Reply, Failure> {
 }
 
 fn destroy(tool: Tool, args: DestroyArgs) -> Result<Reply, Failure> {
-    let names = args.cont.split(0, 0)?;
+    let names = args.cont.named()?;
     let name = names.cont.clone();
     let outer = format!("failed to destroy container {name}");
     let opened = open_container(names, &outer)?;

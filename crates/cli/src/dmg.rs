@@ -261,7 +261,7 @@ fn remove(name: &str, ident: &Ident, force: bool, recursive: bool) -> Result<(),
 }
 
 fn destroy(tool: Tool, args: DestroyArgs) -> Result<Reply, Failure> {
-    let name = args.pool.name()?;
+    let name = args.pool.named()?;
     let destroyed = match name.parse::<Ident>() {
         Ok(ident) => remove(&name, &ident, args.force, args.recursive),
         Err(bad) => Err(Failure::plain(format!("pool destroy failed: {bad}"))),

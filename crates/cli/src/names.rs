@@ -27,6 +27,14 @@ impl PoolArg {
         self.with_rest().map(|(name, _)| name)
     }
 
+    /// The pool, which has to be named on the command line.
+    pub(crate) fn named(self) -> Result<String, Failure> {
+        if self.pool.is_none() && self.position.is_none() {
+            return Err(unnamed("pool UUID or label"));
+        }
+        self.name()
+    }
+
     /// The pool, and the positional argument if the pool was given by flag.
     pub(crate) fn with_rest(self) -> Result<(String, Option<String>), Failure> {
         match (self.pool, self.position) {
@@ -100,7 +108,23 @@ fn no_container() -> Failure {
         .because("name pool and container, or set DAOS_POOL and DAOS_CONT")
 }
 
+/// What is destroyed is named: an empty variable on the command line must not stand for the
+/// environment's.
+fn unnamed(what: &str) -> Failure {
+    Failure::plain(format!("no {what} supplied"))
+        .because("what is to be destroyed has to be named; the environment does not count")
+}
+
 impl ContArgs {
+    /// Splits the arguments of a command that destroys the container.
+    pub(crate) fn named(self) -> Result<ContNames, Failure> {
+        let given = usize::from(self.pool.is_none()) + usize::from(self.cont.is_none());
+        if self.cont.is_none() && self.positions.len() < given {
+            return Err(unnamed("container label or UUID"));
+        }
+        self.split(0, 0)
+    }
+
     /// Splits the arguments; between `least` and `most` stand behind the container.
     pub(crate) fn split(self, least: usize, most: usize) -> Result<ContNames, Failure> {
         if self.path.is_some() {

@@ -137,12 +137,20 @@ impl View {
             .dfs
             .walk(&self.cred(), self.root(), &trimmed, how, &mut scratch)?
         {
-            Walk::Here(place) => Ok(Target {
-                parent: place.parent,
-                name: place.name.to_vec(),
-                ino: place.target,
-                slash,
-            }),
+            Walk::Here(place) => {
+                // A slash at the end says that a directory is meant.
+                if let Some(ino) = place.target.filter(|_| slash)
+                    && self.stat(ino)?.mode & S_IFMT != S_IFDIR
+                {
+                    return Err(Errno::ENOTDIR);
+                }
+                Ok(Target {
+                    parent: place.parent,
+                    name: place.name.to_vec(),
+                    ino: place.target,
+                    slash,
+                })
+            }
             Walk::Leave { .. } => Err(Errno::EXDEV),
         }
     }

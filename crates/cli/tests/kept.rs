@@ -362,3 +362,35 @@ fn a_copy_that_fails_leaves_no_new_container() {
     system.daos(&args).code_is(1, "was created");
     assert_eq!(containers(), Some(2));
 }
+
+#[test]
+fn what_is_destroyed_is_named() {
+    let system = small();
+    let by_env = |program: &str, args: &[&str]| {
+        let mut command = system.command(program, args);
+        run(command.env("DAOS_POOL", "tank").env("DAOS_CONT", "c1"))
+    };
+    for args in [&["container", "destroy"][..], &["cont", "destroy", "tank"]] {
+        by_env("daos", args).fails(&["has to be named"]);
+    }
+    for args in [&["pool", "destroy"][..], &["pool", "destroy", "--force"]] {
+        by_env("dmg", args).fails(&["has to be named"]);
+    }
+    by_env("daos", &["container", "query"]).ok();
+    by_env("daos", &["container", "destroy", "--cont=c1"]).ok();
+    by_env("dmg", &["pool", "destroy", "tank"]).ok();
+}
+
+#[test]
+fn a_slash_behind_a_file_is_an_error() {
+    let system = small();
+    write(&system.scratch("f"), b"hello\n");
+    put(&system, &system.scratch("f"), "/f").ok();
+    for command in ["cat", "ls", "rm"] {
+        let args = ["fs", command, "tank", "c1", "/f/"];
+        system.daos(&args).fails(&["errno 20"]);
+    }
+    get(&system, "/f/", &system.scratch("back")).fails(&["errno 20"]);
+    put(&system, &system.scratch("f"), "/f/").fails(&["errno 20"]);
+    assert_eq!(cat(&system, "/f"), "hello\n");
+}
