@@ -178,6 +178,25 @@ impl Put<'_> {
         name: &[u8],
         path: Vec<u8>,
     ) -> Outcome<()> {
+        let done = self.entries(from, data, dir, name, path);
+        // Directories get their attributes also where the copy stops.
+        for (ino, attributes, path) in self.dirs.drain(..).rev() {
+            let set = self.view.set_attributes(ino, &attributes);
+            if done.is_ok() {
+                set.map_err(stop(&path))?;
+            }
+        }
+        done
+    }
+
+    fn entries(
+        &mut self,
+        from: &Path,
+        data: &Metadata,
+        dir: Ino,
+        name: &[u8],
+        path: Vec<u8>,
+    ) -> Outcome<()> {
         let mut queue: Vec<(PathBuf, Ino, Vec<u8>)> = Vec::new();
         queue.extend(self.one(from, data, dir, name, path)?);
         while let Some((from, dir, path)) = queue.pop() {
@@ -188,11 +207,6 @@ impl Put<'_> {
                 let to = join(&path, name.as_bytes());
                 queue.extend(self.one(&below, &data, dir, name.as_bytes(), to)?);
             }
-        }
-        for (ino, attributes, path) in self.dirs.drain(..).rev() {
-            self.view
-                .set_attributes(ino, &attributes)
-                .map_err(stop(&path))?;
         }
         Ok(())
     }
@@ -428,6 +442,18 @@ fn pour(view: &View, ino: Ino, from: &[u8], to: &Path) -> Outcome<Counts> {
 
 impl Get<'_> {
     fn tree(&mut self, ino: Ino, from: Vec<u8>, to: PathBuf, into: bool) -> Outcome<()> {
+        let done = self.entries(ino, from, to, into);
+        // Directories get their attributes also where the copy stops.
+        for (path, attributes) in self.dirs.drain(..).rev() {
+            let set = set_local(&path, &attributes, self.view.privileged());
+            if done.is_ok() {
+                set?;
+            }
+        }
+        done
+    }
+
+    fn entries(&mut self, ino: Ino, from: Vec<u8>, to: PathBuf, into: bool) -> Outcome<()> {
         let mut queue = Vec::new();
         queue.extend(self.one(ino, from, to)?);
         if into {
@@ -438,9 +464,6 @@ impl Get<'_> {
                 let below = to.join(OsStr::from_bytes(&entry.name));
                 queue.extend(self.one(entry.ino, join(&from, &entry.name), below)?);
             }
-        }
-        for (path, attributes) in self.dirs.drain(..).rev() {
-            set_local(&path, &attributes, self.view.privileged())?;
         }
         Ok(())
     }

@@ -394,3 +394,24 @@ fn a_slash_behind_a_file_is_an_error() {
     put(&system, &system.scratch("f"), "/f/").fails(&["errno 20"]);
     assert_eq!(cat(&system, "/f"), "hello\n");
 }
+
+#[test]
+fn directories_get_their_modes_also_where_a_copy_stops() {
+    let system = small();
+    let tree = system.scratch("tree");
+    write(&tree.join("big"), &vec![1; 80 << 20]);
+    let mode = std::fs::Permissions::from_mode(0o751);
+    std::fs::set_permissions(&tree, mode).expect("mode");
+    put(&system, &tree, "/tree").fails(&["errno 28"]);
+    let listed = system.daos(&["fs", "ls", "-l", "tank", "c1"]).ok();
+    assert!(listed.starts_with("drwxr-x--x"), "{listed}");
+}
+
+#[test]
+fn a_directory_for_lost_files_has_a_plain_name() {
+    let system = small();
+    for name in ["..", ".", "", "a/b"] {
+        let args = ["fs", "check", "tank", "c1", "-f", "relink", "-n", name];
+        system.daos(&args).fails(&["no name of a directory"]);
+    }
+}
