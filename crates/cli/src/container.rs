@@ -83,8 +83,8 @@ pub(crate) struct ListAttrArgs {
     #[command(flatten)]
     cont: ContArgs,
     /// Include values
-    #[arg(short = 'V', long)]
-    verbose_values: bool,
+    #[arg(short = 'V', long, alias = "verbose-values")]
+    verbose: bool,
 }
 
 #[derive(Serialize)]
@@ -211,7 +211,7 @@ fn attributes(tool: Tool, command: ContainerCommand) -> Result<Reply, Failure> {
         ContainerCommand::ListAttr(args) => {
             let (name, opened, _) = attr_target(args.cont, 0)?;
             let title = format!("container {name}");
-            attributes::list(tool, &title, &opened.meta.attrs, args.verbose_values)
+            attributes::list(tool, &title, &opened.meta.attrs, args.verbose)
         }
         ContainerCommand::GetAttr(cont) => {
             let (name, opened, names) = attr_target(cont, 0)?;

@@ -2,7 +2,7 @@
 
 use daos_types::Der;
 use serde::Serialize;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use sys::Errno;
 
@@ -172,13 +172,19 @@ impl Tool {
         match outcome {
             Ok(Reply { text, json }) => {
                 let said = match json {
-                    Some(json) => say(&format!("{json}\n")),
-                    None => say(&text),
+                    Some(json) => speak(&format!("{json}\n")),
+                    None => speak(&text),
                 };
-                if said {
-                    ExitCode::SUCCESS
-                } else {
-                    ExitCode::FAILURE
+                match said {
+                    Ok(()) => ExitCode::SUCCESS,
+                    Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::FAILURE,
+                    Err(error) => {
+                        self.complain(&Failure {
+                            usage: true,
+                            ..Failure::plain(format!("writing output: {error}"))
+                        });
+                        ExitCode::FAILURE
+                    }
                 }
             }
             Err(failure) => {
@@ -223,8 +229,10 @@ pub(crate) fn one_line(text: &str) -> String {
 
 /// Writes to stdout; `false` when nobody listens any more.
 pub(crate) fn say(text: &str) -> bool {
+    speak(text).is_ok()
+}
+
+fn speak(text: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .is_ok()
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
 }

@@ -41,7 +41,7 @@ pub(crate) enum PoolCommand {
 #[derive(Args, Debug)]
 pub(crate) struct ListArgs {
     /// Add pool UUIDs and more
-    #[arg(short = 'v', long = "detail")]
+    #[arg(short = 'v', long)]
     verbose: bool,
     /// Do not query the pools
     #[arg(short = 'n', long)]
@@ -83,8 +83,8 @@ pub(crate) struct ListAttrArgs {
     #[command(flatten)]
     pool: PoolArg,
     /// Include values
-    #[arg(short = 'V', long)]
-    verbose_values: bool,
+    #[arg(short = 'V', long, alias = "verbose-values")]
+    verbose: bool,
 }
 
 /// Arguments of the other attribute commands.
@@ -580,7 +580,7 @@ pub(crate) fn run(tool: Tool, command: PoolCommand) -> Result<Reply, Failure> {
                 tool,
                 &format!("pool {}", pool.uuid),
                 &pool.attrs,
-                args.verbose_values,
+                args.verbose,
             )
         }
         PoolCommand::GetAttr(args) => attrs(tool, args, get_attr),

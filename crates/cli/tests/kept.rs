@@ -415,3 +415,45 @@ fn a_directory_for_lost_files_has_a_plain_name() {
         system.daos(&args).fails(&["no name of a directory"]);
     }
 }
+
+#[test]
+fn an_answer_that_cannot_be_written_is_an_error() {
+    let system = small();
+    let full = || std::fs::File::options().write(true).open("/dev/full");
+    for json in ["--json", "--verbose"] {
+        let mut command = system.command("daos", &["pool", "list", json]);
+        let child = command
+            .stdout(full().expect("/dev/full"))
+            .stderr(Stdio::piped());
+        let ended = child.spawn().expect("daos").wait_with_output();
+        let ended = ended.expect("ended");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1));
+        assert!(said.contains("writing output: No space left"), "{said}");
+    }
+}
+
+#[test]
+fn the_long_flag_is_not_taken_for_the_tool_s() {
+    let system = small();
+    system.daos(&["pool", "set-attr", "tank", "k:value"]).ok();
+    system
+        .daos(&["container", "set-attr", "tank", "c1", "k:value"])
+        .ok();
+    for args in [
+        &["pool", "list-attr", "tank"][..],
+        &["container", "list-attr", "tank", "c1"],
+    ] {
+        assert!(!system.daos(args).ok().contains("value"));
+        for flag in ["-V", "--verbose", "--verbose-values"] {
+            let listed = system.daos(&[args, &[flag]].concat()).ok();
+            assert!(listed.contains("value"), "{flag}: {listed}");
+        }
+    }
+    for program in ["daos", "dmg"] {
+        for flag in ["-v", "--verbose"] {
+            let listed = run(&mut system.command(program, &["pool", "list", flag])).ok();
+            assert!(listed.contains("SvcReps"), "{listed}");
+        }
+    }
+}
