@@ -138,7 +138,8 @@ pub(crate) fn put(view: &View, from: &Path, to: &[u8]) -> Outcome<Counts> {
     let target = view.walk(to, true).map_err(stop(to))?;
     let into = match target.ino {
         Some(ino) if is_dir(view, ino).map_err(stop(to))? => Some(ino),
-        _ if target.slash => return Err(stop(to)(Errno::ENOTDIR)),
+        // A directory that is to be is made only of a directory.
+        None if target.slash && !data.is_dir() => return Err(stop(to)(Errno::ENOENT)),
         _ => None,
     };
     let (dir, name, path) = match (into, from.canonicalize().ok().as_deref().or(Some(from))) {
@@ -396,7 +397,8 @@ pub(crate) fn get(view: &View, from: &[u8], to: &Path) -> Outcome<Counts> {
     let slash = to.as_os_str().as_bytes().last() == Some(&b'/');
     // The whole container has no name, nor has a directory named by dots.
     let named = !matches!(source.name.as_slice(), b"." | b"..");
-    let regular = view.stat(ino).map_err(stop(from))?.mode & S_IFMT == S_IFREG;
+    let kind = view.stat(ino).map_err(stop(from))?.mode & S_IFMT;
+    let regular = kind == S_IFREG;
     let (mut target, mut into) = (to.to_owned(), false);
     match to.metadata() {
         Ok(data) if data.is_dir() && named => target.push(OsStr::from_bytes(&source.name)),
@@ -405,7 +407,7 @@ pub(crate) fn get(view: &View, from: &[u8], to: &Path) -> Outcome<Counts> {
         Ok(data) if regular && !data.is_file() => return pour(view, ino, from, to),
         // As cp(1) does: what a link leads to is replaced, not the link.
         Ok(_) if regular => target = to.canonicalize().map_err(local(to))?,
-        Err(_) if slash => return Err(local(to)(std::io::Error::from_raw_os_error(20))),
+        Err(error) if slash && kind != S_IFDIR => return Err(local(to)(error)),
         _ => {}
     }
     let mut copy = Get {

@@ -457,3 +457,19 @@ fn the_long_flag_is_not_taken_for_the_tool_s() {
         }
     }
 }
+
+#[test]
+fn a_directory_that_is_not_there_is_made_of_a_directory() {
+    let system = small();
+    let tree = system.scratch("tree");
+    write(&tree.join("a"), b"one\n");
+    put(&system, &tree, "/new/").ok();
+    assert_eq!(cat(&system, "/new/a"), "one\n");
+    let back = system.scratch("back/");
+    get(&system, "/new", &back).ok();
+    assert_eq!(names(&back), ["a"]);
+    // Of a file it is not, and the line does not speak of something in the way.
+    put(&system, &tree.join("a"), "/none/").fails(&["errno 2", "mkdir -p"]);
+    get(&system, "/new/a", &system.scratch("none/")).fails(&["errno 2"]);
+    get(&system, "/new/a", &tree.join("a/")).fails(&["errno 20"]);
+}
