@@ -83,8 +83,8 @@ pub(crate) struct ListAttrArgs {
     #[command(flatten)]
     cont: ContArgs,
     /// Include values
-    #[arg(short = 'V', long)]
-    verbose_values: bool,
+    #[arg(short = 'V', long, alias = "verbose-values")]
+    verbose: bool,
 }
 
 #[derive(Serialize)]
@@ -129,7 +129,7 @@ fn query(tool: Tool, cont: ContArgs) -> Result<Reply, Failure> {
 }
 
 fn destroy(tool: Tool, args: DestroyArgs) -> Result<Reply, Failure> {
-    let names = args.cont.split(0, 0)?;
+    let names = args.cont.named()?;
     let name = names.cont.clone();
     let outer = format!("failed to destroy container {name}");
     let opened = open_container(names, &outer)?;
@@ -158,7 +158,7 @@ fn rows_of(meta: &ContainerMeta, keys: Option<&str>) -> Result<Vec<PropRow>, Pro
 fn get_prop(tool: Tool, args: GetPropArgs) -> Result<Reply, Failure> {
     let names = args.cont.split(0, 1)?;
     let name = names.cont.clone();
-    let keys = names.rest.first().cloned().or(args.properties);
+    let keys = names.text()?.or(args.properties);
     let opened = open_container(names, "")?;
     let rows = rows_of(&opened.meta, keys.as_deref()).map_err(|bad| {
         Failure::plain(format!(
@@ -179,7 +179,7 @@ fn get_prop(tool: Tool, args: GetPropArgs) -> Result<Reply, Failure> {
 fn set_prop(tool: Tool, args: SetPropArgs) -> Result<Reply, Failure> {
     let names = args.cont.split(0, 1)?;
     let name = names.cont.clone();
-    let pairs = names.rest.first().cloned().or(args.properties);
+    let pairs = names.text()?.or(args.properties);
     let pairs = pairs.ok_or_else(|| Failure::usage("key:value pairs are required"))?;
     let plain = |bad: PropError| Failure::plain(bad.to_string());
     let pairs = split_pairs(&pairs).map_err(plain)?;
@@ -188,18 +188,21 @@ fn set_prop(tool: Tool, args: SetPropArgs) -> Result<Reply, Failure> {
         trial.change(key, value).map_err(plain)?;
     }
     let mut opened = open_container(names, "")?;
-    for (key, value) in &pairs {
-        opened.meta.props.change(key, value).map_err(plain)?;
-    }
     let outer = format!("failed to set properties on container {name}");
-    opened.store().map_err(|failure| failure.under(&outer))?;
+    let changed = opened.change(|meta| {
+        let mut pairs = pairs.iter();
+        pairs
+            .try_for_each(|(key, value)| meta.props.change(key, value))
+            .map_err(plain)
+    });
+    changed.map_err(|failure| failure.under(&outer))?;
     tool.done("Properties were successfully set\n")
 }
 
 /// Opens the container of an attribute command; the attributes stand behind it.
 fn attr_target(cont: ContArgs, least: usize) -> Result<(String, Opened, Option<String>), Failure> {
     let names = cont.split(least, 1)?;
-    let (name, attrs) = (names.cont.clone(), names.rest.first().cloned());
+    let (name, attrs) = (names.cont.clone(), names.text()?);
     Ok((name, open_container(names, "")?, attrs))
 }
 
@@ -208,7 +211,7 @@ fn attributes(tool: Tool, command: ContainerCommand) -> Result<Reply, Failure> {
         ContainerCommand::ListAttr(args) => {
             let (name, opened, _) = attr_target(args.cont, 0)?;
             let title = format!("container {name}");
-            attributes::list(tool, &title, &opened.meta.attrs, args.verbose_values)
+            attributes::list(tool, &title, &opened.meta.attrs, args.verbose)
         }
         ContainerCommand::GetAttr(cont) => {
             let (name, opened, names) = attr_target(cont, 0)?;
@@ -218,22 +221,26 @@ fn attributes(tool: Tool, command: ContainerCommand) -> Result<Reply, Failure> {
         }
         ContainerCommand::SetAttr(cont) => {
             let (name, mut opened, pairs) = attr_target(cont, 1)?;
-            for (key, value) in attributes::pairs(pairs)? {
-                opened.meta.set_attr(&key, value.as_bytes());
-            }
+            let pairs = attributes::pairs(pairs)?;
+            let changed = opened.change(|meta| {
+                for (key, value) in &pairs {
+                    meta.set_attr(key, value.as_bytes());
+                }
+                Ok(())
+            });
             let outer = format!("failed to set attributes on container {name}");
-            opened.store().map_err(|failure| failure.under(&outer))?;
+            changed.map_err(|failure| failure.under(&outer))?;
             tool.done("")
         }
         ContainerCommand::DelAttr(cont) => {
             let (name, mut opened, names) = attr_target(cont, 1)?;
             let names = attributes::names(names)?;
-            opened
-                .meta
-                .attrs
-                .retain(|(known, _)| !names.contains(known));
+            let changed = opened.change(|meta| {
+                meta.attrs.retain(|(known, _)| !names.contains(known));
+                Ok(())
+            });
             let outer = format!("failed to delete attributes on container {name}");
-            opened.store().map_err(|failure| failure.under(&outer))?;
+            changed.map_err(|failure| failure.under(&outer))?;
             tool.done("")
         }
         _ => Err(Failure::der("", Der::NoSys)),

@@ -41,8 +41,8 @@ pub(crate) fn check(tool: Tool, args: CheckArgs) -> Result<Reply, Failure> {
     let names = args.cont.split(0, 0)?;
     let name = names.cont.clone();
     let start = now_ns();
-    let mut opened = open_container(names, "")?;
     let outer = format!("failed to check container {name}");
+    let mut opened = open_container(names, "")?.hold(&outer)?;
     let view = opened.view(&outer)?;
     let bar = Bar::count("Checking");
     let found = view

@@ -1,6 +1,7 @@
 //! `daos fs copy`: between a local path and a container, named as `daos://pool/container/path`.
 
 use crate::container_create::create_plain;
+use crate::fs::name_text;
 use crate::names::ContNames;
 use crate::output::{Failure, Reply, Tool};
 use crate::session::{find_pool, open_container};
@@ -8,7 +9,9 @@ use crate::transfer::{Counts, Mode, Stop, get, put};
 use clap::Args;
 use daos_types::Der;
 use serde::Serialize;
-use std::path::Path;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use sys::Errno;
 
 /// Arguments of `fs copy`.
@@ -16,10 +19,10 @@ use sys::Errno;
 pub(crate) struct CopyArgs {
     /// copy source
     #[arg(short = 's', long, value_name = "PATH")]
-    src: String,
+    src: OsString,
     /// copy destination
     #[arg(short = 'd', long, value_name = "PATH")]
-    dst: String,
+    dst: OsString,
     /// accepted for compatibility: everything is supported
     #[arg(long)]
     ignore_unsupported: bool,
@@ -28,31 +31,31 @@ pub(crate) struct CopyArgs {
 /// One side of a copy.
 #[derive(PartialEq, Eq, Debug)]
 enum Side {
-    Local(String),
+    Local(PathBuf),
     Container {
         pool: String,
         /// `None` stands for a container to be made.
         cont: Option<String>,
-        path: String,
+        path: Vec<u8>,
     },
 }
 
-fn side(text: &str) -> Side {
-    let Some(rest) = text.strip_prefix("daos:") else {
-        return Side::Local(text.to_owned());
+fn side(word: &OsStr) -> Side {
+    let Some(mut rest) = word.as_bytes().strip_prefix(b"daos:") else {
+        return Side::Local(word.into());
     };
-    let mut parts = rest.trim_start_matches('/').splitn(3, '/');
-    let mut part = || {
-        parts
-            .next()
-            .filter(|part| !part.is_empty())
-            .map(str::to_owned)
-    };
-    let (pool, cont) = (part().unwrap_or_default(), part());
+    while let Some(below) = rest.strip_prefix(b"/") {
+        rest = below;
+    }
+    let mut parts = rest.splitn(3, |c| *c == b'/');
+    let name = |part: Option<&[u8]>| part.map(|part| String::from_utf8_lossy(part).into_owned());
+    let (pool, cont) = (name(parts.next()), name(parts.next()));
+    let path = parts.next();
     Side::Container {
-        pool,
-        cont,
-        path: format!("/{}", part().unwrap_or_default()),
+        pool: pool.unwrap_or_default(),
+        // Nothing between two slashes is a name that was forgotten, not one to be chosen.
+        cont: cont.filter(|cont| !cont.is_empty() || path.is_some()),
+        path: [b"/", path.unwrap_or_default()].concat(),
     }
 }
 
@@ -62,8 +65,9 @@ fn lead(what: &str, der: Der) -> String {
 }
 
 /// A side's pool that cannot be opened, in the words of DAOS.
-fn no_pool(which: &str, outer: &str, pool: &str, failure: Failure, path: &str) -> Failure {
+fn no_pool(which: &str, outer: &str, pool: &str, failure: Failure, path: &[u8]) -> Failure {
     let der = Der::from_code(failure.status).unwrap_or(Der::Misc);
+    let path = name_text(path);
     let hint = match path.trim_start_matches('/') {
         "" => failure.message,
         rest if pool == "tmp" => {
@@ -101,7 +105,7 @@ pub(crate) fn cure(errno: Errno) -> &'static str {
 
 fn stopped(outer: &str, stop: &Stop) -> Failure {
     let der = Der::from_errno(stop.errno.code());
-    let at = String::from_utf8_lossy(&stop.path);
+    let at = name_text(&stop.path);
     let why = format!("{at}: {}; {}", stop.errno, cure(stop.errno));
     let mut failure = Failure::der(outer, der).because(why);
     failure.lead = vec![
@@ -113,19 +117,27 @@ fn stopped(outer: &str, stop: &Stop) -> Failure {
 
 /// `fs copy`.
 pub(crate) fn copy(tool: Tool, args: &CopyArgs) -> Result<Reply, Failure> {
-    let outer = format!("failed to copy {} -> {}", args.src, args.dst);
-    match (side(&args.src), side(&args.dst)) {
+    let shown = |word: &OsStr| name_text(word.as_bytes());
+    let (src, dst) = (shown(&args.src), shown(&args.dst));
+    let outer = format!("failed to copy {src} -> {dst}");
+    let (from, to) = (side(&args.src), side(&args.dst));
+    for side in [&from, &to] {
+        if matches!(side, Side::Container { cont: Some(cont), .. } if cont.is_empty()) {
+            let why = "no container is named between two slashes; to make one: daos://pool";
+            return Err(Failure::der(outer, Der::Inval).because(why));
+        }
+    }
+    match (from, to) {
         (Side::Local(from), Side::Container { pool, cont, path }) => {
-            let from = Path::new(&from);
             if let Err(error) = from.symlink_metadata() {
                 let errno = Errno::new(error.raw_os_error().unwrap_or(5));
                 let der = Der::from_errno(errno.code());
                 let mut failure = Failure::der(outer, der).because(cure(errno));
-                let stat = format!("Failed to stat '{}'", from.display());
+                let stat = format!("Failed to stat '{src}'");
                 failure.lead = vec![lead(&stat, der), lead("fs copy failed", der)];
                 return Err(failure);
             }
-            into(tool, &outer, from, &args.dst, (pool, cont, path))
+            into(tool, &outer, &from, &dst, (pool, cont, path))
         }
         (Side::Container { pool, cont, path }, Side::Local(to)) => {
             let Some(cont) = cont else {
@@ -139,9 +151,10 @@ pub(crate) fn copy(tool: Tool, args: &CopyArgs) -> Result<Reply, Failure> {
                 cont,
                 rest: Vec::new(),
             };
-            let view = open_container(names.clone(), &outer)?.view(&outer)?;
-            let counts = get(&view, &path, Path::new(&to)).map_err(|s| stopped(&outer, &s))?;
-            copied(tool, names, Mode::Get, &args.dst, &counts)
+            let mut opened = open_container(names.clone(), &outer)?.hold(&outer)?;
+            let view = opened.view(&outer)?;
+            let counts = get(&view, &path, &to).map_err(|s| stopped(&outer, &s))?;
+            copied(tool, names, Mode::Get, &dst, &counts)
         }
         (Side::Local(_), Side::Local(_)) => {
             let why = "one side must be in a container: daos://pool/container/path";
@@ -159,10 +172,10 @@ fn into(
     outer: &str,
     from: &Path,
     to: &str,
-    (pool, cont, path): (String, Option<String>, String),
+    (pool, cont, path): (String, Option<String>, Vec<u8>),
 ) -> Result<Reply, Failure> {
     let found = find_pool(&pool, "").map_err(|failure| {
-        let path = format!("{}{path}", cont.as_deref().unwrap_or_default());
+        let path = [cont.as_deref().unwrap_or_default().as_bytes(), &path].concat();
         no_pool("destination", outer, &pool, failure, &path)
     })?;
     let known = cont.clone().map(|cont| {
@@ -184,8 +197,22 @@ fn into(
             (opened, Some(uuid))
         }
     };
+    opened = opened.hold(outer)?;
     let view = opened.view(outer)?;
-    let counts = put(&view, from, &path).map_err(|stop| stopped(outer, &stop))?;
+    let counts = match put(&view, from, &path) {
+        Ok(counts) => counts,
+        Err(stop) => {
+            let mut failure = stopped(outer, &stop);
+            if let Some(uuid) = made {
+                let is_empty = view.list(view.root()).is_ok_and(|found| found.is_empty());
+                drop(view);
+                if !is_empty || opened.destroy(true).is_err() {
+                    failure = failure.because(format!("container {uuid} was created"));
+                }
+            }
+            return Err(failure);
+        }
+    };
     let cont = cont.unwrap_or_else(|| opened.info.uuid.to_string());
     let names = ContNames {
         pool,
@@ -263,11 +290,14 @@ mod tests {
         let inside = |pool: &str, cont: Option<&str>, path: &str| Side::Container {
             pool: pool.to_owned(),
             cont: cont.map(str::to_owned),
-            path: path.to_owned(),
+            path: path.as_bytes().to_vec(),
         };
+        let side = |word: &str| super::side(OsStr::new(word));
         assert_eq!(side("daos://p/c/x/y"), inside("p", Some("c"), "/x/y"));
         assert_eq!(side("daos:p/c"), inside("p", Some("c"), "/"));
         assert_eq!(side("daos://p"), inside("p", None, "/"));
-        assert_eq!(side("/tmp/x"), Side::Local("/tmp/x".to_owned()));
+        assert_eq!(side("daos://p/"), inside("p", None, "/"));
+        assert_eq!(side("daos://p//x"), inside("p", Some(""), "/x"));
+        assert_eq!(side("/tmp/x"), Side::Local("/tmp/x".into()));
     }
 }

@@ -4,7 +4,7 @@ use crate::names::PoolArg;
 use crate::output::{Failure, Reply, Tool};
 use crate::pool::{ListArgs, QueryArgs};
 use crate::progress::Bar;
-use crate::session::{not_found, system_root};
+use crate::session::{all_pools, is_gone, not_found, system_root};
 use crate::table::{block, ranges};
 use crate::usage::bad_flag;
 use clap::{Args, Parser, Subcommand};
@@ -76,6 +76,9 @@ enum PoolCommand {
     Query(QueryArgs),
     /// Destroy a DAOS pool
     Destroy(DestroyArgs),
+    /// List the containers of a pool, as `daos container list`
+    #[command(hide = true)]
+    ListContainers(PoolArg),
 }
 
 #[derive(Args, Debug)]
@@ -104,7 +107,7 @@ struct CreateArgs {
 struct DestroyArgs {
     #[command(flatten)]
     pool: PoolArg,
-    /// Destroy also while processes use the pool
+    /// Destroy also while processes use the pool, and with its containers
     #[arg(short = 'f', long)]
     force: bool,
     /// Destroy also if the pool has containers
@@ -209,14 +212,59 @@ fn create(tool: Tool, args: CreateArgs) -> Result<Reply, Failure> {
     }
 }
 
-fn destroy(tool: Tool, args: DestroyArgs) -> Result<Reply, Failure> {
-    let name = args.pool.name()?;
+/// Refuses to destroy a pool with containers, or one of which nobody can tell.
+///
+/// Another process looks: one that is attached counts as a user of the pool, also this one.
+fn check_empty(pool: &str, outer: &str) -> Result<(), Failure> {
+    let asked = std::env::current_exe().and_then(|program| {
+        let mut command = std::process::Command::new(program);
+        command.args(["pool", "list-containers", "--json"]);
+        command.arg(format!("--pool={pool}")).output()
+    });
+    let asked =
+        asked.map_err(|e| Failure::plain(format!("{outer}: looking for containers: {e}")))?;
+    let answer: serde_json::Value = serde_json::from_slice(&asked.stdout).unwrap_or_default();
+    match answer.get("response").and_then(|found| found.as_array()) {
+        Some(found) if found.is_empty() => Ok(()),
+        Some(found) => {
+            let refused = format!(
+                "{outer}: server: code = 618 description = \"cannot destroy a pool with existing \
+                 containers\""
+            );
+            let hint = format!(
+                "{} in it; --recursive destroys them with the pool",
+                found.len()
+            );
+            Err(Failure::plain(refused).because(hint))
+        }
+        None => {
+            let why = answer.get("error").and_then(|error| error.as_str());
+            Err(Failure::plain(format!(
+                "{outer}: cannot tell whether the pool has containers: {}",
+                why.unwrap_or("no answer")
+            ))
+            .because("--recursive destroys it all the same"))
+        }
+    }
+}
+
+fn remove(name: &str, ident: &Ident, force: bool, recursive: bool) -> Result<(), Failure> {
     let outer = "pool destroy failed";
+    let root = system_root()?;
+    let refused = |error| not_found(name, outer, &error);
+    // A pool that is not there is not asked for its containers.
+    let missing = matches!(root.find_pool(ident), Err(SystemError::NoPool { .. }));
+    if !force && !recursive && !missing {
+        check_empty(name, outer)?;
+    }
+    root.destroy_pool(ident, force).map_err(refused)
+}
+
+fn destroy(tool: Tool, args: DestroyArgs) -> Result<Reply, Failure> {
+    let name = args.pool.named()?;
     let destroyed = match name.parse::<Ident>() {
-        Ok(ident) => system_root()?
-            .destroy_pool(&ident, args.force)
-            .map_err(|error| not_found(&name, outer, &error)),
-        Err(bad) => Err(Failure::plain(format!("{outer}: {bad}"))),
+        Ok(ident) => remove(&name, &ident, args.force, args.recursive),
+        Err(bad) => Err(Failure::plain(format!("pool destroy failed: {bad}"))),
     };
     match destroyed {
         Ok(()) => tool.done("Pool-destroy command succeeded\n"),
@@ -239,10 +287,11 @@ struct StoppedJson {
 fn stop(tool: Tool) -> Result<Reply, Failure> {
     let mut text = String::new();
     let mut stopped = Vec::new();
-    for pool in system_root()?.list_pools()? {
-        let pool = pool?;
+    let (pools, failures) = all_pools()?;
+    for pool in pools {
         let (freed_bytes, kept) = match pool.release() {
             Ok(bytes) => (bytes, None),
+            Err(_) if is_gone(&pool) => continue,
             Err(error) => (0, Some(error.to_string())),
         };
         match &kept {
@@ -259,7 +308,7 @@ fn stop(tool: Tool) -> Result<Reply, Failure> {
             kept,
         });
     }
-    tool.reply(text, &stopped)
+    tool.reply_and(failures, text, &stopped)
 }
 
 /// Runs a `dmg` command.
@@ -274,6 +323,7 @@ pub(crate) fn run(tool: Tool, command: Dmg) -> Result<Reply, Failure> {
             PoolCommand::List(args) => crate::pool::list(tool, &args),
             PoolCommand::Query(args) => crate::pool::query(tool, args),
             PoolCommand::Destroy(args) => destroy(tool, args),
+            PoolCommand::ListContainers(pool) => crate::container::list(tool, pool),
         },
     }
 }

@@ -12,8 +12,10 @@ use clap::{Args, Subcommand};
 use daos_types::format_utc;
 use dfs::{Ino, Stat};
 use serde::Serialize;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use sys::Errno;
 
 /// Commands on files.
@@ -73,12 +75,12 @@ pub(crate) struct MkdirArgs {
 /// A container's namespace and the arguments behind its name.
 struct At {
     view: View,
-    paths: Vec<String>,
+    paths: Vec<OsString>,
 }
 
 fn open(names: ContNames, outer: &str) -> Result<At, Failure> {
     let paths = names.rest.clone();
-    let mut opened = open_container(names, outer)?;
+    let mut opened = open_container(names, outer)?.hold(outer)?;
     Ok(At {
         view: opened.view(outer)?,
         paths,
@@ -86,8 +88,9 @@ fn open(names: ContNames, outer: &str) -> Result<At, Failure> {
 }
 
 /// `failed: PATH: errno N (text)`, with the cure where there is one.
-fn failed(what: &str, path: &str, errno: Errno) -> Failure {
-    let failure = Failure::errno(format!("{what} {path} failed"), errno);
+fn failed(what: &str, path: &OsStr, errno: Errno) -> Failure {
+    let shown = name_text(path.as_bytes());
+    let failure = Failure::errno(format!("{what} {shown} failed"), errno);
     match errno {
         Errno::ENOENT => failure.because("see: daos fs ls POOL CONT"),
         Errno::EISDIR if what == "rm" => failure.because("use rm -r for a directory"),
@@ -157,7 +160,7 @@ struct EntryJson {
 }
 
 /// A name on one line of text, odd bytes as `\xNN`.
-fn name_text(name: &[u8]) -> String {
+pub(crate) fn name_text(name: &[u8]) -> String {
     let mut text = String::new();
     for chunk in name.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -190,7 +193,7 @@ fn long_line(stat: &Stat, name: &str, target: Option<&str>) -> String {
 
 fn ls(tool: Tool, args: LsArgs) -> Result<Reply, Failure> {
     let At { view, paths } = open(args.cont.split(0, 1)?, "")?;
-    let path = paths.first().map_or("/", String::as_str);
+    let path = paths.first().map_or(OsStr::new("/"), OsString::as_os_str);
     let fail = |errno| failed("ls", path, errno);
     let ino = view.find(path.as_bytes(), true).map_err(fail)?;
     let stat = view.stat(ino).map_err(fail)?;
@@ -234,7 +237,7 @@ fn ls(tool: Tool, args: LsArgs) -> Result<Reply, Failure> {
 
 fn cat(tool: Tool, cont: ContArgs) -> Result<Reply, Failure> {
     let At { view, paths } = open(cont.split(1, 1)?, "")?;
-    let path = paths.first().map_or("", String::as_str);
+    let path = paths.first().map_or(OsStr::new(""), OsString::as_os_str);
     let fail = |errno| failed("cat", path, errno);
     let ino = view.find(path.as_bytes(), true).map_err(fail)?;
     if view.stat(ino).map_err(fail)?.mode & S_IFMT == S_IFDIR {
@@ -255,7 +258,8 @@ fn cat(tool: Tool, cont: ContArgs) -> Result<Reply, Failure> {
                 break;
             }
             return Err(Failure::plain(format!(
-                "cat {path} failed: writing output: {error}"
+                "cat {} failed: writing output: {error}",
+                name_text(path.as_bytes())
             )));
         }
         pos += count as u64;
@@ -306,6 +310,14 @@ fn rm(tool: Tool, args: RmArgs) -> Result<Reply, Failure> {
     let At { view, paths } = open(args.cont.split(1, usize::MAX)?, "")?;
     for path in paths {
         let fail = |errno| failed("rm", &path, errno);
+        // As rm(1): whoever writes a dot rarely means everything that is there.
+        let mut parts = path
+            .as_bytes()
+            .rsplit(|c| *c == b'/')
+            .filter(|part| !part.is_empty());
+        if let Some(b"." | b"..") = parts.next() {
+            return Err(fail(Errno::EINVAL).because("name the directory itself, without . and .."));
+        }
         let target = view.walk(path.as_bytes(), false).map_err(fail)?;
         let ino = target.ino.ok_or_else(|| fail(Errno::ENOENT))?;
         if ino == view.root() {
@@ -342,13 +354,18 @@ fn parse_mode(text: Option<&str>) -> Result<u32, Failure> {
 }
 
 fn mkdir(tool: Tool, args: MkdirArgs) -> Result<Reply, Failure> {
-    let mode = parse_mode(args.mode.as_deref())?;
+    let (mode, plain) = (parse_mode(args.mode.as_deref())?, parse_mode(None)?);
     let At { view, paths } = open(args.cont.split(1, usize::MAX)?, "")?;
     for path in paths {
         let fail = |errno| failed("mkdir", &path, errno);
-        let trimmed = path.trim_end_matches('/');
+        let bytes = path.as_bytes();
+        let end = bytes
+            .iter()
+            .rposition(|c| *c != b'/')
+            .map_or(0, |last| last + 1);
+        let trimmed = bytes.get(..end).unwrap_or_default();
         if !args.parents {
-            let target = view.walk(trimmed.as_bytes(), false).map_err(fail)?;
+            let target = view.walk(trimmed, false).map_err(fail)?;
             if target.ino.is_some() {
                 return Err(fail(Errno::EEXIST));
             }
@@ -356,21 +373,31 @@ fn mkdir(tool: Tool, args: MkdirArgs) -> Result<Reply, Failure> {
                 .map_err(fail)?;
             continue;
         }
-        let mut so_far = String::new();
-        for part in trimmed.split('/').filter(|part| !part.is_empty()) {
-            so_far = format!("{so_far}/{part}");
-            let target = view.walk(so_far.as_bytes(), true).map_err(fail)?;
-            match target.ino {
-                None => drop(
-                    view.mkdir(target.parent, &target.name, mode)
-                        .map_err(fail)?,
-                ),
-                Some(ino) if view.stat(ino).map_err(fail)?.mode & S_IFMT == S_IFDIR => {}
-                Some(_) => return Err(fail(Errno::ENOTDIR)),
+        for (at, _) in bytes.iter().enumerate().filter(|(_, c)| **c == b'/') {
+            // As mkdir(1): the mode asked for is that of the last one.
+            if at < end {
+                ensure_dir(&view, bytes.get(..at).unwrap_or_default(), plain).map_err(fail)?;
             }
         }
+        ensure_dir(&view, trimmed, mode).map_err(fail)?;
     }
     tool.done("")
+}
+
+/// Makes a directory unless it is there, or somebody else makes it meanwhile.
+fn ensure_dir(view: &View, path: &[u8], mode: u32) -> Result<(), Errno> {
+    let target = view.walk(path, true)?;
+    let ino = match target.ino {
+        Some(ino) => ino,
+        None => match view.mkdir(target.parent, &target.name, mode) {
+            Err(Errno::EEXIST) => view.find(path, true)?,
+            made => made?,
+        },
+    };
+    match view.stat(ino)?.mode & S_IFMT {
+        S_IFDIR => Ok(()),
+        _ => Err(Errno::ENOTDIR),
+    }
 }
 
 fn transfer(tool: Tool, cont: ContArgs, mode: Mode) -> Result<Reply, Failure> {
@@ -380,14 +407,16 @@ fn transfer(tool: Tool, cont: ContArgs, mode: Mode) -> Result<Reply, Failure> {
         return Err(Failure::usage("too few arguments; see --help"));
     };
     let counts = match mode {
-        Mode::Put => put(&view, &PathBuf::from(from), to),
-        Mode::Get => get(&view, from, &PathBuf::from(to)),
+        Mode::Put => put(&view, Path::new(from), to.as_bytes()),
+        Mode::Get => get(&view, from.as_bytes(), Path::new(to)),
     };
+    let to = name_text(to.as_bytes());
     let counts = counts.map_err(|stop| {
+        let from = name_text(from.as_bytes());
         let outer = format!("failed to copy {from} -> {to}: {}", name_text(&stop.path));
         Failure::errno(outer, stop.errno).because(cure(stop.errno))
     })?;
-    copied(tool, names, mode, to, &counts)
+    copied(tool, names, mode, &to, &counts)
 }
 
 /// Runs a `daos fs` command.

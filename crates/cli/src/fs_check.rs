@@ -83,6 +83,10 @@ pub(crate) fn fs_check(tool: Tool, args: FsCheckArgs) -> Result<Reply, Failure> 
     let flags = Flags::parse(args.flags.as_deref().unwrap_or_default())?;
     let start = now_ns();
     let name = match args.dir_name {
+        Some(name) if matches!(name.as_str(), "" | "." | "..") || name.contains('/') => {
+            let why = format!("-n, --dir-name: {name:?} is no name of a directory");
+            return Err(Failure::usage(why));
+        }
         Some(name) if flags.relink => name,
         _ => stamp(start),
     };
@@ -95,6 +99,7 @@ pub(crate) fn fs_check(tool: Tool, args: FsCheckArgs) -> Result<Reply, Failure> 
              (what they change meanwhile may show up as a problem)",
         ));
     }
+    opened = opened.hold(OUTER)?;
     let view = opened.view(OUTER)?;
     let fail = |errno| Failure::errno(OUTER, errno);
     line("Create OIT table");

@@ -2,6 +2,8 @@
 
 use crate::output::Failure;
 use clap::Args;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 
 /// A non-empty environment variable as text.
 pub(crate) fn env(name: &str) -> Option<String> {
@@ -23,6 +25,14 @@ impl PoolArg {
     /// The pool, or the error of DAOS for none.
     pub(crate) fn name(self) -> Result<String, Failure> {
         self.with_rest().map(|(name, _)| name)
+    }
+
+    /// The pool, which has to be named on the command line.
+    pub(crate) fn named(self) -> Result<String, Failure> {
+        if self.pool.is_none() && self.position.is_none() {
+            return Err(unnamed("pool UUID or label"));
+        }
+        self.name()
     }
 
     /// The pool, and the positional argument if the pool was given by flag.
@@ -49,7 +59,7 @@ pub(crate) struct ContArgs {
     /// Pool and container (labels or UUIDs; default: $DAOS_POOL and $DAOS_CONT), then what the
     /// command works on
     #[arg(value_name = "pool container ...")]
-    positions: Vec<String>,
+    positions: Vec<OsString>,
     /// Pool label or UUID
     #[arg(long = "pool", value_name = "POOL")]
     pool: Option<String>,
@@ -68,8 +78,29 @@ pub(crate) struct ContNames {
     pub(crate) pool: String,
     /// Container.
     pub(crate) cont: String,
-    /// Further positional arguments.
-    pub(crate) rest: Vec<String>,
+    /// Further positional arguments; names of files may be any bytes.
+    pub(crate) rest: Vec<OsString>,
+}
+
+impl ContNames {
+    /// The first further argument, which has to be text.
+    pub(crate) fn text(&self) -> Result<Option<String>, Failure> {
+        let first = self.rest.first();
+        let text = |word: &OsString| match word.to_str() {
+            Some(text) => Ok(text.to_owned()),
+            None => Err(Failure::usage(format!("{word:?} is not UTF-8"))),
+        };
+        first.map(text).transpose()
+    }
+}
+
+/// A label or UUID; what is no text is neither, and refused as such later.
+fn label(word: OsString) -> String {
+    word.to_string_lossy().into_owned()
+}
+
+fn has_slash(word: &OsStr) -> bool {
+    word.as_bytes().contains(&b'/')
 }
 
 fn no_container() -> Failure {
@@ -77,7 +108,23 @@ fn no_container() -> Failure {
         .because("name pool and container, or set DAOS_POOL and DAOS_CONT")
 }
 
+/// What is destroyed is named: an empty variable on the command line must not stand for the
+/// environment's.
+fn unnamed(what: &str) -> Failure {
+    Failure::plain(format!("no {what} supplied"))
+        .because("what is to be destroyed has to be named; the environment does not count")
+}
+
 impl ContArgs {
+    /// Splits the arguments of a command that destroys the container.
+    pub(crate) fn named(self) -> Result<ContNames, Failure> {
+        let given = usize::from(self.pool.is_none()) + usize::from(self.cont.is_none());
+        if self.cont.is_none() && self.positions.len() < given {
+            return Err(unnamed("container label or UUID"));
+        }
+        self.split(0, 0)
+    }
+
     /// Splits the arguments; between `least` and `most` stand behind the container.
     pub(crate) fn split(self, least: usize, most: usize) -> Result<ContNames, Failure> {
         if self.path.is_some() {
@@ -89,18 +136,18 @@ impl ContArgs {
         let given = usize::from(self.pool.is_none()) + usize::from(self.cont.is_none());
         let fallback = |flag: &Option<String>, name: &str| flag.clone().or_else(|| env(name));
         // No label has a slash: what looks like a path is one, and the names come from elsewhere.
-        let paths_only = positions.iter().take(given).any(|word| word.contains('/'));
+        let paths_only = positions.iter().take(given).any(|word| has_slash(word));
         let (pool, cont) = if positions.len() >= given + least && !paths_only {
             let mut front = positions.drain(..given);
-            let pool = self.pool.or_else(|| front.next());
-            (pool, self.cont.or_else(|| front.next()))
+            let pool = self.pool.or_else(|| front.next().map(label));
+            (pool, self.cont.or_else(|| front.next().map(label)))
         } else if positions.len() >= least
             && self.pool.is_none()
             && self.cont.is_none()
             && !paths_only
         {
             // One name too few: the genuine reading is POOL first, so the container is missing.
-            let typed = (positions.len() > least).then(|| positions.remove(0));
+            let typed = (positions.len() > least).then(|| label(positions.remove(0)));
             (typed.or_else(|| env("DAOS_POOL")), env("DAOS_CONT"))
         } else {
             (
@@ -133,7 +180,7 @@ mod tests {
 
     fn args(positions: &[&str], pool: Option<&str>, cont: Option<&str>) -> ContArgs {
         ContArgs {
-            positions: positions.iter().map(|text| (*text).to_owned()).collect(),
+            positions: positions.iter().map(|text| (*text).into()).collect(),
             pool: pool.map(str::to_owned),
             cont: cont.map(str::to_owned),
             path: None,
@@ -141,7 +188,7 @@ mod tests {
     }
 
     fn names(pool: &str, cont: &str, rest: &[&str]) -> ContNames {
-        let rest = rest.iter().map(|text| (*text).to_owned()).collect();
+        let rest = rest.iter().map(|text| (*text).into()).collect();
         ContNames {
             pool: pool.to_owned(),
             cont: cont.to_owned(),

@@ -2,7 +2,7 @@
 
 use daos_types::Der;
 use serde::Serialize;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use sys::Errno;
 
@@ -30,6 +30,8 @@ pub(crate) struct Failure {
     pub(crate) lead: Vec<String>,
     /// Lines DAOS prints on stdout before any error.
     pub(crate) spoken: String,
+    /// `response` of the JSON object: what was done or found before the failure.
+    pub(crate) response: Option<serde_json::Value>,
     /// Wrong usage: no JSON object is printed.
     pub(crate) usage: bool,
     /// Exit code of the command.
@@ -58,6 +60,7 @@ impl Failure {
             status: Der::Misc.code(),
             lead: Vec::new(),
             spoken: String::new(),
+            response: None,
             usage: false,
             exit_code: 1,
         }
@@ -119,6 +122,25 @@ pub(crate) struct Tool {
 }
 
 impl Tool {
+    /// The answer of a command that went on behind failures: it says what it has, then fails.
+    pub(crate) fn reply_and<T: Serialize>(
+        self,
+        mut failures: Vec<Failure>,
+        text: String,
+        response: &T,
+    ) -> Result<Reply, Failure> {
+        let Some(last) = failures.pop() else {
+            return self.reply(text, response);
+        };
+        let lead = failures.into_iter().map(|failure| failure.message);
+        Err(Failure {
+            lead: lead.collect(),
+            spoken: text,
+            response: serde_json::to_value(response).ok(),
+            ..last
+        })
+    }
+
     /// The answer of a successful command.
     pub(crate) fn reply<T: Serialize>(self, text: String, response: &T) -> Result<Reply, Failure> {
         let envelope = Envelope {
@@ -150,13 +172,19 @@ impl Tool {
         match outcome {
             Ok(Reply { text, json }) => {
                 let said = match json {
-                    Some(json) => say(&format!("{json}\n")),
-                    None => say(&text),
+                    Some(json) => speak(&format!("{json}\n")),
+                    None => speak(&text),
                 };
-                if said {
-                    ExitCode::SUCCESS
-                } else {
-                    ExitCode::FAILURE
+                match said {
+                    Ok(()) => ExitCode::SUCCESS,
+                    Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::FAILURE,
+                    Err(error) => {
+                        self.complain(&Failure {
+                            usage: true,
+                            ..Failure::plain(format!("writing output: {error}"))
+                        });
+                        ExitCode::FAILURE
+                    }
                 }
             }
             Err(failure) => {
@@ -169,8 +197,8 @@ impl Tool {
     fn complain(self, failure: &Failure) {
         if self.json && !failure.usage {
             let error = Some(failure.message.as_str());
-            let envelope: Envelope<'_, ()> = Envelope {
-                response: None,
+            let envelope = Envelope {
+                response: failure.response.as_ref(),
                 error,
                 status: failure.status,
             };
@@ -180,7 +208,7 @@ impl Tool {
         }
         let mut lines = String::new();
         for line in &failure.lead {
-            lines.push_str(&format!("ERROR: {line}\n"));
+            lines.push_str(&format!("ERROR: {}\n", one_line(line)));
         }
         lines.push_str(&format!(
             "ERROR: {}: {}\n",
@@ -201,8 +229,10 @@ pub(crate) fn one_line(text: &str) -> String {
 
 /// Writes to stdout; `false` when nobody listens any more.
 pub(crate) fn say(text: &str) -> bool {
+    speak(text).is_ok()
+}
+
+fn speak(text: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .is_ok()
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
 }

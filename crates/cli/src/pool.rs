@@ -3,9 +3,9 @@
 use crate::attributes;
 use crate::names::PoolArg;
 use crate::output::{Failure, Reply, Tool};
-use crate::session::{find_pool, find_pool_dmg, system_root};
+use crate::session::{all_pools, find_pool, find_pool_dmg, is_gone};
 use crate::table::{ranges, table};
-use crate::usage_figures::{EngineJson, Usage, usage};
+use crate::usage_figures::{EngineJson, Usage, rank_usage, usage};
 use clap::{Args, Subcommand};
 use daos_types::{Der, format_base10};
 use engine::system::{PoolDescriptor, RankDescriptor};
@@ -41,7 +41,7 @@ pub(crate) enum PoolCommand {
 #[derive(Args, Debug)]
 pub(crate) struct ListArgs {
     /// Add pool UUIDs and more
-    #[arg(short = 'v', long = "detail")]
+    #[arg(short = 'v', long)]
     verbose: bool,
     /// Do not query the pools
     #[arg(short = 'n', long)]
@@ -83,8 +83,8 @@ pub(crate) struct ListAttrArgs {
     #[command(flatten)]
     pool: PoolArg,
     /// Include values
-    #[arg(short = 'V', long)]
-    verbose_values: bool,
+    #[arg(short = 'V', long, alias = "verbose-values")]
+    verbose: bool,
 }
 
 /// Arguments of the other attribute commands.
@@ -206,6 +206,7 @@ fn tiers(usage: &Usage) -> Vec<Tier> {
         min,
         max,
         mean,
+        targets: _,
         engine: _,
     } = *usage;
     vec![
@@ -368,12 +369,20 @@ struct PoolsJson {
 pub(crate) fn list(tool: Tool, args: &ListArgs) -> Result<Reply, Failure> {
     let mut rows = Vec::new();
     let mut pools = Vec::new();
-    for found in system_root()?.list_pools()? {
-        let pool = found?;
-        let usage = if args.no_query {
-            Usage::default()
-        } else {
-            usage(&pool)?
+    // One pool that cannot be read does not hide the others.
+    let (found, mut failures) = all_pools()?;
+    for pool in found {
+        let usage = match args.no_query {
+            true => Ok(Usage::default()),
+            false => usage(&pool),
+        };
+        let usage = match usage {
+            Ok(usage) => usage,
+            Err(_) if is_gone(&pool) => continue,
+            Err(failure) => {
+                failures.push(failure.under(&format!("query on pool {} failed", pool.label)));
+                continue;
+            }
         };
         let disabled = format!("{}/{}", disabled_targets(&pool), pool.targets());
         let (label, state) = (pool.label.to_string(), pool_state(&pool).to_owned());
@@ -431,12 +440,14 @@ pub(crate) fn list(tool: Tool, args: &ListArgs) -> Result<Reply, Failure> {
     } else {
         &["Pool", "Size", "State", "Used", "Imbalance", "Disabled"]
     };
-    let text = if rows.is_empty() {
+    let text = if rows.is_empty() && !failures.is_empty() {
+        String::new()
+    } else if rows.is_empty() {
         "no pools in system\n".to_owned()
     } else {
         table(titles, &rows) + "\n"
     };
-    tool.reply(text, &PoolsJson { pools })
+    tool.reply_and(failures, text, &PoolsJson { pools })
 }
 
 #[derive(Serialize)]
@@ -480,9 +491,9 @@ fn query_targets(tool: Tool, args: TargetArgs) -> Result<Reply, Failure> {
         .ranks
         .get(usize::from(args.rank))
         .ok_or_else(|| missing(first))?;
-    let usage = usage(&pool)?;
-    let per_target = usage.total / u64::from(pool.targets().max(1));
-    let free = usage.mean;
+    let (total, free) = rank_usage(&pool, rank)?;
+    let targets_of_rank = u64::from(pool.targets_per_rank.max(1));
+    let (per_target, free) = (total / targets_of_rank, free / targets_of_rank);
     let mut text = String::new();
     let mut infos = Vec::new();
     for target in targets {
@@ -569,7 +580,7 @@ pub(crate) fn run(tool: Tool, command: PoolCommand) -> Result<Reply, Failure> {
                 tool,
                 &format!("pool {}", pool.uuid),
                 &pool.attrs,
-                args.verbose_values,
+                args.verbose,
             )
         }
         PoolCommand::GetAttr(args) => attrs(tool, args, get_attr),

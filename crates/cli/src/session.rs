@@ -7,7 +7,10 @@ use daos_types::{ContainerMeta, Der, Ident};
 use dfs::Dfs;
 use engine::system::{PoolDescriptor, SystemError, SystemRoot};
 use engine::{ContainerInfo, EngineError, Pool};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use sys::Errno;
 
 /// Nanoseconds since the Unix epoch.
 pub(crate) fn now_ns() -> i64 {
@@ -42,6 +45,43 @@ pub(crate) fn system_root() -> Result<SystemRoot, Failure> {
     Ok(SystemRoot::locate(
         value.as_ref().map(|value| value.as_bytes()),
     )?)
+}
+
+/// Every pool of the system, and for those that cannot be read why. Whatever another command creates
+/// or destroys meanwhile is no failure.
+pub(crate) fn all_pools() -> Result<(Vec<PoolDescriptor>, Vec<Failure>), Failure> {
+    let root = system_root()?;
+    let mut listed = root.list_pools()?;
+    let missing = |error: &SystemError| error.der() == Der::NonExist;
+    let texts = |listed: &[Result<_, SystemError>]| -> Vec<String> {
+        let errors = listed.iter().filter_map(|entry| entry.as_ref().err());
+        errors.map(ToString::to_string).collect()
+    };
+    let before = texts(&listed);
+    if listed
+        .iter()
+        .any(|entry| entry.as_ref().is_err_and(missing))
+    {
+        // What is missing for good is missing at the second look too.
+        listed = root.list_pools()?;
+        listed.retain(|entry| match entry {
+            Err(error) if missing(error) => before.contains(&error.to_string()),
+            _ => true,
+        });
+    }
+    let (mut pools, mut failures) = (Vec::new(), Vec::new());
+    for entry in listed {
+        match entry {
+            Ok(pool) => pools.push(pool),
+            Err(error) => failures.push(error.into()),
+        }
+    }
+    Ok((pools, failures))
+}
+
+/// Whether a pool that gave an error is no longer there.
+pub(crate) fn is_gone(pool: &PoolDescriptor) -> bool {
+    !pool.dir.exists()
 }
 
 /// Finds a pool for a `daos` command; `outer` opens the error line.
@@ -125,9 +165,7 @@ pub(crate) fn open_container(names: ContNames, outer: &str) -> Result<Opened, Fa
             )),
             other => Failure::engine(outer, &other),
         })?;
-    let meta = ContainerMeta::decode(&info.blob).map_err(|bad| {
-        Failure::der(outer, Der::Io).because(format!("container {}: {bad}", names.cont))
-    })?;
+    let meta = decode(&info, &names.cont, outer)?;
     Ok(Opened {
         pool,
         attached,
@@ -136,9 +174,75 @@ pub(crate) fn open_container(names: ContNames, outer: &str) -> Result<Opened, Fa
     })
 }
 
+/// The right to change what a pool keeps of its containers, for as long as it lives; another
+/// command waits.
+fn changing(pool: &PoolDescriptor) -> Result<OwnedFd, Failure> {
+    let failed = |error: rustix::io::Errno| {
+        let outer = format!("locking {}", pool.dir.display());
+        Failure::errno(outer, Errno::new(error.raw_os_error()))
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(&pool.dir, flags, Mode::empty()).map_err(failed)?;
+    rustix::io::retry_on_intr(|| rustix::fs::flock(&dir, FlockOperation::LockExclusive))
+        .map_err(failed)?;
+    Ok(dir)
+}
+
+fn decode(info: &ContainerInfo, name: &str, outer: &str) -> Result<ContainerMeta, Failure> {
+    ContainerMeta::decode(&info.blob)
+        .map_err(|bad| Failure::der(outer, Der::Io).because(format!("container {name}: {bad}")))
+}
+
 impl Opened {
+    /// Marks the container as in use by this process, for good: it is not destroyed meanwhile.
+    pub(crate) fn hold(self, outer: &str) -> Result<Opened, Failure> {
+        let (pool, uuid) = (self.pool.uuid.0, self.info.uuid.to_string());
+        let held = system_root()?.open_container(&Ident::Uuid(pool), &uuid);
+        held.map_err(|error| Failure::der(outer, error.der()).because(error))?;
+        Ok(self)
+    }
+
+    /// Edits properties and attributes as they are now, and stores them: what another command
+    /// changes meanwhile is kept.
+    pub(crate) fn change(
+        &mut self,
+        edit: impl FnOnce(&mut ContainerMeta) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let _changing = changing(&self.pool)?;
+        self.read_again("")?;
+        edit(&mut self.meta)?;
+        self.store()
+    }
+
+    fn read_again(&mut self, outer: &str) -> Result<(), Failure> {
+        let uuid = self.info.uuid.to_string();
+        let found = self.attached.find_container(&uuid);
+        self.info = found.map_err(|error| Failure::engine(outer, &error))?;
+        self.meta = decode(&self.info, &uuid, outer)?;
+        Ok(())
+    }
+
+    /// Makes the root directory of a container that has none yet: a creation that was cut.
+    pub(crate) fn ensure_root(&mut self, outer: &str) -> Result<(), Failure> {
+        if self.info.root.0 != 0 {
+            return Ok(());
+        }
+        let _changing = changing(&self.pool)?;
+        self.read_again(outer)?;
+        if self.info.root.0 != 0 {
+            return Ok(());
+        }
+        let uid = rustix::process::geteuid().as_raw();
+        let gid = rustix::process::getegid().as_raw();
+        let root = Dfs::make_root(self.attached, &self.info, uid, gid, 0o755)
+            .map_err(|e| Failure::errno(format!("{outer}: cannot make the root directory"), e))?;
+        self.info.root = (root.number, root.generation);
+        let updated = self.attached.update_container(&self.info);
+        updated.map_err(|error| Failure::engine(outer, &error))
+    }
+
     /// Stores changed properties and attributes.
-    pub(crate) fn store(&mut self) -> Result<(), Failure> {
+    fn store(&mut self) -> Result<(), Failure> {
         self.meta.changed_ns = now_ns();
         let inval = |why: &dyn std::fmt::Display| Failure::der("", Der::Inval).because(why);
         self.info.blob = self.meta.encode().map_err(|bad| inval(&bad))?;

@@ -1,20 +1,29 @@
 //! Copying files and trees between the container and the kernel's file systems: modes, times,
 //! owners (for root), symbolic and hard links, holes and special files are kept.
+//!
+//! A copy gets its name when it is complete: whoever ends early, for whatever reason, leaves what
+//! had the name before.
 
 use crate::progress::Bar;
+use crate::session::now_ns;
 use crate::view::{Attributes, Open, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, View};
-use dfs::Ino;
-use rustix::fs::{AtFlags, CWD, FileType, Mode as Permissions, SeekFrom, Timespec, Timestamps};
+use dfs::{Ino, Stat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode as Permissions, OFlags, SeekFrom, Timespec, Timestamps,
+};
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::{File, Metadata};
+use std::fs::{DirBuilder, File, Metadata};
+use std::io::{ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use sys::Errno;
 
 /// Bytes moved at a time.
 const BUFFER_BYTES: usize = 4 << 20;
+/// Bytes read at a time where nobody knows how many there are; some files of /proc refuse more.
+const UNKNOWN_BYTES: usize = 1 << 20;
 
 /// Which way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,6 +103,21 @@ fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     path
 }
 
+/// A name nobody has, for what is to replace something in the same directory.
+fn beside() -> String {
+    format!(".daos-copy-{}-{:x}", std::process::id(), now_ns())
+}
+
+/// Reads at a position; 0 only at the end.
+fn read_at(file: &File, buffer: &mut [u8], pos: u64) -> std::io::Result<usize> {
+    loop {
+        match file.read_at(buffer, pos) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
+}
+
 /// A copy into the container under way.
 struct Put<'a> {
     view: &'a View,
@@ -109,14 +133,13 @@ struct Put<'a> {
 /// Copies a local file or tree to a path of the container.
 ///
 /// A path that names a directory, or ends in `/`, receives the copy under its own name.
-pub(crate) fn put(view: &View, from: &Path, to: &str) -> Outcome<Counts> {
+pub(crate) fn put(view: &View, from: &Path, to: &[u8]) -> Outcome<Counts> {
     let data = from.symlink_metadata().map_err(local(from))?;
-    let target = view
-        .walk(to.as_bytes(), true)
-        .map_err(stop(to.as_bytes()))?;
+    let target = view.walk(to, true).map_err(stop(to))?;
     let into = match target.ino {
-        Some(ino) if is_dir(view, ino).map_err(stop(to.as_bytes()))? => Some(ino),
-        _ if target.slash => return Err(stop(to.as_bytes())(Errno::ENOTDIR)),
+        Some(ino) if is_dir(view, ino).map_err(stop(to))? => Some(ino),
+        // A directory that is to be is made only of a directory.
+        None if target.slash && !data.is_dir() => return Err(stop(to)(Errno::ENOENT)),
         _ => None,
     };
     let (dir, name, path) = match (into, from.canonicalize().ok().as_deref().or(Some(from))) {
@@ -126,13 +149,9 @@ pub(crate) fn put(view: &View, from: &Path, to: &str) -> Outcome<Counts> {
                 .file_name()
                 .or(full.file_name())
                 .unwrap_or(OsStr::new("."));
-            (
-                dir,
-                named.as_bytes().to_vec(),
-                join(to.as_bytes(), named.as_bytes()),
-            )
+            (dir, named.as_bytes().to_vec(), join(to, named.as_bytes()))
         }
-        _ => (target.parent, target.name, to.as_bytes().to_vec()),
+        _ => (target.parent, target.name, to.to_vec()),
     };
     let mut copy = Put {
         view,
@@ -160,6 +179,25 @@ impl Put<'_> {
         name: &[u8],
         path: Vec<u8>,
     ) -> Outcome<()> {
+        let done = self.entries(from, data, dir, name, path);
+        // Directories get their attributes also where the copy stops.
+        for (ino, attributes, path) in self.dirs.drain(..).rev() {
+            let set = self.view.set_attributes(ino, &attributes);
+            if done.is_ok() {
+                set.map_err(stop(&path))?;
+            }
+        }
+        done
+    }
+
+    fn entries(
+        &mut self,
+        from: &Path,
+        data: &Metadata,
+        dir: Ino,
+        name: &[u8],
+        path: Vec<u8>,
+    ) -> Outcome<()> {
         let mut queue: Vec<(PathBuf, Ino, Vec<u8>)> = Vec::new();
         queue.extend(self.one(from, data, dir, name, path)?);
         while let Some((from, dir, path)) = queue.pop() {
@@ -170,11 +208,6 @@ impl Put<'_> {
                 let to = join(&path, name.as_bytes());
                 queue.extend(self.one(&below, &data, dir, name.as_bytes(), to)?);
             }
-        }
-        for (ino, attributes, path) in self.dirs.drain(..).rev() {
-            self.view
-                .set_attributes(ino, &attributes)
-                .map_err(stop(&path))?;
         }
         Ok(())
     }
@@ -192,32 +225,40 @@ impl Put<'_> {
         let known = self.view.lookup(dir, name).map_err(&fail)?;
         if data.is_dir() {
             let ino = match known {
-                Some(ino) if is_dir(self.view, ino).map_err(&fail)? => ino,
-                Some(_) => return Err(fail(Errno::ENOTDIR)),
-                None => self.view.mkdir(dir, name, 0o700).map_err(&fail)?,
+                Some(ino) => ino,
+                None => self.directory(dir, name).map_err(&fail)?,
             };
+            if !is_dir(self.view, ino).map_err(&fail)? {
+                return Err(fail(Errno::ENOTDIR));
+            }
             self.counts.dirs += 1;
             self.dirs.push((ino, data.into(), path.clone()));
             return Ok(Some((from.to_owned(), ino, path.clone())));
         }
-        if let Some(ino) = known {
-            if is_dir(self.view, ino).map_err(&fail)? {
-                return Err(fail(Errno::EISDIR));
-            }
-            self.view.unlink(dir, name).map_err(&fail)?;
+        if let Some(ino) = known
+            && is_dir(self.view, ino).map_err(&fail)?
+        {
+            return Err(fail(Errno::EISDIR));
         }
         let key = (data.dev(), data.ino());
         if let Some(ino) = self.linked.get(&key) {
-            self.view.link(*ino, dir, name).map_err(&fail)?;
+            place(self.view, dir, name, |name| self.view.link(*ino, dir, name)).map_err(&fail)?;
             self.counts.files += 1;
             return Ok(None);
         }
         let ino = self.make(from, data, dir, name, &path)?;
-        self.view.set_attributes(ino, &data.into()).map_err(&fail)?;
         if data.nlink() > 1 {
             self.linked.insert(key, ino);
         }
         Ok(None)
+    }
+
+    /// Makes a directory, or finds the one another copy has just made.
+    fn directory(&self, dir: Ino, name: &[u8]) -> Result<Ino, Errno> {
+        match self.view.mkdir(dir, name, 0o700) {
+            Err(Errno::EEXIST) => self.view.lookup(dir, name)?.ok_or(Errno::ENOENT),
+            made => made,
+        }
     }
 
     fn make(
@@ -229,78 +270,110 @@ impl Put<'_> {
         path: &[u8],
     ) -> Outcome<Ino> {
         let fail = stop(path);
+        let (view, like) = (self.view, Attributes::from(data));
+        let kept = |made: Result<Ino, Errno>| {
+            let ino = made?;
+            view.set_attributes(ino, &like).map(|()| ino)
+        };
         match data.mode() & S_IFMT {
             S_IFREG => {
-                let source = File::open(from).map_err(local(from))?;
-                let (ino, file) = self.view.create(dir, name).map_err(&fail)?;
+                // What has taken the place of the file that was seen is not waited for.
+                let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+                let source = File::options().read(true).custom_flags(flags).open(from);
+                let source = source.map_err(local(from))?;
+                let (ino, file) = view.create_unnamed(dir).map_err(&fail)?;
                 self.bar.grow(data.len());
-                let copied = self.file(&source, from, data.len(), &file, path);
-                drop(file);
-                if copied.is_err() {
-                    // Half a file is worse than none.
-                    self.view.unlink(dir, name).map_err(&fail)?;
-                }
-                copied?;
+                self.file(&source, from, &file, path)?;
+                kept(Ok(ino))
+                    .and_then(|ino| place(view, dir, name, |name| view.link(ino, dir, name)))
+                    .map_err(fail)?;
                 self.counts.files += 1;
                 Ok(ino)
             }
             S_IFLNK => {
                 let target = std::fs::read_link(from).map_err(local(from))?;
+                let target = target.as_os_str().as_bytes();
                 self.counts.links += 1;
-                self.view
-                    .symlink(target.as_os_str().as_bytes(), dir, name)
-                    .map_err(fail)
+                place(view, dir, name, |name| {
+                    kept(view.symlink(target, dir, name))
+                })
+                .map_err(fail)
             }
             _ => {
                 self.counts.files += 1;
-                self.view
-                    .mknod(dir, name, data.mode(), data.rdev())
-                    .map_err(fail)
+                place(view, dir, name, |name| {
+                    kept(view.mknod(dir, name, data.mode(), data.rdev()))
+                })
+                .map_err(fail)
             }
         }
     }
 
     /// Copies the data runs of a file; holes stay holes.
-    fn file(
-        &mut self,
-        source: &File,
-        from: &Path,
-        len: u64,
-        file: &Open<'_>,
-        path: &[u8],
-    ) -> Outcome<()> {
+    fn file(&mut self, source: &File, from: &Path, file: &Open<'_>, path: &[u8]) -> Outcome<()> {
+        use rustix::io::Errno as Kernel;
         let fail = stop(path);
-        let mut pos = 0;
-        while pos < len {
+        let (mut pos, mut len) = (0, 0);
+        loop {
             let (start, end) = match rustix::fs::seek(source, SeekFrom::Data(pos)) {
                 Ok(start) => {
                     let end = rustix::fs::seek(source, SeekFrom::Hole(start));
                     (start, end.map_err(kernel(from))?)
                 }
-                Err(rustix::io::Errno::NXIO) => break,
+                // Only a hole is left, or nothing; except where the size says nothing, as in /proc.
+                Err(Kernel::NXIO) => {
+                    let len = source.metadata().map_err(local(from))?.len();
+                    (len.max(pos), u64::MAX)
+                }
                 // File systems without holes do not know the question.
-                Err(rustix::io::Errno::INVAL) => (pos, len),
+                Err(Kernel::INVAL | Kernel::SPIPE | Kernel::OPNOTSUPP) => (pos, u64::MAX),
                 Err(error) => return Err(kernel(from)(error)),
             };
             pos = start;
             while pos < end {
-                let want = usize::try_from(end - pos)
-                    .unwrap_or(BUFFER_BYTES)
-                    .min(BUFFER_BYTES);
+                let most = match end {
+                    u64::MAX => UNKNOWN_BYTES,
+                    _ => BUFFER_BYTES,
+                };
+                let want = usize::try_from(end - pos).unwrap_or(most).min(most);
                 let Some(buffer) = self.buffer.get_mut(..want) else {
                     break;
                 };
-                let count = source.read_at(buffer, pos).map_err(local(from))?;
+                let count = read_at(source, buffer, pos).map_err(local(from))?;
                 let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else {
-                    // The source was cut while it was read.
-                    return file.set_len(pos).map_err(fail);
+                    // The end, perhaps not where it was when the copy began.
+                    return match len == pos {
+                        true => Ok(()),
+                        false => file.set_len(pos).map_err(fail),
+                    };
                 };
                 file.write_at(bytes, pos).map_err(&fail)?;
                 pos += count as u64;
+                len = pos;
                 self.bar.advance(count as u64);
             }
         }
-        file.set_len(len).map_err(fail)
+    }
+}
+
+/// Makes something under a name, or in the place of what has it: that stays until `make` is done.
+fn place<T>(
+    view: &View,
+    dir: Ino,
+    name: &[u8],
+    make: impl Fn(&[u8]) -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    match make(name) {
+        Err(Errno::EEXIST) => {}
+        made => return made,
+    }
+    let beside = beside();
+    let made = make(beside.as_bytes());
+    let moved = made.and_then(|made| view.rename(dir, beside.as_bytes(), name).map(|()| made));
+    // There is none after a rename, unless both names were the same file's.
+    match view.unlink(dir, beside.as_bytes()) {
+        Err(Errno::ENOENT) => moved,
+        unlinked => moved.and_then(|made| unlinked.map(|()| made)),
     }
 }
 
@@ -316,24 +389,27 @@ struct Get<'a> {
 
 /// Copies a file or tree of the container to a local path.
 ///
-/// A local path that names a directory receives the copy under its own name.
-pub(crate) fn get(view: &View, from: &str, to: &Path) -> Outcome<Counts> {
-    let source = view
-        .walk(from.as_bytes(), false)
-        .map_err(stop(from.as_bytes()))?;
-    let ino = source
-        .ino
-        .ok_or(Errno::ENOENT)
-        .map_err(stop(from.as_bytes()))?;
+/// A local path that names a directory receives the copy under its own name; into a device, pipe
+/// or socket the bytes of a file are written.
+pub(crate) fn get(view: &View, from: &[u8], to: &Path) -> Outcome<Counts> {
+    let source = view.walk(from, false).map_err(stop(from))?;
+    let ino = source.ino.ok_or(Errno::ENOENT).map_err(stop(from))?;
     let slash = to.as_os_str().as_bytes().last() == Some(&b'/');
-    let target = match to.metadata() {
-        // The whole container has no name: its contents go into the directory.
-        Ok(data) if data.is_dir() && source.name != b"." => {
-            to.join(OsStr::from_bytes(&source.name))
-        }
-        Err(_) if slash => return Err(local(to)(std::io::Error::from_raw_os_error(20))),
-        _ => to.to_owned(),
-    };
+    // The whole container has no name, nor has a directory named by dots.
+    let named = !matches!(source.name.as_slice(), b"." | b"..");
+    let kind = view.stat(ino).map_err(stop(from))?.mode & S_IFMT;
+    let regular = kind == S_IFREG;
+    let (mut target, mut into) = (to.to_owned(), false);
+    match to.metadata() {
+        Ok(data) if data.is_dir() && named => target.push(OsStr::from_bytes(&source.name)),
+        // Its contents go into the directory, which stays as it is.
+        Ok(data) if data.is_dir() => into = true,
+        Ok(data) if regular && !data.is_file() => return pour(view, ino, from, to),
+        // As cp(1) does: what a link leads to is replaced, not the link.
+        Ok(_) if regular => target = to.canonicalize().map_err(local(to))?,
+        Err(error) if slash && kind != S_IFDIR => return Err(local(to)(error)),
+        _ => {}
+    }
     let mut copy = Get {
         view,
         counts: Counts::default(),
@@ -342,23 +418,54 @@ pub(crate) fn get(view: &View, from: &str, to: &Path) -> Outcome<Counts> {
         bar: Bar::bytes("Copying"),
         buffer: vec![0; BUFFER_BYTES],
     };
-    let done = copy.tree(ino, from.as_bytes().to_vec(), target);
+    let done = copy.tree(ino, from.to_vec(), target, into);
     copy.bar.finish();
     done.map(|()| copy.counts)
 }
 
+/// Writes a file into a device, pipe or socket: these are not replaced.
+fn pour(view: &View, ino: Ino, from: &[u8], to: &Path) -> Outcome<Counts> {
+    let mut sink = File::options().write(true).open(to).map_err(local(to))?;
+    let source = view.open(ino).map_err(stop(from))?;
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut pos = 0;
+    loop {
+        let count = source.read_at(&mut buffer, pos).map_err(stop(from))?;
+        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else {
+            return Ok(Counts {
+                files: 1,
+                ..Counts::default()
+            });
+        };
+        sink.write_all(bytes).map_err(local(to))?;
+        pos += count as u64;
+    }
+}
+
 impl Get<'_> {
-    fn tree(&mut self, ino: Ino, from: Vec<u8>, to: PathBuf) -> Outcome<()> {
+    fn tree(&mut self, ino: Ino, from: Vec<u8>, to: PathBuf, into: bool) -> Outcome<()> {
+        let done = self.entries(ino, from, to, into);
+        // Directories get their attributes also where the copy stops.
+        for (path, attributes) in self.dirs.drain(..).rev() {
+            let set = set_local(&path, &attributes, self.view.privileged());
+            if done.is_ok() {
+                set?;
+            }
+        }
+        done
+    }
+
+    fn entries(&mut self, ino: Ino, from: Vec<u8>, to: PathBuf, into: bool) -> Outcome<()> {
         let mut queue = Vec::new();
         queue.extend(self.one(ino, from, to)?);
+        if into {
+            self.dirs.clear();
+        }
         while let Some((dir, from, to)) = queue.pop() {
             for entry in self.view.list(dir).map_err(stop(&from))? {
                 let below = to.join(OsStr::from_bytes(&entry.name));
                 queue.extend(self.one(entry.ino, join(&from, &entry.name), below)?);
             }
-        }
-        for (path, attributes) in self.dirs.drain(..).rev() {
-            set_local(&path, &attributes, self.view.privileged())?;
         }
         Ok(())
     }
@@ -370,63 +477,84 @@ impl Get<'_> {
         to: PathBuf,
     ) -> Outcome<Option<(Ino, Vec<u8>, PathBuf)>> {
         let stat = self.view.stat(ino).map_err(stop(&from))?;
-        let known = to.symlink_metadata().ok();
         if stat.mode & S_IFMT == S_IFDIR {
-            // An existing local directory may be reached through a link; anything else is in the way.
-            if known.is_none() {
-                std::fs::create_dir(&to).map_err(local(&to))?;
-            } else if !to.is_dir() {
-                return Err(local(&to)(std::io::Error::from_raw_os_error(20)));
+            // Nobody else looks into it before it has the mode it is to have. An existing local
+            // directory may be reached through a link; anything else is in the way.
+            match DirBuilder::new().mode(0o700).create(&to) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    if !to.is_dir() {
+                        return Err(local(&to)(std::io::Error::from_raw_os_error(20)));
+                    }
+                }
+                made => made.map_err(local(&to))?,
             }
             self.counts.dirs += 1;
             self.dirs.push((to.clone(), (&stat).into()));
             return Ok(Some((ino, from, to)));
         }
-        if let Some(data) = known {
-            if data.is_dir() {
-                return Err(local(&to)(std::io::Error::from_raw_os_error(21)));
-            }
-            std::fs::remove_file(&to).map_err(local(&to))?;
+        if to.symlink_metadata().is_ok_and(|data| data.is_dir()) {
+            return Err(local(&to)(std::io::Error::from_raw_os_error(21)));
         }
+        // What has the name stays until the copy is complete.
+        let beside = to.with_file_name(beside());
+        let made = self.make(ino, &stat, &from, &to, &beside);
+        let moved = made.and_then(|()| std::fs::rename(&beside, &to).map_err(local(&to)));
+        // There is none after a rename, unless both names were the same file's.
+        let removed = match std::fs::remove_file(&beside) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(local(&beside)(error)),
+            _ => Ok(()),
+        };
+        moved.and(removed)?;
+        if stat.nlink > 1 {
+            self.linked.entry(ino.number).or_insert(to);
+        }
+        Ok(None)
+    }
+
+    /// Makes the copy of a file, link or special file of which nothing has the name.
+    fn make(
+        &mut self,
+        ino: Ino,
+        stat: &Stat,
+        from: &[u8],
+        to: &Path,
+        beside: &Path,
+    ) -> Outcome<()> {
         if let Some(first) = self.linked.get(&ino.number) {
-            std::fs::hard_link(first, &to).map_err(local(&to))?;
             self.counts.files += 1;
-            return Ok(None);
+            return std::fs::hard_link(first, beside).map_err(local(to));
         }
         match stat.mode & S_IFMT {
             S_IFREG => {
                 self.bar.grow(stat.size);
-                let copied = self.file(ino, stat.size, &from, &to);
-                if copied.is_err() {
-                    // Half a file is worse than none.
-                    std::fs::remove_file(&to).map_err(local(&to))?;
-                }
-                copied?;
+                self.file(ino, stat.size, from, to, beside)?;
                 self.counts.files += 1;
             }
             S_IFLNK => {
-                let target = self.view.readlink(ino).map_err(stop(&from))?;
-                std::os::unix::fs::symlink(OsStr::from_bytes(&target), &to).map_err(local(&to))?;
+                let target = self.view.readlink(ino).map_err(stop(from))?;
+                std::os::unix::fs::symlink(OsStr::from_bytes(&target), beside)
+                    .map_err(local(to))?;
                 self.counts.links += 1;
             }
             _ => {
                 let kind = FileType::from_raw_mode(stat.mode);
                 let mode = Permissions::from_raw_mode(stat.mode & 0o7777);
-                rustix::fs::mknodat(CWD, &to, kind, mode, stat.rdev).map_err(kernel(&to))?;
+                rustix::fs::mknodat(CWD, beside, kind, mode, stat.rdev).map_err(kernel(to))?;
                 self.counts.files += 1;
             }
         }
-        set_local(&to, &(&stat).into(), self.view.privileged())?;
-        if stat.nlink > 1 {
-            self.linked.insert(ino.number, to);
-        }
-        Ok(None)
+        set_local(beside, &stat.into(), self.view.privileged())
     }
 
-    fn file(&mut self, ino: Ino, len: u64, from: &[u8], to: &Path) -> Outcome<()> {
+    fn file(&mut self, ino: Ino, len: u64, from: &[u8], to: &Path, beside: &Path) -> Outcome<()> {
         let fail = stop(from);
-        let file = File::create_new(to).map_err(local(to))?;
         let source = self.view.open(ino).map_err(&fail)?;
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(beside)
+            .map_err(local(to))?;
         let mut pos = 0;
         while let Some((start, end)) = source.next_data(pos).map_err(&fail)? {
             pos = start;

@@ -2,7 +2,7 @@
 
 use crate::output::Failure;
 use daos_types::{format_base10, format_utc};
-use engine::system::PoolDescriptor;
+use engine::system::{PoolDescriptor, RankDescriptor};
 use serde::Serialize;
 use std::os::unix::fs::MetadataExt;
 
@@ -19,6 +19,8 @@ pub(crate) struct Usage {
     pub(crate) max: u64,
     /// Mean free space of a target.
     pub(crate) mean: u64,
+    /// Targets of the ranks in service.
+    pub(crate) targets: u64,
     /// What else the running pool says of itself.
     pub(crate) engine: Option<EngineJson>,
 }
@@ -67,43 +69,68 @@ impl Usage {
 
     /// Difference between the emptiest and the fullest target in percent of a target's size.
     pub(crate) fn imbalance(&self) -> u32 {
-        match self.max {
+        let spread = u128::from(self.max - self.min) * u128::from(self.targets);
+        match u128::from(self.total) {
             0 => 0,
-            max => (u128::from(max - self.min) * 100 / u128::from(max)) as u32,
+            total => (spread * 100 / total) as u32,
         }
     }
 }
 
-/// Reads the figures from the running pool, bringing it up if need be.
-pub(crate) fn usage(pool: &PoolDescriptor) -> Result<Usage, Failure> {
-    let figures = match pool.attach() {
-        Ok(attached) => attached.usage().map_err(|e| {
+/// Figures of the running pool, brought up if need be; `None` if this process runs too many
+/// already, so that the files of the ranks have to tell roughly.
+fn figures(pool: &PoolDescriptor) -> Result<Option<engine::Usage>, Failure> {
+    match pool.attach() {
+        Ok(attached) => attached.usage().map(Some).map_err(|e| {
             Failure::der(String::new(), daos_types::Der::from_errno(e.code()))
                 .because(format!("reading the space of pool {}", pool.label))
-        })?,
-        // A process runs only so many pools; their files tell the rest roughly.
-        Err(engine::system::SystemError::Engine(engine::EngineError::Invalid(_))) => {
-            return Ok(estimate(pool));
-        }
-        Err(error) => return Err(error.into()),
+        }),
+        Err(engine::system::SystemError::Engine(engine::EngineError::Invalid(_))) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Total and free bytes of a rank; nothing of one that is not in service.
+fn of_rank(
+    pool: &PoolDescriptor,
+    figures: Option<&engine::Usage>,
+    rank: &RankDescriptor,
+) -> Option<(u64, u64)> {
+    if !rank.state.serves() || !rank.present {
+        return None;
+    }
+    let Some(figures) = figures else {
+        return Some(estimate(pool, rank));
     };
-    let serving = pool
-        .ranks
-        .iter()
-        .filter(|rank| rank.state.serves() && rank.present);
-    let ranks: Vec<(u64, u64)> = serving
-        .filter_map(|rank| figures.ranks.get(usize::from(rank.rank)))
-        .map(|rank| (rank.total, rank.total.saturating_sub(rank.used)))
+    let found = figures.ranks.get(usize::from(rank.rank))?;
+    Some((found.total, found.total.saturating_sub(found.used)))
+}
+
+/// Total and free bytes of one rank; 0 if it is not in service.
+pub(crate) fn rank_usage(
+    pool: &PoolDescriptor,
+    rank: &RankDescriptor,
+) -> Result<(u64, u64), Failure> {
+    let figures = figures(pool)?;
+    Ok(of_rank(pool, figures.as_ref(), rank).unwrap_or_default())
+}
+
+/// Reads the figures of a pool.
+pub(crate) fn usage(pool: &PoolDescriptor) -> Result<Usage, Failure> {
+    let figures = figures(pool)?;
+    let ranks = pool.ranks.iter();
+    let ranks: Vec<_> = ranks
+        .filter_map(|rank| of_rank(pool, figures.as_ref(), rank))
         .collect();
-    let engine = EngineJson {
+    let engine = figures.map(|figures| EngineJson {
         arena_bytes: figures.arena_bytes,
         log_used_bytes: figures.log_used,
         log_bytes: figures.log_bytes,
         checkpoint_time_ns: figures.checkpoint_time,
         processes: figures.processes,
-    };
+    });
     Ok(Usage {
-        engine: Some(engine),
+        engine,
         ..summarise(&ranks, pool.targets_per_rank.into())
     })
 }
@@ -118,29 +145,21 @@ fn summarise(ranks: &[(u64, u64)], targets_per_rank: u64) -> Usage {
         min: free.clone().min().map_or(0, |free| free / targets),
         max: free.clone().max().map_or(0, |free| free / targets),
         mean: free.sum::<u64>() / (targets * (ranks.len().max(1) as u64)),
+        targets: targets * ranks.len() as u64,
         engine: None,
     }
 }
 
-/// From the blocks the rank files take on their devices.
-fn estimate(pool: &PoolDescriptor) -> Usage {
+/// From the blocks the files of a rank take on their device.
+fn estimate(pool: &PoolDescriptor, rank: &RankDescriptor) -> (u64, u64) {
     let total = pool.rank_bytes();
-    let serving = pool
-        .ranks
-        .iter()
-        .filter(|rank| rank.state.serves() && rank.present);
-    let ranks: Vec<(u64, u64)> = serving
-        .map(|rank| {
-            let files = std::fs::read_dir(&rank.path)
-                .into_iter()
-                .flatten()
-                .flatten();
-            let metadata = files.filter_map(|file| file.metadata().ok());
-            let used = metadata.map(|data| data.blocks() * 512).sum::<u64>();
-            (total, total.saturating_sub(used))
-        })
-        .collect();
-    summarise(&ranks, pool.targets_per_rank.into())
+    let files = std::fs::read_dir(&rank.path)
+        .into_iter()
+        .flatten()
+        .flatten();
+    let metadata = files.filter_map(|file| file.metadata().ok());
+    let used = metadata.map(|data| data.blocks() * 512).sum::<u64>();
+    (total, total.saturating_sub(used))
 }
 
 #[cfg(test)]
@@ -153,6 +172,9 @@ mod tests {
         assert_eq!((usage.total, usage.free), (1600, 1200));
         assert_eq!((usage.min, usage.max, usage.mean), (100, 200, 150));
         assert_eq!((usage.used_percent(), usage.imbalance()), (25, 50));
+        // Of the size of a target, however little is free.
+        let full = summarise(&[(800, 0), (800, 80)], 4);
+        assert_eq!((full.min, full.max, full.imbalance()), (0, 20, 10));
         let none = summarise(&[], 4);
         assert_eq!(
             (none.total, none.used_percent(), none.imbalance()),

@@ -72,20 +72,6 @@ impl Opened {
             groups: groups.iter().map(|group| group.as_raw()).collect(),
         })
     }
-
-    /// Makes the root directory of a container that has none yet: a creation that was cut.
-    pub(crate) fn ensure_root(&mut self, outer: &str) -> std::result::Result<(), Failure> {
-        if self.info.root.0 != 0 {
-            return Ok(());
-        }
-        let uid = rustix::process::geteuid().as_raw();
-        let gid = rustix::process::getegid().as_raw();
-        let root = Dfs::make_root(self.attached, &self.info, uid, gid, 0o755)
-            .map_err(|e| Failure::errno(format!("{outer}: cannot make the root directory"), e))?;
-        self.info.root = (root.number, root.generation);
-        let updated = self.attached.update_container(&self.info);
-        updated.map_err(|error| Failure::engine(outer, &error))
-    }
 }
 
 impl View {
@@ -151,12 +137,20 @@ impl View {
             .dfs
             .walk(&self.cred(), self.root(), &trimmed, how, &mut scratch)?
         {
-            Walk::Here(place) => Ok(Target {
-                parent: place.parent,
-                name: place.name.to_vec(),
-                ino: place.target,
-                slash,
-            }),
+            Walk::Here(place) => {
+                // A slash at the end says that a directory is meant.
+                if let Some(ino) = place.target.filter(|_| slash)
+                    && self.stat(ino)?.mode & S_IFMT != S_IFDIR
+                {
+                    return Err(Errno::ENOTDIR);
+                }
+                Ok(Target {
+                    parent: place.parent,
+                    name: place.name.to_vec(),
+                    ino: place.target,
+                    slash,
+                })
+            }
             Walk::Leave { .. } => Err(Errno::EXDEV),
         }
     }
@@ -265,10 +259,16 @@ impl View {
         })
     }
 
-    /// Makes a new file and opens it for writing; `EEXIST` if the name is taken.
-    pub(crate) fn create(&self, dir: Ino, name: &[u8]) -> Result<(Ino, Open<'_>)> {
+    /// Moves a name within a directory; what has the new one is replaced.
+    pub(crate) fn rename(&self, dir: Ino, from: &[u8], to: &[u8]) -> Result<()> {
+        self.dfs.rename(&self.cred(), dir, from, dir, to, 0)
+    }
+
+    /// Makes a file that has no name yet and opens it for writing; without a name it is gone when
+    /// it is closed.
+    pub(crate) fn create_unnamed(&self, dir: Ino) -> Result<(Ino, Open<'_>)> {
         let cred = self.cred();
-        let (ino, _) = self.dfs.create(&cred, dir, name, 0o600, true)?;
+        let ino = self.dfs.tmpfile(&cred, dir, 0o600)?;
         let ofd = self.dfs.open_created(&cred, ino, O_WRONLY)?;
         Ok((
             ino,

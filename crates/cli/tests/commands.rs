@@ -675,7 +675,7 @@ fn a_container_in_use_is_not_destroyed_without_force() {
         .daos(&refused)
         .fails(&["DER_BUSY(-1012): Device or resource busy", "--force"]);
     system
-        .dmg(&["pool", "destroy", "tank"])
+        .dmg(&["pool", "destroy", "-r", "tank"])
         .fails(&["in use by process"]);
     system.daos(&["container", "destroy", "tank", "c2"]).ok();
     system

@@ -80,7 +80,7 @@ fn a_copy_has_ranks_of_its_own() {
     dmg(&copy, &["system", "stop"]).ok();
     assert_eq!(names(&root), "kept\nof_the_original\n");
     // Nothing of the original goes with the copy.
-    dmg(&copy, &["pool", "destroy", "tank"]).ok();
+    dmg(&copy, &["pool", "destroy", "-r", "tank"]).ok();
     assert_eq!(names(&root), "kept\nof_the_original\n");
     let check = system.daos(&["container", "check", "tank", "c1"]).ok();
     assert!(check.contains("inconsistent: 0"), "{check}");
@@ -102,7 +102,7 @@ fn a_copy_of_a_pool_in_use_is_refused_and_harms_nothing() {
     holder.end();
     system.dmg(&["system", "stop"]).ok();
     assert_eq!(names(&copy), "kept\n");
-    dmg(&copy, &["pool", "destroy", "tank"]).ok();
+    dmg(&copy, &["pool", "destroy", "-r", "tank"]).ok();
     assert_eq!(names(&root), "kept\nlater\n");
 }
 
@@ -174,7 +174,7 @@ fn shared_memory_in_the_pool_s_directory_is_not_taken_from_a_copy() {
     with_little_shared_memory(&copy, "fs mkdir tank c1 /of_the_copy").ok();
     assert_eq!(names(&root), "inside\nkept\nof_the_original\n");
     assert_eq!(names(&copy), "inside\nkept\nof_the_copy\n");
-    dmg(&copy, &["pool", "destroy", "tank"]).ok();
+    dmg(&copy, &["pool", "destroy", "-r", "tank"]).ok();
     assert_eq!(names(&root), "inside\nkept\nof_the_original\n");
 }
 
@@ -253,11 +253,11 @@ fn snapshot(stopped: bool) {
     dmg(&copy, &["system", "stop"]).ok();
     let holder = Holder::of(&root);
     let arena = arena_of(&root);
-    dmg(&copy, &["pool", "destroy", "tank"]).ok();
+    dmg(&copy, &["pool", "destroy", "-r", "tank"]).ok();
     assert!(arena.exists(), "the original's shared memory");
     holder.end();
     assert_eq!(names(&root), "kept\n");
-    dmg(&root, &["pool", "destroy", "tank"]).ok();
+    dmg(&root, &["pool", "destroy", "-r", "tank"]).ok();
 }
 
 /// A pool whose ranks lie on another disk than its registry.
@@ -288,7 +288,7 @@ fn ranks_elsewhere_belong_to_one_registry() {
     daos(&copy, &["pool", "set-attr", "tank", "a:b"]).fails(&["belongs to the pool directory"]);
     let third = system.scratch("third");
     cp("-a", &root, &third);
-    dmg(&third, &["pool", "destroy", "tank"]).ok();
+    dmg(&third, &["pool", "destroy", "-r", "tank"]).ok();
     assert_eq!(names(&root), "kept\n");
     // Moved, it is the same still.
     system.dmg(&["system", "stop"]).ok();

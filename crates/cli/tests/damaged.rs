@@ -316,7 +316,7 @@ fn an_attach_file_that_is_lost_does_not_make_two_of_one_pool() {
     assert!(arena.exists());
     holder.end();
     // Whoever destroys the pool means it.
-    system.dmg(&["pool", "destroy", "tank"]).ok();
+    system.dmg(&["pool", "destroy", "-r", "tank"]).ok();
     assert!(!arena.exists());
 }
 

@@ -145,7 +145,7 @@ impl core::error::Error for PropError {}
 pub fn split_pairs(text: &str) -> Result<Vec<(String, String)>, PropError> {
     text.split(',')
         .map(|pair| match pair.split_once(':') {
-            Some((key, value)) if !key.is_empty() => {
+            Some((key, value)) if !key.trim().is_empty() => {
                 Ok((key.trim().to_owned(), value.trim().to_owned()))
             }
             _ => Err(PropError::NotPair(pair.to_owned())),
