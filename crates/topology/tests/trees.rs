@@ -241,6 +241,98 @@ fn bonds_and_virtual_interfaces() {
     assert_eq!(choice_for(&found, 40), Some("bond0".to_owned()));
 }
 
+/// A member of the bond or bridge `upper` (an interface without device of its own), which is made
+/// if it is not there.
+fn enslave(root: &Path, upper: &str, link_type: &str, member: &str) {
+    let dir = format!("sys/devices/virtual/net/{upper}");
+    put(root, &format!("{dir}/type"), link_type);
+    put(root, &format!("{dir}/operstate"), "up");
+    if !root.join(format!("sys/class/net/{upper}")).is_symlink() {
+        link(root, &format!("sys/class/net/{upper}"), &format!("/{dir}"));
+    }
+    let real = fs::read_link(root.join(format!("sys/class/net/{member}"))).unwrap();
+    let real = real.to_str().unwrap().trim_start_matches('/').to_owned();
+    link(
+        root,
+        &format!("{real}/master"),
+        &format!("/sys/class/net/{upper}"),
+    );
+    link(
+        root,
+        &format!("{dir}/lower_{member}"),
+        &format!("/sys/class/net/{member}"),
+    );
+}
+
+/// Hosts of virtual machines bridge over a bond: the bridge stands for the hardware below it.
+#[test]
+fn a_bridge_over_a_bond_is_hardware() {
+    let root = tree_dir();
+    let mut node = recorded("infiniband.json");
+    node.nics.retain(|nic| nic.kind == NicKind::Ethernet);
+    write_sysfs(root.path(), &node);
+    enslave(root.path(), "bond0", "1", "eno1");
+    enslave(root.path(), "br0", "1", "bond0");
+    // A container link sorts before it, and is up.
+    let veth = "sys/devices/virtual/net/ahead0";
+    put(root.path(), &format!("{veth}/type"), "1");
+    put(root.path(), &format!("{veth}/operstate"), "up");
+    link(root.path(), "sys/class/net/ahead0", &format!("/{veth}"));
+    let found = Topology::discover(root.path()).unwrap();
+    let nic = |name: &str| &found.nics[found.nic_named(name).unwrap()];
+    assert_eq!(
+        (nic("br0").kind, nic("br0").numa),
+        (NicKind::Ethernet, Some(0))
+    );
+    assert_eq!(nic("bond0").state, LinkState::Down);
+    for cpu in [0, 1, 40] {
+        assert_eq!(choice_for(&found, cpu), Some("br0".to_owned()));
+    }
+    // Links that go round are no hardware, and an end.
+    enslave(root.path(), "ring0", "1", "ahead0");
+    enslave(root.path(), "ring1", "1", "ring0");
+    enslave(root.path(), "ring0", "1", "ring1");
+    let found = Topology::discover(root.path()).unwrap();
+    let ring = &found.nics[found.nic_named("ring0").unwrap()];
+    assert_eq!(ring.kind, NicKind::Virtual);
+}
+
+/// A bond over IPoIB has no device: place and domain are those of the member in use, its state is
+/// its own.
+#[test]
+fn a_bond_over_infiniband() {
+    let root = tree_dir();
+    write_sysfs(root.path(), &recorded("infiniband.json"));
+    enslave(root.path(), "bond1", "32", "ib0");
+    enslave(root.path(), "bond1", "32", "ib1");
+    put(
+        root.path(),
+        "sys/devices/virtual/net/bond1/bonding/active_slave",
+        "ib1",
+    );
+    let mut found = Topology::discover(root.path()).unwrap();
+    let bond = found.nics[found.nic_named("bond1").unwrap()].clone();
+    assert_eq!(
+        (bond.kind, bond.numa, bond.socket),
+        (NicKind::InfiniBand, Some(1), Some(1))
+    );
+    assert_eq!(
+        (bond.domain.as_str(), bond.state),
+        ("mlx5_1", LinkState::Up)
+    );
+    assert!(topology::cache::is_up_now(root.path(), &bond));
+    assert_eq!(choice_for(&found, 0), Some("bond1".to_owned()));
+    // Where no device is to be found, the state is still that of the interface.
+    let lone = "sys/devices/virtual/net/ib9";
+    put(root.path(), &format!("{lone}/type"), "32");
+    put(root.path(), &format!("{lone}/operstate"), "up");
+    link(root.path(), "sys/class/net/ib9", &format!("/{lone}"));
+    let before = Topology::discover(root.path()).unwrap();
+    found = before.clone();
+    topology::cache::refresh_states(root.path(), &mut found).unwrap();
+    assert_eq!(found, before);
+}
+
 #[test]
 fn kinds_and_speeds() {
     let root = tree_dir();
