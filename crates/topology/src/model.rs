@@ -222,9 +222,11 @@ impl Topology {
         made.index_cpus();
         if made.nics.len() > NICS_MAX {
             made.notes.push(format!(
-                "{} interfaces found, only the first {NICS_MAX} are used",
+                "{} interfaces found, only {NICS_MAX} are used",
                 made.nics.len()
             ));
+            // Hundreds of containers have as many links: those ranks would use are not cut off.
+            made.nics.sort_by_key(|nic| (nic.kind, !nic.is_up()));
             made.nics.truncate(NICS_MAX);
         }
         made.nics.sort_by_cached_key(Nic::sort_key);

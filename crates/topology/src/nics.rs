@@ -65,11 +65,9 @@ fn usable_names(tree: &Tree, class: &str, notes: &mut Vec<String>) -> Vec<String
         ));
         names.retain(|name| is_interface_name(name));
     }
-    if cut || names.len() > NICS_MAX {
-        notes.push(format!(
-            "{class} has too many entries: the first {NICS_MAX} are used"
-        ));
-        names.truncate(NICS_MAX);
+    if cut {
+        let note = "has too many entries: the rest is not looked at";
+        notes.push(format!("{class} {note}"));
     }
     names
 }

@@ -538,6 +538,23 @@ fn huge_trees_are_cut_off() {
     );
 }
 
+/// Hundreds of container links, whose names sort first, do not push the hardware out.
+#[test]
+fn hardware_is_not_cut_off() {
+    let root = tree_dir();
+    write_sysfs(root.path(), &recorded("aurora.json"));
+    for number in 0..400 {
+        let dir = format!("sys/class/net/cali{number}");
+        put(root.path(), &format!("{dir}/type"), "1");
+        put(root.path(), &format!("{dir}/operstate"), "up");
+    }
+    let found = Topology::discover(root.path()).unwrap();
+    assert_eq!(found.nics.len(), topology::NICS_MAX);
+    assert_eq!(choice_for(&found, 9), Some("hsn1".to_owned()));
+    let note = "408 interfaces found, only 256 are used";
+    assert!(found.notes.contains(&note.to_owned()), "{:?}", found.notes);
+}
+
 /// Parts of a tree removed at random, file by file and directory by directory.
 #[test]
 fn incomplete_trees_are_answered() {
