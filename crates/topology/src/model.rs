@@ -259,12 +259,18 @@ impl Topology {
     /// node 0; so do we.
     fn attach_nics(&mut self) {
         let count = self.sockets.len().max(1);
+        let socket_of = |node: &NumaNode| {
+            let mut places = node.cpus.iter().filter_map(|cpu| self.place(cpu));
+            places.next().map(|place| place.socket)
+        };
         let by_node = |numa: Option<u32>| {
             let node = self.nodes.iter().find(|node| Some(node.id) == numa)?;
-            node.cpus
-                .iter()
-                .find_map(|cpu| self.place(cpu))
-                .map(|place| place.socket)
+            // A node of memory only: the nearest one that has CPUs.
+            let others = self.nodes.iter().zip(&node.distances);
+            socket_of(node).or_else(|| {
+                let near = others.filter_map(|(other, &far)| Some((far, socket_of(other)?)));
+                near.min().map(|(_, socket)| socket)
+            })
         };
         let sockets: Vec<_> = self
             .nics

@@ -195,6 +195,34 @@ fn numa_node_minus_one() {
     assert!(found.notes.contains(&note.to_owned()), "{:?}", found.notes);
 }
 
+/// A device may hang on a node of memory only: the nearest CPUs count.
+#[test]
+fn numa_node_without_cpus() {
+    let mut node = recorded("aurora.json");
+    let place = |id: u32, near: u32| {
+        let far = |other: u32| if other == near { 13 } else { 23 };
+        topology::NumaNode {
+            id,
+            cpus: CpuSet::new(),
+            distances: vec![far(0), far(1), 10, 10],
+        }
+    };
+    node.nodes.truncate(2);
+    node.nodes.extend([place(2, 1), place(3, 0)]);
+    for nic in &mut node.nics {
+        nic.numa = nic.numa.map(|numa| 3 - numa);
+    }
+    let root = tree_dir();
+    write_sysfs(root.path(), &node);
+    let found = Topology::discover(root.path()).unwrap();
+    for cpu in [0, 51, 52, 103, 207] {
+        let core = cpu % 104;
+        let nic = 4 * (core / 52) + core % 4;
+        assert_eq!(choice_for(&found, cpu), Some(format!("hsn{nic}")));
+    }
+    assert!(found.notes.is_empty(), "{:?}", found.notes);
+}
+
 /// The bond stands for its members; a VLAN or container link is no hardware of its own.
 #[test]
 fn bonds_and_virtual_interfaces() {
@@ -632,6 +660,10 @@ fn bad_recordings_are_one_line() {
         ),
         (good.replace("\"1,5\"", "\"1,4\""), "CPU 4 is in two cores"),
         (good.replace("\"1,5\"", "\"\""), "a core without CPUs"),
+        (
+            good.replace("\"sockets\": [", "\"sockets\": [[], "),
+            "a socket without cores",
+        ),
         (
             good.replace("\"1,5\"", "\"1-x\""),
             "\"1-x\" is not a CPU number",
