@@ -112,6 +112,57 @@ fn offline_cpus_do_not_shift_the_table() {
     }
 }
 
+/// Virtual machines mostly, and other processors, number the threads of a core one after another.
+#[test]
+fn offline_cpus_with_siblings_side_by_side() {
+    // Two sockets of 16 cores, two interfaces each; some CPUs off, or all second threads.
+    let halves = (0..32).map(|core| (core * 2 + 1).to_string());
+    let halves = halves.collect::<Vec<_>>().join(",");
+    let sets = [
+        ("on", "3"),
+        ("on", "2"),
+        ("on", "2-3"),
+        ("on", "0-5,33"),
+        ("on", "1,4,6-7,40"),
+        ("off", halves.as_str()),
+        ("forceoff", halves.as_str()),
+    ];
+    for (control, offline) in sets {
+        let mut node = recorded("aurora.json");
+        let core = |core: usize| topology::Core {
+            cpus: vec![2 * core, 2 * core + 1],
+        };
+        let socket = |first: usize| topology::Socket {
+            cores: (first..first + 16).map(core).collect(),
+        };
+        node.nodes[0].cpus = (0..32).collect();
+        node.nodes[1].cpus = (32..64).collect();
+        node.nics
+            .retain(|nic| ["hsn0", "hsn1", "hsn4", "hsn5"].contains(&nic.name.as_str()));
+        let node = Topology::build(
+            node.name,
+            vec![socket(0), socket(16)],
+            node.nodes,
+            CpuSet::parse(offline).unwrap(),
+            node.nics,
+            Vec::new(),
+        );
+        let root = tree_dir();
+        write_sysfs(root.path(), &node);
+        put(root.path(), "sys/devices/system/cpu/smt/control", control);
+        let found = Topology::discover(root.path()).unwrap();
+        for cpu in node.online().iter() {
+            let core = cpu / 2;
+            let nic = 4 * (core / 16) + core % 2;
+            assert_eq!(
+                choice_for(&found, cpu),
+                Some(format!("hsn{nic}")),
+                "CPU {cpu} of {offline}, {control}"
+            );
+        }
+    }
+}
+
 /// A few BIOSes number CPUs alternately over the sockets.
 #[test]
 fn offline_cpus_with_alternating_sockets() {
