@@ -2,11 +2,14 @@
 //!
 //! Needs root and the programs `unshare` and `mount` (util-linux) and `ip` (iproute2).
 
+mod common;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use common::{recorded, write_sysfs};
 use topology::cache::{Cache, Source, is_up_now, refresh_states};
 use topology::plan::{Choice, Policy, Process, choose};
 use topology::{CpuSet, LinkState, NicKind, Topology};
@@ -242,6 +245,32 @@ fn an_interface_fails_while_a_process_runs() {
     let files = namespace.run("ls /dev/shm | grep -c '^daos-topology-'");
     assert_eq!(files, ["1"], "the topology was cached");
     namespace.run("exec 7>&-; wait");
+}
+
+/// A tree of the user's own is read as it is, whatever was read there, or under the same name
+/// elsewhere, before.
+#[test]
+fn another_root_is_not_cached() {
+    let mut namespace = Namespace::new();
+    let mut node = recorded("aurora.json");
+    let shm = namespace.root().join("dev/shm");
+    write_sysfs(&shm.join("one"), &node);
+    for nic in &mut node.nics {
+        nic.numa = nic.numa.map(|numa| 1 - numa);
+    }
+    write_sysfs(&shm.join("two"), &node);
+    let mut nic = |dir: &str| {
+        let said = namespace.run(&format!(
+            "cd /dev/shm/{dir} && env -u DAOS_TOPOLOGY_FILE -u D_INTERFACE -u OFI_INTERFACE \
+             DAOS_TOPOLOGY_ROOT=. taskset -c 0 {PROGRAM}"
+        ));
+        said[0].split(' ').nth(2).unwrap().to_owned()
+    };
+    assert_eq!(nic("one"), "hsn0");
+    assert_eq!(nic("two"), "hsn4");
+    std::fs::remove_dir_all(shm.join("one")).unwrap();
+    std::fs::rename(shm.join("two"), shm.join("one")).unwrap();
+    assert_eq!(nic("one"), "hsn4");
 }
 
 /// Files planted where the cache will look are not used, and not followed.
