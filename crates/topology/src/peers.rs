@@ -28,9 +28,10 @@ use crate::store;
 
 const MAGIC: &str = "daos-nic 2";
 const PREFIX: &str = "daos-nic-";
-const LOCK_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Longer than a holder may wait for a processor that many processes want.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(3);
 /// Limit where the lock goes round among other processes: hundreds of ranks on few CPUs.
-const LOCK_QUEUE_MAX: Duration = Duration::from_secs(10);
+const LOCK_QUEUE_MAX: Duration = Duration::from_secs(30);
 /// First pause between attempts; each is twice the one before, up to the second value, or hundreds
 /// of waiting ranks would take the time from the one that holds the lock.
 const LOCK_PAUSE: Duration = Duration::from_micros(200);
