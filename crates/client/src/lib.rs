@@ -4,7 +4,8 @@
 //! mount.
 
 use core::fmt;
-use daos_types::Ident;
+use daos_types::{ContainerMeta, ContainerType, Ident};
+
 use dfs::Dfs;
 use engine::EngineError;
 use engine::system::{SystemError, SystemRoot};
@@ -22,12 +23,28 @@ pub enum MountError {
     },
     /// The pool cannot be found or attached.
     System(SystemError),
-    /// The container cannot be found.
+    /// The pool has no such container.
+    NoContainer {
+        /// Pool as named by the user.
+        pool: String,
+        /// Container as named by the user.
+        container: String,
+    },
+    /// The container's record cannot be read, or the pool not be attached.
     Container {
         /// Pool as named by the user.
         pool: String,
         /// What the engine said.
         error: EngineError,
+    },
+    /// The container has no root directory, so there is nothing to mount.
+    NoFiles {
+        /// Pool as named by the user.
+        pool: String,
+        /// Container as named by the user.
+        container: String,
+        /// Its type.
+        kind: ContainerType,
     },
     /// The container's namespace cannot be opened.
     Namespace {
@@ -42,12 +59,38 @@ impl fmt::Display for MountError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             MountError::Name { what, name } => {
-                write!(f, "'{name}' is no {what} label or UUID")
+                write!(
+                    f,
+                    "'{name}' is no {what} label or UUID: a label has up to 127 of A-Z a-z 0-9 . _ : -"
+                )
             }
             MountError::System(error) => write!(f, "{error}"),
+            MountError::NoContainer { pool, container } => write!(
+                f,
+                "no container {container} in pool {pool}; see: daos container list {pool}"
+            ),
             MountError::Container { pool, error } => {
                 write!(f, "pool {pool}: {error} (see: daos container list {pool})")
             }
+            MountError::NoFiles {
+                pool,
+                container,
+                kind: ContainerType::Posix,
+            } => write!(
+                f,
+                "container {container} has no root directory, its creation was cut short; \
+                 daos filesystem check {pool} {container} makes one"
+            ),
+            MountError::NoFiles {
+                pool,
+                container,
+                kind,
+            } => write!(
+                f,
+                "container {container} has type {}, files need type POSIX: \
+                 daos container create --type POSIX {pool} NAME",
+                kind.name()
+            ),
             MountError::Namespace { container, errno } => {
                 write!(f, "container {container} cannot be mounted: {errno}")
             }
@@ -77,12 +120,24 @@ impl Backend {
         let (_, pool, info) = system
             .open_container(&pool_name, &shown_container)
             .map_err(|error| match error {
+                SystemError::Engine(EngineError::NotFound(_)) => MountError::NoContainer {
+                    pool: shown_pool.clone(),
+                    container: shown_container.clone(),
+                },
                 SystemError::Engine(error) => MountError::Container {
-                    pool: shown_pool,
+                    pool: shown_pool.clone(),
                     error,
                 },
                 other => MountError::System(other),
             })?;
+        if info.root.0 == 0 {
+            let meta = ContainerMeta::decode(&info.blob);
+            return Err(MountError::NoFiles {
+                pool: shown_pool,
+                container: shown_container,
+                kind: meta.map_or(ContainerType::Unknown, |meta| meta.kind),
+            });
+        }
         Dfs::mount(pool, &info)
             .map(Backend::Embedded)
             .map_err(|errno| MountError::Namespace {

@@ -130,7 +130,11 @@ impl Cpus {
             .values_mut()
             .map(|cpus| cores(tree, cpus))
             .collect();
-        place_offline(&mut sockets, &offline);
+        // Without a thread beside another, only this says that there are more.
+        let threads_off = tree
+            .text(&format!("{CPU_DIR}/smt/control"))
+            .is_some_and(|control| control == "off" || control == "forceoff");
+        place_offline(&mut sockets, &offline, threads_off);
         let known: CpuSet = sockets
             .iter()
             .flat_map(|s| s.values().flatten().copied())
@@ -247,11 +251,13 @@ fn cores(tree: &Tree, cpus: &CpuSet) -> BTreeMap<usize, Vec<usize>> {
 /// Puts offline CPUs back where they belong, since the kernel hides their place and the rule counts
 /// cores: without it, one switched-off core would move every core after it to another interface.
 ///
-/// The numbering tells: with siblings `n` and `n + stride` on every core that has both, an offline
-/// CPU joins the core of its online sibling; otherwise it is a core of its own between its
-/// neighbours. Offline CPUs after the last core change no index and stay out.
-fn place_offline(sockets: &mut [BTreeMap<usize, Vec<usize>>], offline: &CpuSet) {
+/// The numbering tells: with siblings `n` and `n + stride` on every core that has both, or siblings
+/// that follow each other, an offline CPU joins the core of its online sibling; otherwise it is a
+/// core of its own between its neighbours. Offline CPUs after the last core change no index and stay
+/// out.
+fn place_offline(sockets: &mut [BTreeMap<usize, Vec<usize>>], offline: &CpuSet, threads_off: bool) {
     let stride = sibling_stride(sockets);
+    let block = sibling_block(sockets, threads_off);
     if let Some(stride) = stride {
         // An online second thread of an offline first thread is filed under its own number so far.
         for cores in sockets.iter_mut() {
@@ -277,12 +283,16 @@ fn place_offline(sockets: &mut [BTreeMap<usize, Vec<usize>>], offline: &CpuSet) 
         let first = stride
             .filter(|&stride| cpu >= stride)
             .map(|stride| cpu - stride);
-        let home = first.and_then(|first| {
-            sockets
-                .iter_mut()
-                .find_map(|cores| cores.get_mut(&first).map(|threads| (first, threads)))
+        let siblings = match (first, block) {
+            (Some(first), _) => first..first + 1,
+            (None, Some(block)) => cpu / block * block..(cpu / block + 1) * block,
+            (None, None) => 0..0,
+        };
+        let home = sockets.iter_mut().find_map(|cores| {
+            let mut found = cores.range_mut(siblings.clone());
+            found.next().map(|(_, threads)| threads)
         });
-        if let Some((_, threads)) = home {
+        if let Some(threads) = home {
             threads.push(cpu);
         } else if let Some(socket) = neighbour_socket(sockets, cpu)
             && let Some(cores) = sockets.get_mut(socket)
@@ -304,6 +314,29 @@ fn sibling_stride(sockets: &[BTreeMap<usize, Vec<usize>>]) -> Option<usize> {
         });
     let stride = strides.next().filter(|&stride| stride > 1)?;
     strides.all(|other| other == stride).then_some(stride)
+}
+
+/// How many hardware threads that follow each other make a core, if no core has threads outside its
+/// block of so many and no two cores share one.
+fn sibling_block(sockets: &[BTreeMap<usize, Vec<usize>>], threads_off: bool) -> Option<usize> {
+    let cores = || sockets.iter().flat_map(BTreeMap::values);
+    let most = cores().map(Vec::len).max()?;
+    let least = if threads_off { most.max(2) } else { most };
+    [2, 4, 8]
+        .into_iter()
+        .filter(|&b| b >= least && least > 1)
+        .find(|block| {
+            let mut blocks: Vec<usize> = Vec::new();
+            for threads in cores() {
+                let mut of_core: Vec<usize> = threads.iter().map(|cpu| cpu / block).collect();
+                of_core.dedup();
+                blocks.extend(of_core);
+            }
+            let count = blocks.len();
+            blocks.sort_unstable();
+            blocks.dedup();
+            count == blocks.len() && count == cores().count()
+        })
 }
 
 /// The socket of an offline core: that of its neighbours in CPU number; between two sockets, or where

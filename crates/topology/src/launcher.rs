@@ -290,12 +290,20 @@ impl Names {
             };
         }
         if self.launcher == Launcher::Flux {
-            // Flux gives totals only; it fills nodes evenly, the first ones with the remainder.
+            // Flux gives totals only; it fills nodes evenly and in order, and where that leaves some
+            // over, the first ones get one more.
             let number = |name| variable(name).and_then(|text| text.trim().parse::<usize>().ok());
             if let (Some(total), Some(nodes @ 1..)) =
                 (number("FLUX_JOB_SIZE"), number("FLUX_JOB_NNODES"))
             {
-                return Ok(Some(total.div_ceil(nodes)));
+                let (least, over) = (total / nodes, total % nodes);
+                let local = number(self.rank);
+                let first = number("FLUX_TASK_RANK").zip(local);
+                let first = first.and_then(|(rank, local)| rank.checked_sub(local));
+                let is_larger = first.is_none_or(|first| first < over * (least + 1))
+                    // In another order than that: not fewer than there are.
+                    || local.is_some_and(|local| local >= least);
+                return Ok(Some(least + usize::from(over > 0 && is_larger)));
             }
         }
         Ok(None)

@@ -222,9 +222,11 @@ impl Topology {
         made.index_cpus();
         if made.nics.len() > NICS_MAX {
             made.notes.push(format!(
-                "{} interfaces found, only the first {NICS_MAX} are used",
+                "{} interfaces found, only {NICS_MAX} are used",
                 made.nics.len()
             ));
+            // Hundreds of containers have as many links: those ranks would use are not cut off.
+            made.nics.sort_by_key(|nic| (nic.kind, !nic.is_up()));
             made.nics.truncate(NICS_MAX);
         }
         made.nics.sort_by_cached_key(Nic::sort_key);
@@ -257,12 +259,18 @@ impl Topology {
     /// node 0; so do we.
     fn attach_nics(&mut self) {
         let count = self.sockets.len().max(1);
+        let socket_of = |node: &NumaNode| {
+            let mut places = node.cpus.iter().filter_map(|cpu| self.place(cpu));
+            places.next().map(|place| place.socket)
+        };
         let by_node = |numa: Option<u32>| {
             let node = self.nodes.iter().find(|node| Some(node.id) == numa)?;
-            node.cpus
-                .iter()
-                .find_map(|cpu| self.place(cpu))
-                .map(|place| place.socket)
+            // A node of memory only: the nearest one that has CPUs.
+            let others = self.nodes.iter().zip(&node.distances);
+            socket_of(node).or_else(|| {
+                let near = others.filter_map(|(other, &far)| Some((far, socket_of(other)?)));
+                near.min().map(|(_, socket)| socket)
+            })
         };
         let sockets: Vec<_> = self
             .nics

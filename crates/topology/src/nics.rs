@@ -1,6 +1,6 @@
 //! Network interfaces in a sysfs tree: Ethernet, InfiniBand and RoCE, Slingshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cpuset::CpuSet;
 use crate::error::one_line;
@@ -51,7 +51,7 @@ pub(crate) fn read(tree: &Tree, socket_of: &SocketOf<'_>, notes: &mut Vec<String
         }
     }
     for name in usable_names(tree, NET, notes) {
-        nics.extend(netdev(tree, socket_of, &name, fabrics.get(&name)));
+        nics.extend(netdev(tree, socket_of, &name, &fabrics));
     }
     nics
 }
@@ -65,11 +65,9 @@ fn usable_names(tree: &Tree, class: &str, notes: &mut Vec<String>) -> Vec<String
         ));
         names.retain(|name| is_interface_name(name));
     }
-    if cut || names.len() > NICS_MAX {
-        notes.push(format!(
-            "{class} has too many entries: the first {NICS_MAX} are used"
-        ));
-        names.truncate(NICS_MAX);
+    if cut {
+        let note = "has too many entries: the rest is not looked at";
+        notes.push(format!("{class} {note}"));
     }
     names
 }
@@ -92,10 +90,11 @@ fn netdev(
     tree: &Tree,
     socket_of: &SocketOf<'_>,
     name: &str,
-    fabric: Option<&Fabric>,
+    fabrics: &BTreeMap<String, Fabric>,
 ) -> Option<Nic> {
     let base = format!("{NET}/{name}");
     let link_type: u32 = tree.number(&format!("{base}/type"))?;
+    let mut fabric = fabrics.get(name);
     let hardware = tree.is_dir(&format!("{base}/device"));
     // A member of a bond or bridge has no address of its own: the bond or bridge stands for it.
     let member = tree.is_dir(&format!("{base}/master"));
@@ -106,10 +105,18 @@ fn netdev(
                 kind: NicKind::Cxi, ..
             }),
         ) => (NicKind::Cxi, locate(tree, &base)),
+        (32, None) if !hardware => {
+            // A bond over IPoIB uses one member at a time, and verbs need that one's device.
+            let members = hardware_below(tree, name);
+            fabric = members.iter().find_map(|member| fabrics.get(member));
+            let used = members.get(..1).unwrap_or_default();
+            let location = common_place(tree, used).unwrap_or_default();
+            (NicKind::InfiniBand, location)
+        }
         (32, _) => (NicKind::InfiniBand, locate(tree, &base)),
         (1, Some(_)) => (NicKind::Roce, locate(tree, &base)),
         (1, None) if hardware => (NicKind::Ethernet, locate(tree, &base)),
-        (1, None) => match through_members(tree, name) {
+        (1, None) => match common_place(tree, &hardware_below(tree, name)) {
             Some(location) => (NicKind::Ethernet, location),
             None => (NicKind::Virtual, Location::default()),
         },
@@ -175,7 +182,12 @@ fn device_state(tree: &Tree, kind: NicKind, device: &str) -> LinkState {
 
 /// The present state of `nic`, read anew.
 pub(crate) fn state_now(tree: &Tree, nic: &Nic) -> LinkState {
-    if nic.name == nic.domain && matches!(nic.kind, NicKind::Cxi | NicKind::InfiniBand) {
+    // Those of a kind with devices that are named like their domain have no network interface, but
+    // for some of InfiniBand that hang on no device.
+    if nic.name == nic.domain
+        && matches!(nic.kind, NicKind::Cxi | NicKind::InfiniBand)
+        && !tree.is_dir(&format!("{NET}/{}", nic.name))
+    {
         return device_state(tree, nic.kind, &nic.domain);
     }
     let state = netdev_state(tree, &nic.name);
@@ -239,18 +251,42 @@ fn locate(tree: &Tree, base: &str) -> Location {
     }
 }
 
-/// The place of a bond or bridge over hardware: that of its members, as far as they agree. `None`
-/// if none of them is hardware.
-fn through_members(tree: &Tree, name: &str) -> Option<Location> {
-    let (entries, _) = tree.names(&format!("{NET}/{name}"));
-    let mut places = entries
-        .iter()
-        .filter_map(|entry| entry.strip_prefix("lower_"))
-        .filter(|member| {
+/// The hardware under a bond or bridge, that of bonds inside a bridge included; the member a bond
+/// sends through first, the others by name.
+fn hardware_below(tree: &Tree, name: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut seen = BTreeSet::from([name.to_owned()]);
+    let mut above = vec![name.to_owned()];
+    while let Some(upper) = above.pop() {
+        let (entries, _) = tree.names(&format!("{NET}/{upper}"));
+        let active = tree.text(&format!("{NET}/{upper}/bonding/active_slave"));
+        for member in entries
+            .iter()
+            .filter_map(|entry| entry.strip_prefix("lower_"))
+        {
             let master = tree.link(&format!("{NET}/{member}/master"));
-            tree.is_dir(&format!("{NET}/{member}/device"))
-                && master.is_some_and(|master| master.rsplit('/').next() == Some(name))
-        })
+            let is_member =
+                master.is_some_and(|master| master.rsplit('/').next() == Some(upper.as_str()));
+            // Names seen before would go round in circles.
+            if !is_member || seen.len() > NICS_MAX || !seen.insert(member.to_owned()) {
+                continue;
+            }
+            if !tree.is_dir(&format!("{NET}/{member}/device")) {
+                above.push(member.to_owned());
+            } else if active.as_deref() == Some(member) {
+                found.insert(0, member.to_owned());
+            } else {
+                found.push(member.to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// The place of `members`, as far as they agree; `None` if there are none.
+fn common_place(tree: &Tree, members: &[String]) -> Option<Location> {
+    let mut places = members
+        .iter()
         .map(|member| locate(tree, &format!("{NET}/{member}")));
     let mut place = places.next()?;
     for other in places {

@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
@@ -26,17 +26,20 @@ use crate::process::Stat;
 use crate::recorded::is_interface_name;
 use crate::store;
 
-const MAGIC: &str = "daos-nic 1";
+const MAGIC: &str = "daos-nic 2";
 const PREFIX: &str = "daos-nic-";
-const LOCK_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Longer than a holder may wait for a processor that many processes want.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(3);
 /// Limit where the lock goes round among other processes: hundreds of ranks on few CPUs.
-const LOCK_QUEUE_MAX: Duration = Duration::from_secs(10);
+const LOCK_QUEUE_MAX: Duration = Duration::from_secs(30);
 /// First pause between attempts; each is twice the one before, up to the second value, or hundreds
 /// of waiting ranks would take the time from the one that holds the lock.
 const LOCK_PAUSE: Duration = Duration::from_micros(200);
 const LOCK_PAUSE_MAX: Duration = Duration::from_millis(10);
 /// Files of finished jobs looked at when a new job's file is made.
 const SWEEP_MAX: usize = 64;
+/// From then on a file of another PID namespace is taken to be of a finished job.
+const ELSEWHERE_AGE_MAX: Duration = Duration::from_hours(24);
 /// Lines read; more is taken for damage.
 const MEMBERS_MAX: usize = 16384;
 
@@ -184,7 +187,7 @@ impl Registry {
         let error = |e: Errno| TopologyError::io(self.path.display(), e);
         let file = store::open(&self.path, OFlags::RDONLY)?;
         let bytes = store::read_all(&file).map_err(error)?;
-        let mut members = parse(&bytes, &store::boot_id());
+        let mut members = parse(&bytes, &Era::now());
         // Half of a change may show a line at its old and its new place.
         members.sort_by_key(|member| member.pid);
         members.dedup_by_key(|member| member.pid);
@@ -199,9 +202,9 @@ impl Registry {
     ) -> Result<T, TopologyError> {
         let error = |e: Errno| TopologyError::io(self.path.display(), e);
         let file = self.locked()?;
-        let boot = store::boot_id();
+        let era = Era::now();
         let bytes = store::read_all(&file).map_err(error)?;
-        let mut members = parse(&bytes, &boot);
+        let mut members = parse(&bytes, &era);
         let pid = rustix::process::getpid();
         let start_ticks = Stat::of(pid).map_or(0, |stat| stat.start_ticks);
         members.retain(Member::is_alive);
@@ -215,13 +218,14 @@ impl Registry {
             start_ticks,
             peer,
         }));
-        let mut text = format!("{MAGIC} {boot}\n");
+        let mut text = era.header();
+        text.push('\n');
         members
             .iter()
             .for_each(|member| text.push_str(&member.line()));
         store::write_all(&file, text.as_bytes()).map_err(error)?;
         if bytes.is_empty() {
-            self.sweep(&boot);
+            self.sweep(&era);
         }
         Ok(answer)
     }
@@ -240,8 +244,9 @@ impl Registry {
         }
     }
 
-    /// Removes files of this user's finished jobs.
-    fn sweep(&self, boot: &str) {
+    /// Removes files of this user's finished jobs. Whether one of another PID namespace, a container's,
+    /// is finished cannot be seen: it is taken to be after a day.
+    fn sweep(&self, era: &Era) {
         let prefix = format!("{PREFIX}{}-", store::uid());
         let Ok(entries) = std::fs::read_dir(&self.dir) else {
             return;
@@ -262,10 +267,11 @@ impl Registry {
             let Ok(bytes) = store::read_all(&file) else {
                 continue;
             };
-            if lock.is_ok()
-                && !bytes.is_empty()
-                && !parse(&bytes, boot).iter().any(Member::is_alive)
-            {
+            let finished = match era.is_elsewhere(&bytes) {
+                true => is_older(&file, ELSEWHERE_AGE_MAX),
+                false => !parse(&bytes, era).iter().any(Member::is_alive),
+            };
+            if lock.is_ok() && !bytes.is_empty() && finished {
                 // Failing to remove it leaves it for the next sweep.
                 let _removed = std::fs::remove_file(&path).is_ok();
             }
@@ -309,18 +315,55 @@ fn same_rank(a: &Process, b: &Process) -> bool {
     a.local.is_some() && a.local.map(|local| local.rank) == b.local.map(|local| local.rank)
 }
 
-/// The lines of a file of this boot; anything else is no member.
-fn parse(bytes: &[u8], boot: &str) -> Vec<Member> {
+/// Where and when process numbers mean what a file says.
+struct Era {
+    boot: String,
+    namespace: String,
+}
+
+impl Era {
+    fn now() -> Era {
+        Era {
+            boot: store::boot_id(),
+            namespace: store::namespace("pid"),
+        }
+    }
+
+    /// The first line of a file.
+    fn header(&self) -> String {
+        format!("{MAGIC} {} {}", self.boot, self.namespace)
+    }
+
+    /// Whether a file is of this boot, but of another PID namespace.
+    fn is_elsewhere(&self, bytes: &[u8]) -> bool {
+        let this_boot = format!("{MAGIC} {} ", self.boot);
+        let namespace = bytes
+            .strip_prefix(this_boot.as_bytes())
+            .and_then(|rest| rest.split(|&byte| byte == b'\n').next());
+        namespace.is_some_and(|namespace| namespace != self.namespace.as_bytes())
+    }
+}
+
+/// Whether nothing was written to `file` for `age`.
+fn is_older(file: &OwnedFd, age: Duration) -> bool {
+    let written = rustix::fs::fstat(file)
+        .ok()
+        .and_then(|stat| u64::try_from(stat.st_mtime).ok());
+    written.is_some_and(|seconds| {
+        let written = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        SystemTime::now()
+            .duration_since(written)
+            .is_ok_and(|passed| passed > age)
+    })
+}
+
+/// The lines of a file of this boot and namespace; anything else is no member.
+fn parse(bytes: &[u8], era: &Era) -> Vec<Member> {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return Vec::new();
     };
     let mut lines = text.lines();
-    if lines
-        .next()
-        .and_then(|line| line.strip_prefix(MAGIC))
-        .map(str::trim)
-        != Some(boot)
-    {
+    if lines.next() != Some(era.header().as_str()) {
         return Vec::new();
     }
     lines.take(MEMBERS_MAX).filter_map(Member::parse).collect()

@@ -52,7 +52,8 @@ pub fn this_process(local: Option<LocalRank>) -> Process {
 }
 
 /// CPUs of the cgroup this process is in, version 2 or 1, with `proc` and `sys` under `root`: where
-/// its threads may be moved to, however the launcher has bound it. `None` if there is no cpuset.
+/// its threads may be moved to, however the launcher has bound it. A group without a cpuset of its
+/// own is inside the nearest one above that has one. `None` if there is no cpuset.
 #[must_use]
 pub fn cgroup_cpus(root: &Path) -> Option<CpuSet> {
     let tree = Tree::open(root).ok()?;
@@ -73,19 +74,25 @@ pub fn cgroup_cpus(root: &Path) -> Option<CpuSet> {
                 .then(|| path.trim_matches('/'))
         })
     };
-    let mut files = Vec::new();
-    if let Some(path) = group("cpuset") {
-        files.push(format!("sys/fs/cgroup/cpuset/{path}/cpuset.effective_cpus"));
-        files.push(format!("sys/fs/cgroup/cpuset/{path}/cpuset.cpus"));
-    }
-    if let Some(path) = group("") {
-        files.push(format!("sys/fs/cgroup/{path}/cpuset.cpus.effective"));
-        files.push("sys/fs/cgroup/cpuset.cpus.effective".to_owned());
-    }
-    files
-        .iter()
-        .find_map(|file| CpuSet::parse(&tree.text(file)?).ok())
-        .filter(|s| !s.is_empty())
+    let files_1: &[&str] = &["cpuset.effective_cpus", "cpuset.cpus"];
+    let files_2: &[&str] = &["cpuset.cpus.effective"];
+    let version_1 = group("cpuset").map(|path| ("sys/fs/cgroup/cpuset", path, files_1));
+    let version_2 = group("").map(|path| ("sys/fs/cgroup", path, files_2));
+    version_1
+        .into_iter()
+        .chain(version_2)
+        .find_map(|(base, path, files)| {
+            let above = path
+                .rmatch_indices('/')
+                .filter_map(|(end, _)| path.get(..end));
+            let mut groups = [path].into_iter().chain(above).chain([""]);
+            groups.find_map(|group| {
+                files.iter().find_map(|file| {
+                    let list = tree.text(&format!("{base}/{group}/{file}"))?;
+                    CpuSet::parse(&list).ok().filter(|set| !set.is_empty())
+                })
+            })
+        })
 }
 
 /// Launchers' processes on each node that give their ranks no number of the job (proc_pid_comm(5)).

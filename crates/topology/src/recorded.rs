@@ -164,6 +164,10 @@ impl Recording {
         let mut seen = CpuSet::new();
         let mut sockets = Vec::new();
         for cores in &self.sockets {
+            // It would be left out, and interfaces would be on another socket than they say.
+            if cores.is_empty() {
+                return Err("a socket without cores".to_owned());
+            }
             let mut socket = Socket::default();
             for list in cores {
                 let cpus = CpuSet::parse(list).map_err(|e| e.to_string())?;

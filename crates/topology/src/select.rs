@@ -108,8 +108,8 @@ impl Session {
         me
     }
 
-    /// Chooses the interface for this process, in the machine's topology (`DAOS_TOPOLOGY_ROOT`
-    /// honoured, cached in the standard place) or the recording `DAOS_TOPOLOGY_FILE`. Always
+    /// Chooses the interface for this process, in the machine's topology (cached in the
+    /// standard place), the tree `DAOS_TOPOLOGY_ROOT` or the recording `DAOS_TOPOLOGY_FILE`. Always
     /// answers: without a topology there is no interface, and DAOS decides by itself.
     #[must_use]
     pub fn choose(&self, variable: &Lookup<'_>) -> Selection {
@@ -241,7 +241,10 @@ fn read_topology(
     if let Some(file) = variable(FILE_VARIABLE).filter(|file| !file.is_empty()) {
         return Ok((Topology::load(file.as_ref())?, None));
     }
-    let (topology, source) = match Cache::standard(variable) {
+    // Another root is somebody's own tree, which changes as a machine does not, and may be named
+    // relative to a directory.
+    let is_machine = root == Path::new("/");
+    let (topology, source) = match Cache::standard(variable).filter(|_| is_machine) {
         Some(cache) => cache.topology(root)?,
         None => (Topology::discover(root)?, Source::Discovered),
     };

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::fs;
+
 use common::{put, recorded};
 use topology::handover::{Handover, Names, handover};
 use topology::launcher::{Identity, LocalRank};
@@ -244,6 +246,26 @@ fn cpusets_of_both_cgroup_versions() {
         "8-11",
     );
     assert_eq!(cgroup_cpus(root.path()).unwrap().to_string(), "8-11");
+    // A step's and a task's group without the controller are inside that of their job.
+    put(
+        root.path(),
+        "proc/self/cgroup",
+        "0::/slurm/job7/step0/task_2",
+    );
+    put(root.path(), "sys/fs/cgroup/cpuset.cpus.effective", "0-207");
+    assert_eq!(cgroup_cpus(root.path()).unwrap().to_string(), "8-11");
+    put(root.path(), "proc/self/cgroup", "0::/user.slice");
+    assert_eq!(cgroup_cpus(root.path()).unwrap().to_string(), "0-207");
+    // Version 1 in a container, which sees its own group as the root.
+    put(root.path(), "proc/self/cgroup", "3:cpuset:/docker/17");
+    put(
+        root.path(),
+        "sys/fs/cgroup/cpuset/cpuset.effective_cpus",
+        "2-3",
+    );
+    assert_eq!(cgroup_cpus(root.path()).unwrap().to_string(), "2-3");
+    fs::remove_file(root.path().join("sys/fs/cgroup/cpuset.cpus.effective")).unwrap();
+    put(root.path(), "proc/self/cgroup", "0::/slurm/job7");
     put(
         root.path(),
         "sys/fs/cgroup/slurm/job7/cpuset.cpus.effective",

@@ -2,11 +2,14 @@
 //!
 //! Needs root and the programs `unshare` and `mount` (util-linux) and `ip` (iproute2).
 
+mod common;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use common::{recorded, write_sysfs};
 use topology::cache::{Cache, Source, is_up_now, refresh_states};
 use topology::plan::{Choice, Policy, Process, choose};
 use topology::{CpuSet, LinkState, NicKind, Topology};
@@ -242,6 +245,88 @@ fn an_interface_fails_while_a_process_runs() {
     let files = namespace.run("ls /dev/shm | grep -c '^daos-topology-'");
     assert_eq!(files, ["1"], "the topology was cached");
     namespace.run("exec 7>&-; wait");
+}
+
+/// A container with process numbers of its own may share `/dev/shm`: its jobs are not finished because
+/// their processes are not to be seen.
+#[test]
+fn a_job_in_another_pid_namespace_is_not_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    let rank = |command: &mut Command, job: &str| {
+        command
+            .args(["--dir", dir.path().to_str().unwrap(), "--at-once", "--hold"])
+            .env("DAOS_TOPOLOGY_FILE", common::recording("aurora.json"))
+            .envs([("PALS_LOCAL_RANKID", "0"), ("PALS_LOCAL_SIZE", "1")])
+            .env("PALS_APID", job)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare is missing: install the package util-linux")
+    };
+    let said = |child: &mut Child| {
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        line
+    };
+    let files = || {
+        let names = std::fs::read_dir(dir.path()).unwrap().flatten();
+        let mut names: Vec<_> = names.map(|entry| entry.file_name()).collect();
+        names.sort();
+        names
+    };
+    let mut inside = Command::new("unshare");
+    inside.args(["--pid", "--fork", "--mount-proc", "--kill-child", PROGRAM]);
+    let mut inside = rank(&mut inside, "1");
+    let line = said(&mut inside);
+    assert!(line.contains("hsn0"), "{line}");
+    let first = files();
+    assert_eq!(first.len(), 1);
+    let mut outside = rank(&mut Command::new(PROGRAM), "2");
+    assert!(said(&mut outside).contains("hsn0"));
+    let both = files();
+    assert!(both.len() == 2 && both.contains(&first[0]), "{both:?}");
+    for child in [&mut inside, &mut outside] {
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+    // A job that has ended is, and so is one of the container's a day later.
+    let path = dir.path().join(&first[0]);
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    let old = std::time::SystemTime::now() - Duration::from_secs(25 * 3600);
+    file.set_modified(old).unwrap();
+    let mut third = rank(&mut Command::new(PROGRAM), "3");
+    assert!(said(&mut third).contains("hsn0"));
+    assert_eq!(files().len(), 1);
+    drop(third.stdin.take());
+    third.wait().unwrap();
+}
+
+/// A tree of the user's own is read as it is, whatever was read there, or under the same name
+/// elsewhere, before.
+#[test]
+fn another_root_is_not_cached() {
+    let mut namespace = Namespace::new();
+    let mut node = recorded("aurora.json");
+    let shm = namespace.root().join("dev/shm");
+    write_sysfs(&shm.join("one"), &node);
+    for nic in &mut node.nics {
+        nic.numa = nic.numa.map(|numa| 1 - numa);
+    }
+    write_sysfs(&shm.join("two"), &node);
+    let mut nic = |dir: &str| {
+        let said = namespace.run(&format!(
+            "cd /dev/shm/{dir} && env -u DAOS_TOPOLOGY_FILE -u D_INTERFACE -u OFI_INTERFACE \
+             DAOS_TOPOLOGY_ROOT=. taskset -c 0 {PROGRAM}"
+        ));
+        said[0].split(' ').nth(2).unwrap().to_owned()
+    };
+    assert_eq!(nic("one"), "hsn0");
+    assert_eq!(nic("two"), "hsn4");
+    std::fs::remove_dir_all(shm.join("one")).unwrap();
+    std::fs::rename(shm.join("two"), shm.join("one")).unwrap();
+    assert_eq!(nic("one"), "hsn4");
 }
 
 /// Files planted where the cache will look are not used, and not followed.

@@ -514,3 +514,25 @@ fn a_lock_that_is_not_given_back() {
         second.line
     );
 }
+
+/// One that gets little of the processor, because hundreds of ranks wait on few of them, is waited for.
+#[test]
+fn a_lock_that_is_given_back_late() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Held::start(dir.path(), Some(0));
+    let mut entries = std::fs::read_dir(dir.path()).unwrap();
+    let file = std::fs::File::open(entries.next().unwrap().unwrap().path()).unwrap();
+    file.lock().unwrap();
+    let holder = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        drop(file);
+    });
+    let second = Held::start(dir.path(), Some(4));
+    holder.join().unwrap();
+    assert_eq!((first.nic(), second.nic()), ("hsn0", "hsn1"));
+    assert!(
+        !second.line.contains("other ranks not known"),
+        "{}",
+        second.line
+    );
+}

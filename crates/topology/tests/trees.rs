@@ -112,6 +112,57 @@ fn offline_cpus_do_not_shift_the_table() {
     }
 }
 
+/// Virtual machines mostly, and other processors, number the threads of a core one after another.
+#[test]
+fn offline_cpus_with_siblings_side_by_side() {
+    // Two sockets of 16 cores, two interfaces each; some CPUs off, or all second threads.
+    let halves = (0..32).map(|core| (core * 2 + 1).to_string());
+    let halves = halves.collect::<Vec<_>>().join(",");
+    let sets = [
+        ("on", "3"),
+        ("on", "2"),
+        ("on", "2-3"),
+        ("on", "0-5,33"),
+        ("on", "1,4,6-7,40"),
+        ("off", halves.as_str()),
+        ("forceoff", halves.as_str()),
+    ];
+    for (control, offline) in sets {
+        let mut node = recorded("aurora.json");
+        let core = |core: usize| topology::Core {
+            cpus: vec![2 * core, 2 * core + 1],
+        };
+        let socket = |first: usize| topology::Socket {
+            cores: (first..first + 16).map(core).collect(),
+        };
+        node.nodes[0].cpus = (0..32).collect();
+        node.nodes[1].cpus = (32..64).collect();
+        node.nics
+            .retain(|nic| ["hsn0", "hsn1", "hsn4", "hsn5"].contains(&nic.name.as_str()));
+        let node = Topology::build(
+            node.name,
+            vec![socket(0), socket(16)],
+            node.nodes,
+            CpuSet::parse(offline).unwrap(),
+            node.nics,
+            Vec::new(),
+        );
+        let root = tree_dir();
+        write_sysfs(root.path(), &node);
+        put(root.path(), "sys/devices/system/cpu/smt/control", control);
+        let found = Topology::discover(root.path()).unwrap();
+        for cpu in node.online().iter() {
+            let core = cpu / 2;
+            let nic = 4 * (core / 16) + core % 2;
+            assert_eq!(
+                choice_for(&found, cpu),
+                Some(format!("hsn{nic}")),
+                "CPU {cpu} of {offline}, {control}"
+            );
+        }
+    }
+}
+
 /// A few BIOSes number CPUs alternately over the sockets.
 #[test]
 fn offline_cpus_with_alternating_sockets() {
@@ -195,6 +246,34 @@ fn numa_node_minus_one() {
     assert!(found.notes.contains(&note.to_owned()), "{:?}", found.notes);
 }
 
+/// A device may hang on a node of memory only: the nearest CPUs count.
+#[test]
+fn numa_node_without_cpus() {
+    let mut node = recorded("aurora.json");
+    let place = |id: u32, near: u32| {
+        let far = |other: u32| if other == near { 13 } else { 23 };
+        topology::NumaNode {
+            id,
+            cpus: CpuSet::new(),
+            distances: vec![far(0), far(1), 10, 10],
+        }
+    };
+    node.nodes.truncate(2);
+    node.nodes.extend([place(2, 1), place(3, 0)]);
+    for nic in &mut node.nics {
+        nic.numa = nic.numa.map(|numa| 3 - numa);
+    }
+    let root = tree_dir();
+    write_sysfs(root.path(), &node);
+    let found = Topology::discover(root.path()).unwrap();
+    for cpu in [0, 51, 52, 103, 207] {
+        let core = cpu % 104;
+        let nic = 4 * (core / 52) + core % 4;
+        assert_eq!(choice_for(&found, cpu), Some(format!("hsn{nic}")));
+    }
+    assert!(found.notes.is_empty(), "{:?}", found.notes);
+}
+
 /// The bond stands for its members; a VLAN or container link is no hardware of its own.
 #[test]
 fn bonds_and_virtual_interfaces() {
@@ -239,6 +318,98 @@ fn bonds_and_virtual_interfaces() {
     );
     assert_eq!(nic("eno1").state, LinkState::Down);
     assert_eq!(choice_for(&found, 40), Some("bond0".to_owned()));
+}
+
+/// A member of the bond or bridge `upper` (an interface without device of its own), which is made
+/// if it is not there.
+fn enslave(root: &Path, upper: &str, link_type: &str, member: &str) {
+    let dir = format!("sys/devices/virtual/net/{upper}");
+    put(root, &format!("{dir}/type"), link_type);
+    put(root, &format!("{dir}/operstate"), "up");
+    if !root.join(format!("sys/class/net/{upper}")).is_symlink() {
+        link(root, &format!("sys/class/net/{upper}"), &format!("/{dir}"));
+    }
+    let real = fs::read_link(root.join(format!("sys/class/net/{member}"))).unwrap();
+    let real = real.to_str().unwrap().trim_start_matches('/').to_owned();
+    link(
+        root,
+        &format!("{real}/master"),
+        &format!("/sys/class/net/{upper}"),
+    );
+    link(
+        root,
+        &format!("{dir}/lower_{member}"),
+        &format!("/sys/class/net/{member}"),
+    );
+}
+
+/// Hosts of virtual machines bridge over a bond: the bridge stands for the hardware below it.
+#[test]
+fn a_bridge_over_a_bond_is_hardware() {
+    let root = tree_dir();
+    let mut node = recorded("infiniband.json");
+    node.nics.retain(|nic| nic.kind == NicKind::Ethernet);
+    write_sysfs(root.path(), &node);
+    enslave(root.path(), "bond0", "1", "eno1");
+    enslave(root.path(), "br0", "1", "bond0");
+    // A container link sorts before it, and is up.
+    let veth = "sys/devices/virtual/net/ahead0";
+    put(root.path(), &format!("{veth}/type"), "1");
+    put(root.path(), &format!("{veth}/operstate"), "up");
+    link(root.path(), "sys/class/net/ahead0", &format!("/{veth}"));
+    let found = Topology::discover(root.path()).unwrap();
+    let nic = |name: &str| &found.nics[found.nic_named(name).unwrap()];
+    assert_eq!(
+        (nic("br0").kind, nic("br0").numa),
+        (NicKind::Ethernet, Some(0))
+    );
+    assert_eq!(nic("bond0").state, LinkState::Down);
+    for cpu in [0, 1, 40] {
+        assert_eq!(choice_for(&found, cpu), Some("br0".to_owned()));
+    }
+    // Links that go round are no hardware, and an end.
+    enslave(root.path(), "ring0", "1", "ahead0");
+    enslave(root.path(), "ring1", "1", "ring0");
+    enslave(root.path(), "ring0", "1", "ring1");
+    let found = Topology::discover(root.path()).unwrap();
+    let ring = &found.nics[found.nic_named("ring0").unwrap()];
+    assert_eq!(ring.kind, NicKind::Virtual);
+}
+
+/// A bond over IPoIB has no device: place and domain are those of the member in use, its state is
+/// its own.
+#[test]
+fn a_bond_over_infiniband() {
+    let root = tree_dir();
+    write_sysfs(root.path(), &recorded("infiniband.json"));
+    enslave(root.path(), "bond1", "32", "ib0");
+    enslave(root.path(), "bond1", "32", "ib1");
+    put(
+        root.path(),
+        "sys/devices/virtual/net/bond1/bonding/active_slave",
+        "ib1",
+    );
+    let mut found = Topology::discover(root.path()).unwrap();
+    let bond = found.nics[found.nic_named("bond1").unwrap()].clone();
+    assert_eq!(
+        (bond.kind, bond.numa, bond.socket),
+        (NicKind::InfiniBand, Some(1), Some(1))
+    );
+    assert_eq!(
+        (bond.domain.as_str(), bond.state),
+        ("mlx5_1", LinkState::Up)
+    );
+    assert!(topology::cache::is_up_now(root.path(), &bond));
+    assert_eq!(choice_for(&found, 0), Some("bond1".to_owned()));
+    // Where no device is to be found, the state is still that of the interface.
+    let lone = "sys/devices/virtual/net/ib9";
+    put(root.path(), &format!("{lone}/type"), "32");
+    put(root.path(), &format!("{lone}/operstate"), "up");
+    link(root.path(), "sys/class/net/ib9", &format!("/{lone}"));
+    let before = Topology::discover(root.path()).unwrap();
+    found = before.clone();
+    topology::cache::refresh_states(root.path(), &mut found).unwrap();
+    assert_eq!(found, before);
 }
 
 #[test]
@@ -446,6 +617,23 @@ fn huge_trees_are_cut_off() {
     );
 }
 
+/// Hundreds of container links, whose names sort first, do not push the hardware out.
+#[test]
+fn hardware_is_not_cut_off() {
+    let root = tree_dir();
+    write_sysfs(root.path(), &recorded("aurora.json"));
+    for number in 0..400 {
+        let dir = format!("sys/class/net/cali{number}");
+        put(root.path(), &format!("{dir}/type"), "1");
+        put(root.path(), &format!("{dir}/operstate"), "up");
+    }
+    let found = Topology::discover(root.path()).unwrap();
+    assert_eq!(found.nics.len(), topology::NICS_MAX);
+    assert_eq!(choice_for(&found, 9), Some("hsn1".to_owned()));
+    let note = "408 interfaces found, only 256 are used";
+    assert!(found.notes.contains(&note.to_owned()), "{:?}", found.notes);
+}
+
 /// Parts of a tree removed at random, file by file and directory by directory.
 #[test]
 fn incomplete_trees_are_answered() {
@@ -523,6 +711,10 @@ fn bad_recordings_are_one_line() {
         ),
         (good.replace("\"1,5\"", "\"1,4\""), "CPU 4 is in two cores"),
         (good.replace("\"1,5\"", "\"\""), "a core without CPUs"),
+        (
+            good.replace("\"sockets\": [", "\"sockets\": [[], "),
+            "a socket without cores",
+        ),
         (
             good.replace("\"1,5\"", "\"1-x\""),
             "\"1-x\" is not a CPU number",

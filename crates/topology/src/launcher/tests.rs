@@ -84,6 +84,28 @@ fn every_launcher_is_understood() {
     assert_eq!(identity(&[]), Identity::default());
 }
 
+/// Ten ranks on four nodes: 3, 3, 2, 2.
+#[test]
+fn flux_sizes_by_node() {
+    let cases = [
+        ("0", "0", of(0, 3)),
+        ("5", "2", of(2, 3)),
+        ("6", "0", of(0, 2)),
+        ("9", "1", of(1, 2)),
+        // Dealt round: rank 9 is the third of the second node.
+        ("9", "2", of(2, 3)),
+    ];
+    for (rank, local, expected) in cases {
+        let found = identity(&[
+            ("FLUX_TASK_RANK", rank),
+            ("FLUX_TASK_LOCAL_ID", local),
+            ("FLUX_JOB_SIZE", "10"),
+            ("FLUX_JOB_NNODES", "4"),
+        ]);
+        assert_eq!(found.local, expected, "rank {rank}: {:?}", found.notes);
+    }
+}
+
 #[test]
 fn slurm_sizes_by_node() {
     for (text, node, size) in [
