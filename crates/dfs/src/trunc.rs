@@ -7,7 +7,7 @@
 //! back, whatever of the new ones is lost.
 
 use crate::inode::{Guard, word};
-use crate::io::write::{bump, clean_tail, replace_tail, touch, zero_within};
+use crate::io::write::{Held, bump, clean_tail, touch, zero_within};
 use crate::map::change::Change;
 use crate::map::file::{COPIES_MAX, File};
 use crate::map::free::free_range;
@@ -82,11 +82,12 @@ fn zero_tail(file: &File<'_>, size: u64) -> Result<bool> {
     if tail(file, size)?.is_none() {
         return Ok(true);
     }
-    match replace_tail(file, size) {
+    match clean_tail(file, size, Held::Replaced) {
         Err(full) if full.is_full() => {
-            // Then in place, once the file is as short after a power failure too.
+            // Then in place, once the file is as short after a power failure too. Copies that differ
+            // should this process be killed differ in what nobody reads, until it is done again.
             file.pool.sync()?;
-            clean_tail(file, size)
+            clean_tail(file, size, Held::Changed)
         }
         other => other,
     }
@@ -114,7 +115,7 @@ pub(crate) fn set_size(file: &File<'_>, len: u64, drop_suid: bool) -> Result<()>
         let size = file.size()?;
         if len > size {
             finish_trim(file)?;
-            if !clean_tail(file, size)? {
+            if !clean_tail(file, size, Held::AsClass)? {
                 continue;
             }
         }
@@ -402,7 +403,7 @@ fn extend(file: &File<'_>, end: u64, drop_suid: bool) -> Result<()> {
     while file.size()? < end {
         let size = file.size()?;
         finish_trim(file)?;
-        if !clean_tail(file, size)? {
+        if !clean_tail(file, size, Held::AsClass)? {
             continue;
         }
         let mut tx = file.tx()?;

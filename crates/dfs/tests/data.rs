@@ -155,3 +155,33 @@ fn appends_go_to_the_end() {
     let r = c.file("f", O_RDONLY);
     assert_eq!(r.content(), b"onetwothree");
 }
+
+/// On a pool without a free block a file is cut within a block, also to the length that it has, and what
+/// was cut off does not come back.
+#[test]
+fn a_full_pool_cuts_files() {
+    for c in containers(64) {
+        let name = &c.label;
+        let f = c.file("f", O_RDWR);
+        assert_eq!(f.pwrite(&[7; 10_000], 0), Ok(10_000), "{name}");
+        let filler = c.file("filler", O_RDWR | O_APPEND);
+        let fill = |len: usize| while filler.write(&vec![1; len]).is_ok() {};
+        for len in [1 << 20, 1 << 16, 4096] {
+            fill(len);
+        }
+        for size in [10_000, 9_000, 5_000, 5_000, 100] {
+            assert_eq!(c.dfs.ftruncate(f.ofd, size), Ok(()), "{name}");
+            // What it has given back is taken.
+            fill(4096);
+        }
+        assert_eq!(c.dfs.ftruncate(f.ofd, 12_000), Ok(()), "{name}");
+        let content = f.content();
+        assert!(content[..100].iter().all(|b| *b == 7), "{name}");
+        assert!(content[100..].iter().all(|b| *b == 0), "{name}");
+        assert_eq!(content.len(), 12_000);
+        c.dfs.unlink(&ROOT, c.dfs.root(), b"f").expect("unlink");
+        c.dfs
+            .unlink(&ROOT, c.dfs.root(), b"filler")
+            .expect("unlink");
+    }
+}

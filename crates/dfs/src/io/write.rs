@@ -32,6 +32,17 @@ pub(crate) enum Start {
     End,
 }
 
+/// What becomes of a block that holds data already.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Held {
+    /// What its class says: with several copies another takes its place, so that none is half done.
+    AsClass,
+    /// Another takes its place. The write is a part of trimming.
+    Replaced,
+    /// It is changed. The write is a part of trimming.
+    Changed,
+}
+
 /// What a write does besides storing bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Rules {
@@ -43,8 +54,7 @@ pub(crate) struct Rules {
     /// not a new change, and never goes beyond the end. Nothing is stored once that registration of
     /// mappings ([`mapfile::registration`]) has ended.
     pub(crate) write_back: Option<u32>,
-    /// Blocks that hold data stay as they are, whatever the class: others take their place.
-    pub(crate) elsewhere: bool,
+    pub(crate) held: Held,
     /// Nothing is stored once the file has another size.
     pub(crate) only_at_size: Option<u64>,
 }
@@ -55,7 +65,7 @@ impl Rules {
         keep_size: false,
         drop_suid: false,
         write_back: None,
-        elsewhere: false,
+        held: Held::AsClass,
         only_at_size: None,
     };
 }
@@ -158,8 +168,7 @@ impl<'p> Round<'_, 'p> {
             return Ok(None);
         }
         // Most often an overwrite of what is there: looked up once, under the lock.
-        let plain =
-            self.file.geo.copies == 1 && !self.rules.elsewhere && start + len as u64 <= size;
+        let plain = self.changes_data() && start + len as u64 <= size;
         if plain && !hold && !self.staged {
             let done = self.overwrite(self.file.tx()?)?;
             self.staged = done.is_none();
@@ -212,8 +221,7 @@ impl<'p> Round<'_, 'p> {
 
     /// Whether the file may be extended to `start + len`: nothing is left over beyond its end.
     fn ready(&self, size: u64, start: u64, len: usize) -> Result<bool> {
-        // Zeroing the last block is a part of trimming.
-        if start + len as u64 <= size || self.rules.elsewhere {
+        if start + len as u64 <= size || self.rules.held != Held::AsClass {
             return Ok(true);
         }
         let gap = start > size && !size.is_multiple_of(BLOCK) && !self.rules.keep_size;
@@ -225,7 +233,7 @@ impl<'p> Round<'_, 'p> {
         trunc::finish_trim(self.file)?;
         if start > size {
             let cuts = trunc::cuts(self.file)?;
-            if clean_tail(self.file, size)? {
+            if clean_tail(self.file, size, Held::AsClass)? {
                 self.clean = Some((size, cuts));
             }
         }
@@ -263,8 +271,16 @@ impl<'p> Round<'_, 'p> {
 
     /// Whether a write to the block at `pointer` stores into that very block.
     fn in_place(&self, pointer: BlockPtr) -> bool {
-        let plain = self.file.geo.copies == 1 && !self.rules.elsewhere;
-        !pointer.is_hole() && (pointer.is_unwritten() || plain)
+        !pointer.is_hole() && (pointer.is_unwritten() || self.changes_data())
+    }
+
+    /// Whether blocks that hold data are stored into.
+    fn changes_data(&self) -> bool {
+        match self.rules.held {
+            Held::AsClass => self.file.geo.copies == 1,
+            Held::Replaced => false,
+            Held::Changed => true,
+        }
     }
 
     /// Notes what the round is about to store or publish.
@@ -305,27 +321,52 @@ pub(crate) fn touch(tx: &mut Tx<'_>, file: &File<'_>, drop_suid: bool) -> Result
 
 /// Zeroes what the last block of a file of `size` bytes holds beyond the end; false if the file
 /// has another size meanwhile.
-pub(crate) fn clean_tail(file: &File<'_>, size: u64) -> Result<bool> {
+pub(crate) fn clean_tail(file: &File<'_>, size: u64, held: Held) -> Result<bool> {
     if size.is_multiple_of(BLOCK) {
         return Ok(true);
     }
     let rules = Rules {
         keep_size: true,
+        held,
         only_at_size: Some(size),
         ..Rules::PLAIN
     };
-    zero_block(file, size, beyond(size), rules)
+    match zero_block(file, size, beyond(size), rules) {
+        Err(full) if full.is_full() && held == Held::AsClass => {
+            // Where a truncation ends it mostly is zero.
+            match is_zero(file, size, beyond(size))? {
+                true => Ok(file.size()? == size),
+                false => Err(full),
+            }
+        }
+        other => other,
+    }
 }
 
-/// The same in a block that takes the place of the one that is there.
-pub(crate) fn replace_tail(file: &File<'_>, size: u64) -> Result<bool> {
-    let rules = Rules {
-        keep_size: true,
-        elsewhere: true,
-        only_at_size: Some(size),
-        ..Rules::PLAIN
+/// Whether these bytes of one block are zero in all copies.
+fn is_zero(file: &File<'_>, pos: u64, len: usize) -> Result<bool> {
+    // Nobody may give the block back meanwhile.
+    let _lock = file.tx()?;
+    let Some(at) = file.find(pos / BLOCK)?.at else {
+        return Ok(true);
     };
-    zero_block(file, size, beyond(size), rules)
+    let mut bytes = [0u8; BLOCK as usize];
+    let bytes = bytes.get_mut(..len).ok_or(Errno::EINVAL)?;
+    for pointer in file.pointers(at)?.iter().take(file.geo.copies) {
+        if pointer.is_hole() || pointer.is_unwritten() {
+            continue;
+        }
+        let (rank, block, off) = (pointer.rank(), pointer.block(), (pos % BLOCK) as usize);
+        // SAFETY: the destination is ours, and `len` bytes long.
+        unsafe {
+            file.pool
+                .read_blocks(rank, block, off, bytes.as_mut_ptr(), len)?
+        };
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Bytes of the last block beyond the end of a file of `size` bytes, which ends within it. The block
