@@ -221,13 +221,16 @@ impl SystemRoot {
         }
         let uuid = random_uuid()?;
         let staging = self.pools().join(format!("{uuid}.new"));
-        make_dir(&staging)?;
         let mut cleanup = Cleanup {
             paths: vec![staging.clone()],
             armed: true,
         };
-        // Tells later cleaners that this creation is alive.
-        let _alive = flock(&staging.join("lock"), true)?;
+        // Tells cleaners that this creation is alive; they must not come before.
+        let _alive = {
+            let _system = flock(&self.path().join("lock"), true)?;
+            make_dir(&staging)?;
+            flock(&staging.join("lock"), true)?
+        };
         let map = self.plan(spec, uuid);
         self.make_ranks(spec, &map, &staging, &mut cleanup, progress)?;
         self.publish(&map, &staging)?;

@@ -657,3 +657,22 @@ fn a_pool_is_attached_kept_warm_released_and_rebuilt() {
         .expect("forced");
     assert!(!authority.arena.exists());
 }
+
+#[test]
+fn creations_beside_destructions() {
+    let home = home();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let home = &home;
+            scope.spawn(move || {
+                for round in 0..8 {
+                    let label = format!("pool{thread}");
+                    create(home, &spec(&label, 1))
+                        .unwrap_or_else(|error| panic!("{label}, round {round}: {error}"));
+                    let name = ident(&label);
+                    home.root.destroy_pool(&name, false).expect("destroyed");
+                }
+            });
+        }
+    });
+}
