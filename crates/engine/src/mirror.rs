@@ -82,9 +82,16 @@ impl Pool {
         Ok(())
     }
 
-    /// Brings the log up to `tail` to the devices, in all its places. `Sync` is locked.
-    pub(crate) fn flush_log_places(&self, tail: u64) -> Result<()> {
+    /// Brings the log up to `tail` to the devices, in all its places; returns what
+    /// [`Pool::log_settled`] takes. `Sync` is locked.
+    pub(crate) fn flush_log_places(&self, tail: u64) -> Result<u64> {
         let home = self.log_rank()?;
+        let dir = self.rank_dir(home)?;
+        let log = match door::open(dir, RankFile::Log) {
+            Err(gone) if is_absent(gone) => None,
+            other => Some(other?),
+        };
+        let doubt = self.settle_log_doubt(log.as_ref(), tail)?;
         let copies = self.load(header::LOG_PLACES)?.max(1) - 1;
         let mut stored = Vec::new();
         for other in self.ranks_for_copies()? {
@@ -96,11 +103,6 @@ impl Pool {
                 stored.push((other, file, plain));
             }
         }
-        let dir = self.rank_dir(home)?;
-        let log = match door::open(dir, RankFile::Log) {
-            Err(gone) if is_absent(gone) => None,
-            other => Some(other?),
-        };
         // All at once: a sync takes as long as one write to the device, not as many as there are places.
         let copies = stored.iter().map(|(_, file, _)| file);
         copies.chain(&log).for_each(door::begin_flush);
@@ -129,6 +131,7 @@ impl Pool {
             None if safe == 0 => Err(Errno::EIO),
             None => Ok(()),
         }
+        .map(|()| doubt)
     }
 
     /// Writes some of what the copies lack of the log from `from`, or from where they were last safe,
