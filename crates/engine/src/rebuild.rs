@@ -33,6 +33,8 @@ pub(crate) struct Base {
     pub(crate) start: u64,
     pub(crate) end: u64,
     pub(crate) sum: u32,
+    /// Below which number all pages were; 0 = not known.
+    frontier: u64,
     /// Pages that the frames account for.
     pages: u64,
 }
@@ -46,6 +48,8 @@ pub(crate) struct Checkpoint {
     highest: u64,
     /// The end frame of the last that counts.
     end: Option<[u64; FRAME_HEAD]>,
+    /// No rank is gone.
+    complete: bool,
 }
 
 /// Where no log ever gets: positions must not run over.
@@ -142,6 +146,7 @@ impl Pool {
                                 start: frame[5],
                                 end: frame[6],
                                 sum: frame[4] as u32,
+                                frontier: frame[4] >> 32,
                                 pages: 0,
                             };
                         }
@@ -150,6 +155,7 @@ impl Pool {
                 })?;
             }
         }
+        found.complete = complete;
         found.base.pages = self.pages_accounted(frames, complete)?;
         Ok(found)
     }
@@ -214,6 +220,11 @@ impl Pool {
             }
             self.store(rank_at(r) + rank::META_END, end)?;
             self.store(rank_at(r) + rank::META_UNNAMED, u64::from(anew))?;
+        }
+        if !found.complete {
+            // Pages that a rank holds which is gone may be the last there were.
+            let last = found.base.frontier.min(at::PAGES_MAX).saturating_sub(1);
+            self.reach(last, at::PAGES_MAX)?;
         }
         self.store(header::CHECKPOINT_SEQUENCE, found.highest)
     }
@@ -654,6 +665,35 @@ mod tests {
             assert!(len(&temp, "meta") > after[0]);
             temp.reopen();
             assert_eq!(temp.pool.load(lost.offset()), Ok(9));
+        }
+    }
+
+    #[test]
+    fn numbers_of_pages_that_only_an_absent_rank_holds_are_not_used_again() {
+        let mut temp = Image::new(3);
+        let kept = temp.page(0, 1);
+        // The last there are.
+        let lost: Vec<PageLink> = (0..40).map(|_| temp.page(4, 1)).collect();
+        for (page, value) in lost.iter().zip(7..) {
+            temp.put(*page, 4, value);
+        }
+        temp.pool.checkpoint().expect("checkpoint");
+        temp.take_away(1);
+        for _ in 0..2 {
+            temp.reopen();
+            for _ in 0..60 {
+                let new = temp.page(0, 1);
+                temp.put(new, 0, 1);
+                assert!(lost.iter().all(|page| page.page() != new.page()), "{new:?}");
+            }
+            temp.put(kept, 0, 8);
+            temp.pool.checkpoint().expect("checkpoint");
+        }
+        temp.bring_back(1);
+        temp.reopen();
+        assert_eq!(temp.pool.load(kept.offset()), Ok(8));
+        for (page, value) in lost.iter().zip(7..) {
+            assert_eq!(temp.pool.load(page.offset()), Ok(value));
         }
     }
 
