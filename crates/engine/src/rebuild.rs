@@ -19,6 +19,7 @@ use crate::media::{DATA_FILE, errno, is_absent};
 use crate::pool::Pool;
 use crate::recover::{Found, Proofs, Seen, stride};
 use crate::tx::{ENTRY_DATA, ENTRY_DURABLE, ENTRY_MOVED, ENTRY_ZERO, RECORD_HEADER, entry_parts};
+use daos_types::ObjectClass;
 use rustix::fs::{Mode, OFlags};
 use std::collections::HashSet;
 use std::path::Path;
@@ -299,6 +300,7 @@ impl Pool {
         for page in 1..frontier {
             self.derive_page(page, complete)?;
         }
+        let unknown = self.may_lack_pages(frontier)?;
         let mut needed = vec![Needed::default(); usize::from(self.rank_count())];
         for page in 1..frontier {
             self.for_each_block(page, &mut |pointer| {
@@ -320,6 +322,11 @@ impl Pool {
             // to another file should the rank's file grow again.
             self.add_zones(r, 0, blocks)?;
             self.claim_blocks(r, there, blocks.saturating_sub(there))?;
+            if unknown {
+                // Files whose maps are gone with a rank may have any of them, and must not find another's
+                // bytes there when it comes back.
+                self.claim_blocks(r, 0, blocks)?;
+            }
         }
         for page in 1..frontier {
             self.for_each_block(page, &mut |pointer| {
@@ -337,6 +344,29 @@ impl Pool {
             self.store(rank_at(r) + rank::FRESH_FROM, blocks)?;
         }
         Ok(())
+    }
+
+    /// Whether there may be pages all copies of which lie on ranks that are gone.
+    fn may_lack_pages(&self, frontier: u32) -> Result<bool> {
+        let mut gone = 0;
+        for r in 0..self.rank_count() {
+            gone += u32::from(self.is_left_out(r)?);
+        }
+        if gone == 0 {
+            return Ok(false);
+        }
+        for page in 1..frontier {
+            let state = self.page_state(page)?;
+            if state.kind != kind::FREE && (1..=gone).contains(&state.replicas.into()) {
+                return Ok(true);
+            }
+        }
+        // What is in a container has as many copies as its class says.
+        let containers = self.containers().map_err(|error| error.errno())?;
+        let classes = containers.iter().map(|info| info.dir_class);
+        let tolerance = classes
+            .map(|class| ObjectClass::from_id(class).map_or(0, ObjectClass::fault_tolerance));
+        Ok(tolerance.min().is_some_and(|least| least < gone))
     }
 
     /// Blocks of each rank's data file; `None` for a rank whose directory is gone.
@@ -617,103 +647,4 @@ impl<'a> Iterator for Frames<'a> {
 }
 
 #[cfg(all(test, feature = "testing"))]
-mod tests {
-    use super::*;
-    use crate::testing::image::Image;
-
-    fn len(temp: &Image, file: &str) -> u64 {
-        let file = temp.spec.ranks[1].join(file);
-        file.metadata().map_or(0, |found| found.len())
-    }
-
-    #[test]
-    fn a_rank_that_was_gone_and_comes_back_while_the_pool_runs_keeps_what_it_holds() {
-        for not_mounted in [false, true] {
-            let mut temp = Image::new(3);
-            let lost = temp.page(4, 1);
-            let kept = temp.page(0, 1);
-            temp.put(lost, 4, 7);
-            temp.put(kept, 0, 7);
-            let mut stage = temp.pool.stage().expect("stage");
-            stage.grab(1, 1).expect("block");
-            temp.pool.checkpoint().expect("checkpoint");
-            temp.take_away(1);
-            if not_mounted {
-                std::fs::create_dir(&temp.spec.ranks[1]).expect("directory");
-            }
-            temp.reopen();
-            if not_mounted {
-                std::fs::remove_dir(&temp.spec.ranks[1]).expect("directory");
-            }
-            temp.bring_back(1);
-            let before = ["meta", "data", "log"].map(|file| len(&temp, file));
-            assert!(before[0] > 0 && before[1] > 0, "{before:?}");
-            temp.put(kept, 0, 8);
-            temp.pool.store(header::LOG_PLACES, 3).expect("places");
-            temp.pool.sync().expect("sync");
-            temp.pool.checkpoint().expect("checkpoint");
-            let mut stage = temp.pool.stage().expect("stage");
-            assert_eq!(stage.grab(1, 1).err(), Some(Errno::EIO));
-            let after = ["meta", "data", "log"].map(|file| len(&temp, file));
-            assert_eq!(before, after);
-            temp.reopen();
-            assert_eq!(temp.pool.load(lost.offset()), Ok(7));
-            assert_eq!(temp.pool.load(kept.offset()), Ok(8));
-            // It is one of the others again.
-            temp.put(lost, 4, 9);
-            temp.pool.checkpoint().expect("checkpoint");
-            assert!(len(&temp, "meta") > after[0]);
-            temp.reopen();
-            assert_eq!(temp.pool.load(lost.offset()), Ok(9));
-        }
-    }
-
-    #[test]
-    fn numbers_of_pages_that_only_an_absent_rank_holds_are_not_used_again() {
-        let mut temp = Image::new(3);
-        let kept = temp.page(0, 1);
-        // The last there are.
-        let lost: Vec<PageLink> = (0..40).map(|_| temp.page(4, 1)).collect();
-        for (page, value) in lost.iter().zip(7..) {
-            temp.put(*page, 4, value);
-        }
-        temp.pool.checkpoint().expect("checkpoint");
-        temp.take_away(1);
-        for _ in 0..2 {
-            temp.reopen();
-            for _ in 0..60 {
-                let new = temp.page(0, 1);
-                temp.put(new, 0, 1);
-                assert!(lost.iter().all(|page| page.page() != new.page()), "{new:?}");
-            }
-            temp.put(kept, 0, 8);
-            temp.pool.checkpoint().expect("checkpoint");
-        }
-        temp.bring_back(1);
-        temp.reopen();
-        assert_eq!(temp.pool.load(kept.offset()), Ok(8));
-        for (page, value) in lost.iter().zip(7..) {
-            assert_eq!(temp.pool.load(page.offset()), Ok(value));
-        }
-    }
-
-    #[test]
-    fn a_page_with_more_copies_than_there_can_be_is_damage() {
-        let temp = Image::new(1);
-        let heads = |target| temp.pool.load(partial_at(target, 0, 0));
-        let before = heads(1);
-        for replicas in [PAGE_REPLICAS_MAX as u8 + 1, 100, u8::MAX] {
-            let state = PageState {
-                kind: kind::SLOTS,
-                class: 0,
-                replicas,
-                target: 0,
-                version: 1,
-            };
-            // An empty page, all slots of which are free.
-            let derived = temp.pool.derive_slots(1, state, at::PAGES);
-            assert_eq!(derived, Err(Errno::EIO), "{replicas}");
-        }
-        assert_eq!(heads(1), before);
-    }
-}
+mod tests;
