@@ -167,7 +167,7 @@ pub(crate) mod rank {
     pub(crate) const META_UNNAMED: u64 = 136;
     /// Log position up to which the rank's copy of the log is safe; 0 = there is none.
     pub(crate) const LOG_COPIED: u64 = 152;
-    /// Log position at which the copy was made, and up to which something was written to it.
+    /// Log position at which the copy was made, and up to which something was written to it and flushed.
     pub(crate) const LOG_MADE: u64 = 160;
     pub(crate) const LOG_FILLED: u64 = 168;
     /// First block of what waits for a sync, as far as a search for free blocks should go back
