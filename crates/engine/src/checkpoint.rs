@@ -11,7 +11,7 @@
 //! of a pointer in a frame it is not known any more what it had replaced.
 
 use crate::door::{self, RankFile};
-use crate::flushes::{Pace, Round};
+use crate::flushes::{Pace, Round, UNKNOWN};
 use crate::layout::{RECORD_LOCAL, header, owner, owner_at};
 use crate::limits::at;
 use crate::log::{BEHIND, LOG_FILE_HEADER};
@@ -394,15 +394,23 @@ impl Pool {
                 false => Ok(()),
             },
             Phase::Mirroring => self.mirror(),
-            Phase::Flushing => match self.flush_round(Round::Base, pace)? {
-                true => self.begin_ending(),
-                false => Ok(()),
+            Phase::Flushing => match self.flush_round(Round::Base, pace) {
+                Ok(true) => self.begin_ending(),
+                Ok(false) => Ok(()),
+                Err(UNKNOWN) => {
+                    self.set_phase(Phase::Idle)?;
+                    crash_point!("checkpoint.unknown");
+                    self.begin()
+                }
+                Err(error) => Err(error),
             },
             Phase::Sealing => self.seal(),
-            Phase::Ending => match self.flush_round(Round::Ends, pace)? {
-                true if self.is_any_end_flushed()? => self.set_phase(Phase::Finishing),
-                true => Err(Errno::EIO),
-                false => Ok(()),
+            Phase::Ending => match self.flush_round(Round::Ends, pace) {
+                Ok(true) if self.is_any_end_flushed()? => self.set_phase(Phase::Finishing),
+                Ok(true) => Err(Errno::EIO),
+                Ok(false) => Ok(()),
+                Err(UNKNOWN) => self.set_phase(Phase::Sealing),
+                Err(error) => Err(error),
             },
             Phase::Finishing => self.finish(),
         }

@@ -59,6 +59,12 @@ pub enum Step {
     Allocate,
     /// Bytes brought to the device.
     Flush,
+    /// The same by the kernel itself: it fails as soon as it is asked for, and whoever has asked is told
+    /// later.
+    #[cfg(feature = "testing")]
+    Queued,
+    /// Bytes read from the device: it holds others.
+    Compare,
 }
 
 #[cfg(feature = "testing")]
@@ -178,7 +184,27 @@ pub(crate) fn queue_flush(
 ) -> Result<()> {
     may(dir, file, Step::Flush)?;
     note!(tape::flushing(dir, file, tape::queued_number(data)));
-    queue.flush(fd, false, data)
+    queue.flush(fd, false, data)?;
+    note!(tape::queued(dir, file, data));
+    Ok(())
+}
+
+/// What came of [`queue_flush`] with `data`, of which the kernel says `told`.
+#[cfg(feature = "testing")]
+pub(crate) fn outcome(data: u64, told: Result<()>) -> Result<()> {
+    told.and_then(|()| tape::outcome(data))
+}
+
+/// What came of [`queue_flush`], of which the kernel says `told`.
+#[cfg(not(feature = "testing"))]
+#[inline(always)]
+pub(crate) fn outcome(_data: u64, told: Result<()>) -> Result<()> {
+    told
+}
+
+/// Before a file is compared with its device.
+pub(crate) fn comparing(dir: &Path, file: RankFile) -> Result<()> {
+    may(dir, file, Step::Compare)
 }
 
 /// What was asked of [`queue_flush`] with `data` is done.

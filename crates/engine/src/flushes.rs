@@ -4,6 +4,11 @@
 //! A round of flushes has a number in the arena, and what of it is done is noted there. What is under
 //! way is known to the process alone that has asked, so another asks for the rest only when that one
 //! is gone, or takes long: it may not come back. Whoever finds all done ends the round.
+//!
+//! An error of the device is told once, to whoever has asked. So it is also noted in the arena who has
+//! asked for what: others do not take a later flush of data or of the log for a success as long as it is
+//! not known what came of that one (`media::flights`), and frames of which it is not known are written
+//! anew.
 
 use crate::checkpoint::is_own;
 use crate::door::queue::{Event, Queue};
@@ -23,7 +28,9 @@ const FLUSHES_AT_ONCE: u64 = 16;
 /// Events taken at a time.
 const EVENTS: usize = 32;
 /// Bits of `rank::FLUSHED` below the round.
-const DONE_BITS: u32 = 4;
+const DONE_BITS: u32 = 8;
+/// Which of them say that somebody has asked the kernel, before the others.
+const ASKED_BITS: u32 = 4;
 /// Nanoseconds after which the flushes that another process has asked for are not counted on.
 const PATIENCE: i64 = 300_000_000;
 /// Nanoseconds after which somebody looks whether that process is still there.
@@ -74,6 +81,9 @@ enum What {
     Log,
 }
 
+/// Nobody is told any more what came of a flush of frames, which have to be written anew.
+pub(crate) const UNKNOWN: Errno = Errno::ESTALE;
+
 const EACH: [What; 4] = [What::Data, What::Frames, What::Names, What::Log];
 
 fn load(word: &AtomicU64) -> u64 {
@@ -112,6 +122,9 @@ impl Pool {
                     std::thread::sleep(core::time::Duration::from_millis(1));
                 }
                 return Ok(false);
+            }
+            if self.forsake_unknown()? {
+                return Err(UNKNOWN);
             }
             self.store(
                 header::CHECKPOINT_ASKED,
@@ -171,13 +184,15 @@ impl Pool {
     /// before they are done.
     pub fn await_flushes(&self) -> Result<()> {
         let own = self.own.flushes();
-        if load(&own[ROUND]) == 0 || crate::thread::vfork::child().is_some() {
+        if load(&own[QUEUE]) == 0 || crate::thread::vfork::child().is_some() {
             return Ok(());
         }
         let (block, me) = self.me()?;
         self.acquire(block, me, LockId::Checkpoint)?;
         let taken = || {
-            if load(&own[ROUND]) != self.load(header::CHECKPOINT_ROUND)? {
+            // Also of rounds that others have ended since.
+            self.take_events(Pace::Piece)?;
+            if load(&own[ROUND]) == 0 || load(&own[ROUND]) != self.load(header::CHECKPOINT_ROUND)? {
                 return Ok(());
             }
             for _ in 0..LAST_LOOKS {
@@ -203,6 +218,10 @@ impl Pool {
 
     /// Notes that something was flushed in the round in progress. `Checkpoint` is locked.
     fn note_done(&self, r: u16, what: What) -> Result<()> {
+        self.note_in_round(r, 1 << what as u32)
+    }
+
+    fn note_in_round(&self, r: u16, bit: u64) -> Result<()> {
         let place = rank_at(r) + rank::FLUSHED;
         let noted = self.load(place)?;
         let round = self.load(header::CHECKPOINT_ROUND)?;
@@ -210,7 +229,26 @@ impl Pool {
             true => noted,
             false => round << DONE_BITS,
         };
-        self.store(place, others | 1 << what as u32)
+        self.store(place, others | bit)
+    }
+
+    /// Before a process begins to ask in the round in progress: what others have asked for in it, and not
+    /// noted, may have failed. Copies of the log are given up; true if frames have to be written anew.
+    fn forsake_unknown(&self) -> Result<bool> {
+        let round = self.load(header::CHECKPOINT_ROUND)?;
+        let mut anew = false;
+        for r in 0..self.rank_count() {
+            let noted = self.load(rank_at(r) + rank::FLUSHED)?;
+            let unknown = match noted >> DONE_BITS == round {
+                true => noted >> ASKED_BITS & !noted,
+                false => 0,
+            };
+            anew |= unknown & 1 << What::Frames as u32 != 0;
+            if unknown & 1 << What::Log as u32 != 0 && r != self.log_rank()? && self.has_copy(r)? {
+                self.forsake_copy(r)?;
+            }
+        }
+        Ok(anew)
     }
 
     fn flush_count(&self) -> u64 {
@@ -332,6 +370,12 @@ impl Pool {
             let index = load(&own[NEXT]);
             let (r, what) = Pool::flush_at(index);
             if let Some(file) = self.is_wanted(round, r, what)? {
+                // What came of a flush that somebody has asked for before is looked at first, as long as
+                // nobody has to wait for it.
+                let patient = pace == Pace::Piece && !self.is_room_short()?;
+                if patient && self.is_unknown(r, what)? {
+                    return Ok(false);
+                }
                 let data = load(&own[ROUND]) << 16 | index;
                 if self.can_ask_for(r, what)? && self.ask_for(r, what, file, data).is_ok() {
                     store(&own[OUT], load(&own[OUT]) + 1);
@@ -346,6 +390,15 @@ impl Pool {
         Ok(true)
     }
 
+    /// Whether it is not known what came of an earlier flush of the same.
+    fn is_unknown(&self, r: u16, what: What) -> Result<bool> {
+        match what {
+            What::Data => self.has_anybody_asked(r),
+            What::Log if r == self.log_rank()? => self.is_log_asked(),
+            _ => Ok(false),
+        }
+    }
+
     fn ask_for(&self, r: u16, what: What, file: RankFile, data: u64) -> Result<()> {
         let own = self.own.flushes();
         let queue = match Queue::from_number(load(&own[QUEUE])) {
@@ -357,10 +410,41 @@ impl Pool {
             }
         };
         let dir = self.rank_dir(r)?;
+        if what == What::Names {
+            return door::queue_names(queue, dir, data);
+        }
+        // The queue goes with the memory, which a vfork child shares.
+        let slot = self.asker()?;
+        let opened = match what {
+            What::Data => self.open_data(r)?,
+            _ => door::open(dir, file)?,
+        };
+        let ours = what == What::Log && r == self.log_rank()?;
         match what {
-            What::Names => door::queue_names(queue, dir, data),
-            What::Data => door::queue_flush(queue, &self.open_data(r)?, dir, file, data),
-            _ => door::queue_flush(queue, &door::open(dir, file)?, dir, file, data),
+            What::Data => self.note_asked(slot, r, &opened)?,
+            _ if ours => self.note_log_asked(slot)?,
+            _ => self.note_in_round(r, 1 << (ASKED_BITS + what as u32))?,
+        }
+        let queued = door::queue_flush(queue, &opened, dir, file, data);
+        match what {
+            What::Frames => crash_point!("checkpoint.frames"),
+            _ if ours => crash_point!("checkpoint.log"),
+            _ => {}
+        }
+        // One that was not asked for was not told of either.
+        match (what, queued) {
+            (What::Data, Err(_)) => self.forget_asked(slot, r)?,
+            (_, Err(_)) if ours => self.forget_log_asked(slot)?,
+            _ => {}
+        }
+        queued
+    }
+
+    /// Slot of the process whose queue this is.
+    fn asker(&self) -> Result<u32> {
+        match crate::thread::vfork::child() {
+            Some(_) => Err(Errno::EAGAIN),
+            None => process::slot(self),
         }
     }
 
@@ -389,6 +473,20 @@ impl Pool {
         }
     }
 
+    /// Looks what has come of what this process has asked for, unless somebody is at a checkpoint.
+    pub(crate) fn look_at_asked(&self) -> Result<()> {
+        let (block, me) = self.me()?;
+        if block.held.load(Ordering::Relaxed) != 0
+            || crate::thread::vfork::child().is_some()
+            || !self.try_acquire(block, me, LockId::Checkpoint)?
+        {
+            return Ok(());
+        }
+        let taken = self.take_events(Pace::Piece);
+        self.release(block, me, LockId::Checkpoint);
+        taken
+    }
+
     fn take_event(&self, event: &Event) -> Result<()> {
         let own = self.own.flushes();
         let (r, what) = Pool::flush_at(event.data & 0xffff);
@@ -399,17 +497,31 @@ impl Pool {
             What::Frames => self.frame_file(r)?.map(|(file, _)| file),
             What::Names => None,
         };
-        let done = event.result();
+        let done = door::outcome(event.data, event.result());
         match (file, done) {
             (None, Ok(())) => door::names_flushed(dir, event.data),
             (None, Err(_)) => {}
             (Some(file), Ok(())) => door::flushed(dir, file, event.data),
-            (Some(file), Err(_)) => door::flush_failed(dir, file, event.data),
+            (Some(file), Err(_)) if event.result().is_err() => {
+                door::flush_failed(dir, file, event.data)
+            }
+            _ => {}
         }
         // Whoever flushes next has to know, also if others have ended the round.
-        match (what, done) {
-            (What::Data, Err(_)) => self.doubt_data(r)?,
-            (What::Log, Err(_)) if r == self.log_rank()? => self.doubt_log()?,
+        let slot = (load(self.own.slot()) as u32).checked_sub(1);
+        let ours = what == What::Log && r == self.log_rank()?;
+        match done {
+            Err(_) if what == What::Data => self.doubt_data(r)?,
+            Err(_) if ours => self.doubt_log()?,
+            _ => {}
+        }
+        crash_point!("checkpoint.told");
+        match slot {
+            Some(slot) if what == What::Data => {
+                self.unlock_kept(slot, r);
+                self.forget_asked(slot, r)?;
+            }
+            Some(slot) if ours => self.forget_log_asked(slot)?,
             _ => {}
         }
         if event.data >> 16 != load(&own[ROUND]) {

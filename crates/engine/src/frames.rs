@@ -327,7 +327,7 @@ impl Pool {
             self.load(header::CHECKPOINT_SEQUENCE)?,
             0,
             FRAME_END,
-            self.load(header::CHECKPOINT_SUM)?,
+            self.load(header::CHECKPOINT_SUM)? | self.load(header::CHECKPOINT_FRONTIER)? << 32,
             self.load(header::CHECKPOINT_START)?,
             self.load(header::CHECKPOINT_END)?,
             0,

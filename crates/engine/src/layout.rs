@@ -84,7 +84,7 @@ pub(crate) mod header {
     pub(crate) const HOME_DIR_BYTES: u64 = 2048;
     /// Two words that tell the log from a file put in its place.
     pub(crate) const LOG_MARK: u64 = 3072;
-    /// A flush of the log was begun and has not succeeded: 1.
+    /// Flushes of the log that were begun or asked for since one last succeeded, and have not.
     pub(crate) const LOG_DOUBT: u64 = 208;
     /// Data stored before the arena was built may not be on the devices: 1.
     pub(crate) const LEFT_DATA: u64 = 392;
@@ -139,7 +139,7 @@ pub const TREE_VERSION: u64 = header::TREE_VERSION;
 /// `DAOSPIL1` in memory order.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"DAOSPIL1");
 /// Version of the arena layout; another version is never attached.
-pub(crate) const ARENA_VERSION: u64 = 5;
+pub(crate) const ARENA_VERSION: u64 = 6;
 /// Version of the rank files' format. A pool keeps the one it was made with.
 pub(crate) const VERSION: u64 = 3;
 /// The oldest that is read and gone on with: its frames hold pages word by word.
@@ -167,7 +167,7 @@ pub(crate) mod rank {
     pub(crate) const META_UNNAMED: u64 = 136;
     /// Log position up to which the rank's copy of the log is safe; 0 = there is none.
     pub(crate) const LOG_COPIED: u64 = 152;
-    /// Log position at which the copy was made, and up to which something was written to it.
+    /// Log position at which the copy was made, and up to which something was written to it and flushed.
     pub(crate) const LOG_MADE: u64 = 160;
     pub(crate) const LOG_FILLED: u64 = 168;
     /// First block of what waits for a sync, as far as a search for free blocks should go back
@@ -184,8 +184,8 @@ pub(crate) mod rank {
     pub(crate) const META_OUT: u64 = 224;
     /// Flushes of the rank's data file that have failed since one last succeeded for sure.
     pub(crate) const DOUBT: u64 = 208;
-    /// The round of flushes in which some of the rank's files were flushed, times 16, and which: a bit
-    /// for each.
+    /// The round of flushes in which some of the rank's files were flushed, times 256, and which: a bit
+    /// for each; four bits further, which of them somebody has asked the kernel for.
     pub(crate) const FLUSHED: u64 = 216;
     /// Its log may be a copy as far as `settle` has come.
     pub(crate) const LOG_LEFT: u64 = 232;
@@ -202,6 +202,8 @@ pub(crate) mod owner {
     pub(crate) const RECORD_LEN: u64 = 72;
     pub(crate) const LOCKS: u64 = 80;
     pub(crate) const LOCKS_LEN: u64 = 16;
+    /// The rank + 1 whose data the thread flushes, and from bit 16 on since when (monotonic, ns); 0 = none.
+    pub(crate) const FLUSHING: u64 = 208;
     pub(crate) const PAGES: u64 = 256;
     pub(crate) const PAGES_LEN: u64 = 16;
     pub(crate) const FREED_PAGES: u64 = 384;
@@ -212,7 +214,7 @@ pub(crate) mod owner {
     pub(crate) const FREED_RUNS_LEN: u64 = crate::limits::TX_FREED_MAX as u64;
     pub(crate) const LOCAL_RECORD: u64 = 2048;
     pub(crate) const LOCAL_RECORD_BYTES: u64 = shm::OWNER_BYTES - LOCAL_RECORD;
-    const _: () = assert!(LOCKS + LOCKS_LEN * 8 <= PAGES);
+    const _: () = assert!(LOCKS + LOCKS_LEN * 8 <= FLUSHING && FLUSHING + 8 <= PAGES);
     const _: () = assert!(PAGES + PAGES_LEN * 8 <= FREED_PAGES);
     const _: () = assert!(FREED_PAGES + FREED_PAGES_LEN * 8 <= RUNS);
     const _: () = assert!(RUNS + RUNS_LEN * 8 <= FREED_RUNS);

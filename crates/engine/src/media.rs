@@ -93,6 +93,11 @@ impl Media {
         })
     }
 
+    /// The descriptor of a rank's data file, if the process has kept it.
+    fn kept_data(&self, rank: u16) -> Option<&OwnedFd> {
+        self.kept.get()?.0.get(usize::from(rank))?.as_ref()
+    }
+
     fn window(&self, rank: u16, window: u64, access: Access) -> Option<&AtomicUsize> {
         let (rank, window) = (usize::from(rank), window as usize);
         if rank >= RANKS_MAX || window >= WINDOWS {
@@ -166,12 +171,7 @@ impl Pool {
     }
 
     pub(crate) fn open_data(&self, rank: u16) -> Result<OwnedFd> {
-        if let Some(Some(file)) = self
-            .media
-            .kept
-            .get()
-            .and_then(|kept| kept.0.get(usize::from(rank)))
-        {
+        if let Some(file) = self.media.kept_data(rank) {
             return Pool::again(file);
         }
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -490,6 +490,7 @@ fn blame(media: *mut u8, len: usize) -> Errno {
 }
 
 mod doubt;
+mod flights;
 mod unmapped;
 
 #[cfg(test)]

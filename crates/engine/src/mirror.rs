@@ -82,9 +82,16 @@ impl Pool {
         Ok(())
     }
 
-    /// Brings the log up to `tail` to the devices, in all its places. `Sync` is locked.
-    pub(crate) fn flush_log_places(&self, tail: u64) -> Result<()> {
+    /// Brings the log up to `tail` to the devices, in all its places; returns what
+    /// [`Pool::log_settled`] takes. `Sync` is locked.
+    pub(crate) fn flush_log_places(&self, tail: u64) -> Result<u64> {
         let home = self.log_rank()?;
+        let dir = self.rank_dir(home)?;
+        let log = match door::open(dir, RankFile::Log) {
+            Err(gone) if is_absent(gone) => None,
+            other => Some(other?),
+        };
+        let doubt = self.settle_log_doubt(log.as_ref(), tail)?;
         let copies = self.load(header::LOG_PLACES)?.max(1) - 1;
         let mut stored = Vec::new();
         for other in self.ranks_for_copies()? {
@@ -92,24 +99,19 @@ impl Pool {
                 break;
             }
             // A rank that cannot take a copy is passed over.
-            if let Ok((file, plain)) = self.store_copy(other, tail) {
-                stored.push((other, file, plain));
+            if let Ok((file, filled)) = self.store_copy(other, tail) {
+                stored.push((other, file, filled));
             }
         }
-        let dir = self.rank_dir(home)?;
-        let log = match door::open(dir, RankFile::Log) {
-            Err(gone) if is_absent(gone) => None,
-            other => Some(other?),
-        };
         // All at once: a sync takes as long as one write to the device, not as many as there are places.
         let copies = stored.iter().map(|(_, file, _)| file);
         copies.chain(&log).for_each(door::begin_flush);
         let mut safe = 0;
-        for (other, file, plain) in stored {
+        for (other, file, filled) in stored {
             let copied = self.word(rank_at(other) + rank::LOG_COPIED)?;
             let dir = self.rank_dir(other)?;
             let flushed = match &log {
-                Some(log) if plain && share_flush(log, &file) => {
+                Some(log) if filled.is_none() && share_flush(log, &file) => {
                     door::write_out(&file, dir, RankFile::Log)
                 }
                 _ => door::flush(&file, dir, RankFile::Log),
@@ -117,6 +119,9 @@ impl Pool {
             match flushed {
                 Ok(()) => {
                     safe += 1;
+                    if let Some(filled) = filled {
+                        self.store(rank_at(other) + rank::LOG_FILLED, filled)?;
+                    }
                     copied.store(tail, Ordering::Release);
                 }
                 // Made anew next time.
@@ -129,6 +134,7 @@ impl Pool {
             None if safe == 0 => Err(Errno::EIO),
             None => Ok(()),
         }
+        .map(|()| doubt)
     }
 
     /// Writes some of what the copies lack of the log from `from`, or from where they were last safe,
@@ -254,9 +260,9 @@ impl Pool {
         Ok((file, copied < head.max(1)))
     }
 
-    /// Writes what a rank's copy lacks up to `tail`; also says whether all of it lies where something
-    /// was written and flushed before.
-    fn store_copy(&self, other: u16, tail: u64) -> Result<(OwnedFd, bool)> {
+    /// Writes what a rank's copy lacks up to `tail`; unless all of it lies where something was written and
+    /// flushed before, also returns up to where that is so once it is flushed.
+    fn store_copy(&self, other: u16, tail: u64) -> Result<(OwnedFd, Option<u64>)> {
         let ring = self.load(header::LOG_BYTES)?;
         let (file, made) = self.open_copy(other)?;
         if made {
@@ -276,12 +282,11 @@ impl Pool {
         }
         let before = self.load(rank_at(other) + rank::LOG_FILLED)?;
         let made = self.load(rank_at(other) + rank::LOG_MADE)?;
-        let plain = tail <= before || before >= made + ring;
-        if !plain {
-            let filled = self.fill_ahead(&file, other, tail)?;
-            self.store(rank_at(other) + rank::LOG_FILLED, filled)?;
-        }
-        Ok((file, plain))
+        let filled = match tail <= before || before >= made + ring {
+            true => None,
+            false => Some(self.fill_ahead(&file, other, tail)?),
+        };
+        Ok((file, filled))
     }
 
     /// Writes zeros where a copy goes on, so that what is written there later changes nothing but
@@ -397,6 +402,7 @@ impl Pool {
 pub(crate) mod tests {
     use super::*;
     use crate::layout::kind;
+    use crate::testing::image::Image;
 
     /// In a new pool.
     pub(crate) fn whole_pages_are_copied(pool: &Pool) {
@@ -424,5 +430,29 @@ pub(crate) mod tests {
         }
         let theirs = std::fs::read(dir.join("log")).expect("log");
         assert!(theirs[57_344..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn what_was_not_flushed_of_a_copy_is_flushed_with_its_space() {
+        let temp = Image::new(2);
+        let page = temp.page(0, 1);
+        temp.put(page, 0, 1);
+        let pool = temp.pool;
+        let tail = || pool.load(header::LOG_TAIL).expect("tail");
+        pool.store(header::LOG_PLACES, 2).expect("places");
+        pool.sync_names().expect("sync");
+        // As if nothing had been made ready ahead.
+        let filled = rank_at(1) + rank::LOG_FILLED;
+        pool.store(filled, tail()).expect("filled");
+        temp.put(page, 0, 2);
+        // Whoever writes it is killed before it is flushed.
+        for _ in 0..2 {
+            let (_, filled) = pool.store_copy(1, tail()).expect("copy");
+            assert!(filled.is_some());
+        }
+        pool.sync_names().expect("sync");
+        temp.put(page, 0, 3);
+        let (_, filled) = pool.store_copy(1, tail()).expect("copy");
+        assert_eq!(filled, None);
     }
 }

@@ -4,7 +4,7 @@
 //! the process that had it before. The entry outlives `exec`: the new image finds it again.
 
 use crate::layout::{header, process_at};
-use crate::limits::{PROCESSES_MAX, at};
+use crate::limits::{PROCESSES_MAX, RANKS_MAX, at};
 use crate::media::errno;
 use crate::pool::Pool;
 use crate::thread::vfork;
@@ -14,7 +14,7 @@ use shm::{OwnerState, crash_point};
 use sys::{Errno, Result};
 
 /// Words of a process slot for the layer above: from [`user_word`] 0 to this.
-pub const USER_WORDS: u64 = (at::PROCESS_BYTES - USER) / 8;
+pub const USER_WORDS: u64 = (ASKED - USER) / 8;
 
 const ID: u64 = 0;
 const STARTED: u64 = 8;
@@ -25,6 +25,10 @@ pub(crate) const UNPROVEN: u64 = 24;
 /// The thread that proves it ([`worker`]), 0 = none.
 pub(crate) const PROVER: u64 = 32;
 const USER: u64 = 40;
+/// Words with a bit for each rank whose data the process has asked the kernel to flush, without having
+/// been told what came of it; the same of the log, one word.
+pub(crate) const ASKED: u64 = ASKED_LOG - RANKS_MAX as u64 / 8;
+pub(crate) const ASKED_LOG: u64 = at::PROCESS_BYTES - 8;
 /// In the id word: the entry is being filled in.
 const FILLING: u64 = 1 << 63;
 /// In the id word: the thread that settles a dead process's affairs ([`worker`]).
@@ -79,6 +83,8 @@ pub fn known_slot(pool: &Pool) -> Option<u32> {
 #[cold]
 fn register(pool: &Pool) -> Result<u32> {
     let found = slot_of(pool, 0)?;
+    // An image before this one may have asked for flushes: nobody is told of them any more.
+    pool.doubt_asked(found)?;
     pool.own
         .slot()
         .store(u64::from(found) + 1, Ordering::Relaxed);
@@ -149,6 +155,7 @@ fn take(pool: &Pool, slot: u32, from: u64, who: Identity) -> Result<bool> {
     pool.store(base + STARTED, who.started)?;
     pool.store(base + NAMESPACE, who.namespace)?;
     pool.store(base + UNPROVEN, 0)?;
+    pool.doubt_asked(slot)?;
     for word in 0..USER_WORDS {
         pool.store(user_word(slot, word), 0)?;
     }
@@ -181,6 +188,7 @@ pub fn vacate(pool: &Pool, slot: u32) -> Result<()> {
         Some(child) => child.forget_process(),
         None => pool.own.slot().store(0, Ordering::Relaxed),
     }
+    pool.doubt_asked(slot)?;
     pool.store(process_at(slot) + ID, 0)
 }
 
@@ -235,7 +243,7 @@ pub fn bury(pool: &Pool, slot: u32, settle: impl FnOnce() -> Result<()>) -> Resu
     crash_point!("process.burying");
     // What is not proven may be lost in a power failure, no more.
     pool.prove_of_dead(slot).ok();
-    let settled = settle();
+    let settled = pool.doubt_asked(slot).and_then(|()| settle());
     // What could not be settled is left to the next who comes.
     let left = if settled.is_ok() {
         0

@@ -19,6 +19,7 @@ use crate::media::{DATA_FILE, errno, is_absent};
 use crate::pool::Pool;
 use crate::recover::{Found, Proofs, Seen, stride};
 use crate::tx::{ENTRY_DATA, ENTRY_DURABLE, ENTRY_MOVED, ENTRY_ZERO, RECORD_HEADER, entry_parts};
+use daos_types::ObjectClass;
 use rustix::fs::{Mode, OFlags};
 use std::collections::HashSet;
 use std::path::Path;
@@ -33,6 +34,8 @@ pub(crate) struct Base {
     pub(crate) start: u64,
     pub(crate) end: u64,
     pub(crate) sum: u32,
+    /// Below which number all pages were; 0 = not known.
+    frontier: u64,
     /// Pages that the frames account for.
     pages: u64,
 }
@@ -46,6 +49,8 @@ pub(crate) struct Checkpoint {
     highest: u64,
     /// The end frame of the last that counts.
     end: Option<[u64; FRAME_HEAD]>,
+    /// No rank is gone.
+    complete: bool,
 }
 
 /// Where no log ever gets: positions must not run over.
@@ -142,6 +147,7 @@ impl Pool {
                                 start: frame[5],
                                 end: frame[6],
                                 sum: frame[4] as u32,
+                                frontier: frame[4] >> 32,
                                 pages: 0,
                             };
                         }
@@ -150,6 +156,7 @@ impl Pool {
                 })?;
             }
         }
+        found.complete = complete;
         found.base.pages = self.pages_accounted(frames, complete)?;
         Ok(found)
     }
@@ -214,6 +221,11 @@ impl Pool {
             }
             self.store(rank_at(r) + rank::META_END, end)?;
             self.store(rank_at(r) + rank::META_UNNAMED, u64::from(anew))?;
+        }
+        if !found.complete {
+            // Pages that a rank holds which is gone may be the last there were.
+            let last = found.base.frontier.min(at::PAGES_MAX).saturating_sub(1);
+            self.reach(last, at::PAGES_MAX)?;
         }
         self.store(header::CHECKPOINT_SEQUENCE, found.highest)
     }
@@ -288,6 +300,7 @@ impl Pool {
         for page in 1..frontier {
             self.derive_page(page, complete)?;
         }
+        let unknown = self.may_lack_pages(frontier)?;
         let mut needed = vec![Needed::default(); usize::from(self.rank_count())];
         for page in 1..frontier {
             self.for_each_block(page, &mut |pointer| {
@@ -309,6 +322,11 @@ impl Pool {
             // to another file should the rank's file grow again.
             self.add_zones(r, 0, blocks)?;
             self.claim_blocks(r, there, blocks.saturating_sub(there))?;
+            if unknown {
+                // Files whose maps are gone with a rank may have any of them, and must not find another's
+                // bytes there when it comes back.
+                self.claim_blocks(r, 0, blocks)?;
+            }
         }
         for page in 1..frontier {
             self.for_each_block(page, &mut |pointer| {
@@ -326,6 +344,29 @@ impl Pool {
             self.store(rank_at(r) + rank::FRESH_FROM, blocks)?;
         }
         Ok(())
+    }
+
+    /// Whether there may be pages all copies of which lie on ranks that are gone.
+    fn may_lack_pages(&self, frontier: u32) -> Result<bool> {
+        let mut gone = 0;
+        for r in 0..self.rank_count() {
+            gone += u32::from(self.is_left_out(r)?);
+        }
+        if gone == 0 {
+            return Ok(false);
+        }
+        for page in 1..frontier {
+            let state = self.page_state(page)?;
+            if state.kind != kind::FREE && (1..=gone).contains(&state.replicas.into()) {
+                return Ok(true);
+            }
+        }
+        // What is in a container has as many copies as its class says.
+        let containers = self.containers().map_err(|error| error.errno())?;
+        let classes = containers.iter().map(|info| info.dir_class);
+        let tolerance = classes
+            .map(|class| ObjectClass::from_id(class).map_or(0, ObjectClass::fault_tolerance));
+        Ok(tolerance.min().is_some_and(|least| least < gone))
     }
 
     /// Blocks of each rank's data file; `None` for a rank whose directory is gone.
@@ -606,74 +647,4 @@ impl<'a> Iterator for Frames<'a> {
 }
 
 #[cfg(all(test, feature = "testing"))]
-mod tests {
-    use super::*;
-    use crate::testing::image::Image;
-
-    fn len(temp: &Image, file: &str) -> u64 {
-        let file = temp.spec.ranks[1].join(file);
-        file.metadata().map_or(0, |found| found.len())
-    }
-
-    #[test]
-    fn a_rank_that_was_gone_and_comes_back_while_the_pool_runs_keeps_what_it_holds() {
-        for not_mounted in [false, true] {
-            let mut temp = Image::new(3);
-            let lost = temp.page(4, 1);
-            let kept = temp.page(0, 1);
-            temp.put(lost, 4, 7);
-            temp.put(kept, 0, 7);
-            let mut stage = temp.pool.stage().expect("stage");
-            stage.grab(1, 1).expect("block");
-            temp.pool.checkpoint().expect("checkpoint");
-            temp.take_away(1);
-            if not_mounted {
-                std::fs::create_dir(&temp.spec.ranks[1]).expect("directory");
-            }
-            temp.reopen();
-            if not_mounted {
-                std::fs::remove_dir(&temp.spec.ranks[1]).expect("directory");
-            }
-            temp.bring_back(1);
-            let before = ["meta", "data", "log"].map(|file| len(&temp, file));
-            assert!(before[0] > 0 && before[1] > 0, "{before:?}");
-            temp.put(kept, 0, 8);
-            temp.pool.store(header::LOG_PLACES, 3).expect("places");
-            temp.pool.sync().expect("sync");
-            temp.pool.checkpoint().expect("checkpoint");
-            let mut stage = temp.pool.stage().expect("stage");
-            assert_eq!(stage.grab(1, 1).err(), Some(Errno::EIO));
-            let after = ["meta", "data", "log"].map(|file| len(&temp, file));
-            assert_eq!(before, after);
-            temp.reopen();
-            assert_eq!(temp.pool.load(lost.offset()), Ok(7));
-            assert_eq!(temp.pool.load(kept.offset()), Ok(8));
-            // It is one of the others again.
-            temp.put(lost, 4, 9);
-            temp.pool.checkpoint().expect("checkpoint");
-            assert!(len(&temp, "meta") > after[0]);
-            temp.reopen();
-            assert_eq!(temp.pool.load(lost.offset()), Ok(9));
-        }
-    }
-
-    #[test]
-    fn a_page_with_more_copies_than_there_can_be_is_damage() {
-        let temp = Image::new(1);
-        let heads = |target| temp.pool.load(partial_at(target, 0, 0));
-        let before = heads(1);
-        for replicas in [PAGE_REPLICAS_MAX as u8 + 1, 100, u8::MAX] {
-            let state = PageState {
-                kind: kind::SLOTS,
-                class: 0,
-                replicas,
-                target: 0,
-                version: 1,
-            };
-            // An empty page, all slots of which are free.
-            let derived = temp.pool.derive_slots(1, state, at::PAGES);
-            assert_eq!(derived, Err(Errno::EIO), "{replicas}");
-        }
-        assert_eq!(heads(1), before);
-    }
-}
+mod tests;

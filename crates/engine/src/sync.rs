@@ -231,9 +231,8 @@ impl Pool {
         }
         let tail = self.load(header::LOG_TAIL)?;
         self.settle_rest()?;
-        self.settle_log_doubt(tail)?;
-        self.flush_log_places(tail)?;
-        self.log_settled()?;
+        let doubt = self.flush_log_places(tail)?;
+        self.log_settled(doubt)?;
         crash_point!("sync.log");
         self.word(header::LOG_SYNCED)?
             .fetch_max(tail, Ordering::AcqRel);

@@ -65,6 +65,7 @@ impl Pool {
     /// Completes or voids what the dead `owner` was doing and releases its locks.
     fn settle(&self, owner: u16) -> Result<()> {
         self.redo(owner)?;
+        self.doubt_flight(owner)?;
         // Before anything takes a lock: it would find this owner holding it and recover it again.
         self.release_noted(owner)?;
         // Whoever it was recovering must not be left behind.

@@ -53,6 +53,9 @@ fn give_up(frame: &mut Frame) -> usize {
         }
     }
     frame.result = match frame.kind & !KIND_ABANDONED {
+        // Whoever ends does not expect to come back: libc would end the thread in place of the process,
+        // and try again for ever to end a thread.
+        KIND_CALL if matches!(frame.nr, nr::EXIT | nr::EXIT_GROUP) => return ACTION_PASS,
         KIND_CALL => Errno::EIO.as_ret(),
         _ => frame.nr as isize,
     };

@@ -9,7 +9,8 @@
 //!   thread whose asynchronous signals are deferred until the call is over.
 //! * System calls it makes with [`sys::syscall!`] go to the kernel and nowhere else. Calls made by
 //!   libc code under it pass natively as well (it should not call libc at all).
-//! * A panic becomes `EIO` for the program ([`guard::panic_count`]), after [`Config::after_panic`].
+//! * A panic becomes `EIO` for the program ([`guard::panic_count`]), after [`Config::after_panic`]; a
+//!   process or thread that ends does so all the same.
 //! * [`Outcome::Pass`] runs the call after the hook has ended, on the program's stack: blocking,
 //!   restarting and cancellation are as without interception.
 //! * All registers but the result are the program's afterwards.

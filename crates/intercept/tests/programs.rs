@@ -114,6 +114,27 @@ victims! {
 }
 
 #[test]
+fn a_process_ends_whatever_goes_wrong() {
+    let python = Command::new("python3").arg("-c").arg("0").status();
+    if !python.is_ok_and(|status| status.success()) {
+        return;
+    }
+    for demo in [Demo::new(), Demo::filtered(), Demo::dispatched()] {
+        // A panic, and a fault.
+        for code in [77, 78] {
+            // libc would end the thread alone.
+            let program = format!(
+                "import os, threading, time\n\
+                 threading.Thread(target=time.sleep, args=(100,), daemon=True).start()\n\
+                 os._exit({code})"
+            );
+            let out = demo.run("python3", &["-c", &program]);
+            assert_eq!(out.status.code(), Some(code), "{:?}", out.status);
+        }
+    }
+}
+
+#[test]
 fn cat_and_ls() {
     let demo = Demo::new();
     demo.expect("cat", &["/pfs-demo/x"], "hello\n");

@@ -12,7 +12,7 @@ use crate::inode::{Guard, at, high, is_dir, is_file, locate, low, word};
 use crate::map::file::File;
 use crate::{DT_DIR, Dfs, DirCursor, Ino};
 use core::fmt;
-use engine::{PAGE, PageLink, Pool, Rec, kind, tag_generation, tag_kind};
+use engine::{PAGE, PageLink, Pool, Rec, crash_point, kind, tag_generation, tag_kind};
 use std::collections::HashMap;
 use sys::Result;
 
@@ -253,6 +253,7 @@ impl Dfs {
         })?;
         for ino in &orphans {
             self.reclaim(*ino)?;
+            crash_point!("orphan.reclaimed");
         }
         Ok(orphans.len())
     }

@@ -2,14 +2,15 @@
 //!
 //! What fits one transaction is freed with the last name. What does not is queued on a list that
 //! starts in the container's root, in that same transaction, so that a killed process leaves
-//! nothing behind that the next one does not free.
+//! nothing behind that the next one does not free. The last on the list leads back to the root: what
+//! is on it leads somewhere, and is freed by way of the list alone.
 
 use crate::dir;
 use crate::inode::{
     self, Guard, at, from_link, high, is_dir, is_file, is_symlink, link_word, locate, low, word,
 };
 use crate::{Dfs, Ino};
-use engine::{PageLink, Rec, Tx};
+use engine::{PageLink, Rec, Tx, crash_point};
 use sys::Result;
 
 use super::make::TARGET_RECORD;
@@ -53,8 +54,11 @@ impl Dfs {
         }
         super::set_nlink(tx, offset, guard, 0, now)?;
         let root = locate(self.pool, self.root)?;
-        let first = tx.load(at(root, word::RECLAIM))?;
-        tx.set_volatile(at(offset, word::RECLAIM), first)?;
+        let next = match tx.load(at(root, word::RECLAIM))? {
+            0 => link_word(self.root),
+            first => first,
+        };
+        tx.set_volatile(at(offset, word::RECLAIM), next)?;
         tx.set_volatile(at(root, word::RECLAIM), link_word(ino))?;
         Ok(Retired::Queued)
     }
@@ -73,6 +77,12 @@ impl Dfs {
             if guard.nlink != 0 || open != 0 {
                 return Ok(());
             }
+            if tx.load(at(offset, word::RECLAIM))? != 0 {
+                // Somebody was faster.
+                drop(tx);
+                self.drain_reclaim();
+                return Ok(());
+            }
             let now = self.pool.now_ns();
             match self.retire(&mut tx, ino, offset, &guard, now, queue)? {
                 Retired::NeedsQueue => continue,
@@ -89,6 +99,7 @@ impl Dfs {
 
     /// Frees what waits on the list, whoever queued it. On an error the rest stays queued.
     pub(crate) fn drain_reclaim(&self) {
+        crash_point!("orphan.draining");
         while let Ok(true) = self.reclaim_first() {}
     }
 
@@ -113,7 +124,10 @@ impl Dfs {
         };
         let guard = Guard::read(self.pool, offset)?;
         if self.free_contents(&mut tx, first, offset, &guard)? {
-            let next = tx.load(at(offset, word::RECLAIM))?;
+            let next = match tx.load(at(offset, word::RECLAIM))? {
+                last if last == link_word(self.root) => 0,
+                next => next,
+            };
             tx.set_volatile(at(root, word::RECLAIM), next)?;
             tx.free(inode::record(first)?)?;
         }

@@ -125,6 +125,8 @@ impl Dfs {
     /// Called last before exec, by a process of one thread: the next image may never attach, so the
     /// process is forgotten if it holds nothing. It is known again when it comes back.
     pub fn exec_leave(&self) -> Result<()> {
+        // Of what is not noted others have to find out. The kernel executes nothing before it is done.
+        self.pool.await_flushes().unwrap_or_default();
         let Some(slot) = process::known_slot(self.pool) else {
             return self.pool.leave();
         };

@@ -89,6 +89,8 @@ static RUNS: AtomicU8 = AtomicU8::new(UNKNOWN);
 static TAPE: AtomicPtr<AtomicU64> = AtomicPtr::new(core::ptr::null_mut());
 static DIRS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 static FAILURE: Mutex<Option<Failure>> = Mutex::new(None);
+/// Flushes that the kernel was asked for and that have failed, and with what.
+static FAILED: Mutex<Vec<(u64, Errno)>> = Mutex::new(Vec::new());
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
@@ -426,6 +428,23 @@ pub(super) fn flush_number() -> u64 {
 pub(super) fn queued_number(data: u64) -> u64 {
     let process = rustix::process::getpid().as_raw_nonzero().get();
     (process as u64) << 40 ^ data
+}
+
+/// A flush was asked for: if it is to fail, it does so now.
+pub(super) fn queued(dir: &Path, file: RankFile, data: u64) {
+    if let Err(errno) = may(dir, file, Step::Queued) {
+        flush_failed(dir, file, queued_number(data));
+        locked(&FAILED).push((data, errno));
+    }
+}
+
+/// What came of it.
+pub(super) fn outcome(data: u64) -> Result<()> {
+    let mut failed = locked(&FAILED);
+    match failed.iter().position(|(known, _)| *known == data) {
+        Some(at) => Err(failed.swap_remove(at).1),
+        None => Ok(()),
+    }
 }
 
 pub(super) fn flushing(dir: &Path, file: RankFile, id: u64) {

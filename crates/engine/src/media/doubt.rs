@@ -5,22 +5,24 @@
 //! in memory is made dirty once more, and what the device then holds is compared with memory. Until
 //! both are the same every flush fails.
 
-use super::{Access, WINDOW, errno, is_absent};
+use super::flights::Others;
+use super::{Access, WINDOW, errno};
 use crate::door::{self, RankFile};
 use crate::layout::{header, rank, rank_at};
 use crate::limits::BLOCK;
 use crate::log::{LOG_FILE_HEADER, as_bytes};
 use crate::pool::Pool;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::mm::{MapFlags, ProtFlags};
+use shm::crash_point;
 use sys::{Errno, Result, uaccess};
 
 /// Bytes that are stored again, or compared, at a time.
 const PIECE: usize = 1 << 20;
-/// All that was not flushed of the log is in doubt.
-const IN_DOUBT: u64 = 1;
+/// Times that a rank's data is flushed because others tell meanwhile that theirs may have failed.
+const TRIES: u32 = 3;
 /// Looks at bytes that somebody changes meanwhile.
 const LOOKS: usize = 8;
 
@@ -133,24 +135,23 @@ impl Pool {
         self.store(header::LEFT_DATA, 1)
     }
 
-    /// Before the log is flushed up to `tail`: stores again what an earlier flush may have lost.
-    /// `Sync` is locked.
-    pub(crate) fn settle_log_doubt(&self, tail: u64) -> Result<()> {
-        let doubt = self.load(header::LOG_DOUBT)?;
-        // Until it has succeeded, also if its process dies meanwhile.
-        self.store(header::LOG_DOUBT, IN_DOUBT)?;
-        if doubt == 0 {
-            return Ok(());
-        }
-        let dir = self.rank_dir(self.log_rank()?)?;
-        let file = match door::open(dir, RankFile::Log) {
-            Err(gone) if is_absent(gone) => return Ok(()),
-            other => other?,
-        };
+    /// Before the log is flushed up to `tail`, by way of `file` if it is there: stores again what an
+    /// earlier flush may have lost. Returns what [`Pool::log_settled`] takes. `Sync` is locked.
+    pub(crate) fn settle_log_doubt(&self, file: Option<&OwnedFd>, tail: u64) -> Result<u64> {
+        // ORDERING: the file is open: what is asked for from now on it is told of itself. Whatever
+        // was asked for before is noted here, or in doubt already.
+        let asked = self.is_log_asked()?;
+        // In doubt until it has succeeded, also if its process dies meanwhile.
+        let before = self.word(header::LOG_DOUBT)?.fetch_add(1, Ordering::SeqCst);
         let from = self
             .load(header::LOG_SYNCED)?
             .max(self.load(header::LOG_HEAD)?);
-        self.store_again(&file, from, tail)
+        if let Some(file) = file
+            && (before != 0 || asked)
+        {
+            self.store_again(file, from, tail)?;
+        }
+        Ok(before + 1)
     }
 
     /// Stores the log from `from` to `end` again.
@@ -190,17 +191,22 @@ impl Pool {
 
     /// A flush of the log that nobody waited for has failed.
     pub(crate) fn doubt_log(&self) -> Result<()> {
-        self.store(header::LOG_DOUBT, IN_DOUBT)
+        self.word(header::LOG_DOUBT)?.fetch_add(1, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Whether no flush of the log is under way or has failed.
     pub(crate) fn is_log_sure(&self) -> Result<bool> {
-        Ok(self.load(header::LOG_DOUBT)? == 0 && self.is_settled()?)
+        Ok(!self.is_log_asked()? && self.load(header::LOG_DOUBT)? == 0 && self.is_settled()?)
     }
 
-    /// After the log was flushed.
-    pub(crate) fn log_settled(&self) -> Result<()> {
-        self.store(header::LOG_DOUBT, 0)
+    /// After the log was flushed, which was in doubt as [`Pool::settle_log_doubt`] says.
+    pub(crate) fn log_settled(&self, doubt: u64) -> Result<()> {
+        let word = self.word(header::LOG_DOUBT)?;
+        // What has failed meanwhile is for the next.
+        word.compare_exchange(doubt, 0, Ordering::SeqCst, Ordering::SeqCst)
+            .map(drop)
+            .or(Ok(()))
     }
 
     /// A flush that nobody waited for has failed.
@@ -212,14 +218,42 @@ impl Pool {
 
     /// Whether success of a flush says that the rank's device has what memory has.
     pub(crate) fn is_data_sure(&self, r: u16) -> Result<bool> {
-        Ok(self.load(rank_at(r) + rank::DOUBT)? == 0)
+        Ok(!self.has_anybody_asked(r)? && self.load(rank_at(r) + rank::DOUBT)? == 0)
     }
 
     /// Flushes a rank's data file so that success means that the device has what memory has.
     pub(crate) fn flush_surely(&self, r: u16) -> Result<()> {
+        for _ in 0..TRIES {
+            if self.flush_once(r)? {
+                return Ok(());
+            }
+        }
+        Err(Errno::EIO)
+    }
+
+    /// Does so once; false if another flush may have taken the report of an error that was this one's as
+    /// well.
+    fn flush_once(&self, r: u16) -> Result<bool> {
         let doubt = self.word(rank_at(r) + rank::DOUBT)?;
-        let seen = doubt.load(Ordering::SeqCst);
+        let flight = self.begin_flight(r)?;
+        let told = self.flush_noted(r, doubt);
+        self.end_flight(&flight)?;
+        let (file, others, seen) = told?;
+        if self.await_others(&others, r, &file).is_err() {
+            doubt.fetch_add(1, Ordering::SeqCst);
+        }
+        let settled = doubt.compare_exchange(seen, 0, Ordering::SeqCst, Ordering::SeqCst);
+        Ok(settled.is_ok())
+    }
+
+    /// Flushes a rank's data file and notes it if that fails. Returns by way of which description, the
+    /// flushes that were under way then, and what was in doubt.
+    fn flush_noted(&self, r: u16, doubt: &AtomicU64) -> Result<(OwnedFd, Others, u64)> {
         let file = self.open_data(r)?;
+        // ORDERING: the file is open: what is begun from now on it is told of itself. Whatever was begun
+        // before is listed here, or in doubt already.
+        let others = self.others_flushing(r)?;
+        let seen = doubt.load(Ordering::SeqCst);
         let flush = || {
             if seen != 0 {
                 self.store_data_again(r, &file)?;
@@ -230,14 +264,12 @@ impl Pool {
             }
             Ok(())
         };
-        let flushed = flush();
-        if flushed.is_err() {
+        if let Err(error) = flush() {
+            crash_point!("flush.failed");
             doubt.fetch_add(1, Ordering::SeqCst);
-            return flushed;
+            return Err(error);
         }
-        // Another flush may have taken the report of an error that was ours as well.
-        let settled = doubt.compare_exchange(seen, 0, Ordering::SeqCst, Ordering::SeqCst);
-        settled.map(drop).map_err(|_| Errno::EIO)
+        Ok((file, others, seen))
     }
 
     /// Makes all that is in memory of a rank's data file dirty again.
@@ -284,7 +316,8 @@ impl Pool {
 
     /// Compares what is in memory of a rank's blocks in use with what the device holds. `EIO` if
     /// they differ.
-    fn compare_with_device(&self, r: u16, file: &OwnedFd) -> Result<()> {
+    pub(super) fn compare_with_device(&self, r: u16, file: &OwnedFd) -> Result<()> {
+        door::comparing(self.rank_dir(r)?, RankFile::Data)?;
         let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
         let direct = match rustix::fs::open(self.data_path(r)?, flags, Mode::empty()) {
             // The file system has nothing but memory, or does not tell.
