@@ -40,27 +40,20 @@ struct Tools {
 
 impl Tools {
     fn build() -> Result<Tools, Failure> {
-        let target = workspace::target().join("power");
-        for what in [
-            &["--package", "pil4dfs", "--lib"][..],
-            &["--package", "pil4dfs-engine", "--example", "powercut"],
-        ] {
-            let done = Step::new("cargo")
-                .args(["build", "--features", "testing", "--target-dir"])
-                .arg(&target)
-                .args(what.iter().copied())
-                .cwd(workspace::root())
-                .timeout(Duration::from_secs(900))
-                .log("power")
-                .run()?;
-            if !done.ok() {
-                return Err(format!("{}: {}", what.join(" "), done.tail(20)).into());
-            }
+        // With the features of the tests, so that what those built is used.
+        let done = Step::new("cargo")
+            .args(["build", "--workspace", "--examples"])
+            .cwd(workspace::root())
+            .timeout(Duration::from_secs(900))
+            .log("power")
+            .run()?;
+        if !done.ok() {
+            return Err(format!("examples: {}", done.tail(20)).into());
         }
-        let debug = target.join("debug");
+        let examples = workspace::target().join("debug/examples");
         Ok(Tools {
-            library: debug.join("libpil4dfs.so"),
-            powercut: debug.join("examples/powercut"),
+            library: examples.join("libpower_preload.so"),
+            powercut: examples.join("powercut"),
         })
     }
 
