@@ -23,8 +23,8 @@ use sys::{Errno, Result, uaccess};
 const PIECE: usize = 1 << 20;
 /// Times that a rank's data is flushed because others tell meanwhile that theirs may have failed.
 const TRIES: u32 = 3;
-/// Looks at bytes that somebody changes meanwhile.
-const LOOKS: usize = 8;
+/// Looks at a block that somebody changes meanwhile.
+const LOOKS: usize = 16;
 
 /// A part of a rank's data file that is in memory, in the window for storing.
 #[derive(Clone, Copy)]
@@ -345,30 +345,60 @@ impl Pool {
     ) -> Result<()> {
         let (memory, device) = buffers.both();
         let (memory, device) = (&mut memory[..piece.len], &mut device[..piece.len]);
-        let mut differs = Ok(());
-        for _ in 0..LOOKS {
-            piece.read(memory)?;
-            let mut done = 0;
-            while done < device.len() {
-                let at = piece.offset + done as u64;
-                let read = rustix::io::pread(direct, &mut device[done..], at).map_err(errno)?;
-                if read == 0 {
-                    return Err(Errno::EIO);
-                }
-                done += read;
-            }
-            let blocks = memory
-                .chunks(BLOCK as usize)
-                .zip(device.chunks(BLOCK as usize));
-            let mut numbered = (piece.offset / BLOCK..).zip(blocks);
-            let differing = numbered.find_map(|(block, (one, other))| {
-                (one != other && self.is_used(r, block) != Ok(false)).then_some(block)
-            });
-            match differing {
-                None => return Ok(()),
-                Some(_) => differs = Err(Errno::EIO),
+        piece.read(memory)?;
+        read_device(direct, device, piece.offset)?;
+        let blocks = memory
+            .chunks(BLOCK as usize)
+            .zip(device.chunks(BLOCK as usize));
+        let differing: Vec<usize> = (0..)
+            .zip(blocks)
+            .filter_map(|(index, (one, other))| (one != other).then_some(index))
+            .collect();
+        for index in differing {
+            let block = piece.part(index * BLOCK as usize, BLOCK as usize);
+            if self.is_used(r, block.offset / BLOCK) != Ok(false) {
+                compare_closely(direct, block, buffers)?;
             }
         }
-        differs
+        Ok(())
     }
+}
+
+/// Reads from the device itself. The kernel writes out what is dirty there before.
+fn read_device(direct: &OwnedFd, to: &mut [u8], off: u64) -> Result<()> {
+    let mut done = 0;
+    while done < to.len() {
+        let read = rustix::io::pread(direct, &mut to[done..], off + done as u64).map_err(errno)?;
+        if read == 0 {
+            return Err(Errno::EIO);
+        }
+        done += read;
+    }
+    Ok(())
+}
+
+/// Compares a block that was seen to differ: somebody may be storing into it. What changes while it is
+/// looked at is dirty since, so that the next read has the kernel write all of the block; the rest of it
+/// has to be the same.
+fn compare_closely(direct: &OwnedFd, block: Resident, buffers: &mut Buffers) -> Result<()> {
+    const WORD: usize = size_of::<u64>();
+    let (memory, device) = buffers.both();
+    let (before, after) = memory.split_at_mut(block.len);
+    let (after, device) = (&mut after[..block.len], &mut device[..block.len]);
+    let mut changed = false;
+    for _ in 0..LOOKS {
+        block.read(before)?;
+        read_device(direct, device, block.offset)?;
+        block.read(after)?;
+        let (quiet, mut same) = (before == after, true);
+        let words = before.chunks(WORD).zip(after.chunks(WORD));
+        for ((before, after), device) in words.zip(device.chunks(WORD)) {
+            same &= before == device || before != after;
+        }
+        if same && (quiet || changed) {
+            return Ok(());
+        }
+        changed |= !quiet;
+    }
+    Err(Errno::EIO)
 }
