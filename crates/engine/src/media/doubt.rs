@@ -123,6 +123,24 @@ impl Drop for Buffers {
     }
 }
 
+/// Whether a rank's data is in doubt, by its word: how many flushes have failed, and from bit 32 on how
+/// many when all was on the device for the last time.
+fn is_in_doubt(word: u64) -> bool {
+    word as u32 != (word >> 32) as u32
+}
+
+/// Notes that what was in doubt when the word was `seen` is on the device; false if a flush has failed
+/// since.
+fn settle(doubt: &AtomicU64, seen: u64) -> bool {
+    let failed = u64::from(seen as u32);
+    let settled = failed << 32 | failed;
+    match doubt.compare_exchange(seen, settled, Ordering::SeqCst, Ordering::SeqCst) {
+        Ok(_) => true,
+        // Somebody else has.
+        Err(now) => u64::from(now as u32) == failed,
+    }
+}
+
 impl Pool {
     /// What an arena that is built anew cannot know: whether what was written is on the devices. After a
     /// power failure it is, but the log may say so only by checksums, which a store in place makes wrong.
@@ -218,7 +236,7 @@ impl Pool {
 
     /// Whether success of a flush says that the rank's device has what memory has.
     pub(crate) fn is_data_sure(&self, r: u16) -> Result<bool> {
-        Ok(!self.has_anybody_asked(r)? && self.load(rank_at(r) + rank::DOUBT)? == 0)
+        Ok(!self.has_anybody_asked(r)? && !is_in_doubt(self.load(rank_at(r) + rank::DOUBT)?))
     }
 
     /// Flushes a rank's data file so that success means that the device has what memory has.
@@ -242,8 +260,7 @@ impl Pool {
         if self.await_others(&others, r, &file).is_err() {
             doubt.fetch_add(1, Ordering::SeqCst);
         }
-        let settled = doubt.compare_exchange(seen, 0, Ordering::SeqCst, Ordering::SeqCst);
-        Ok(settled.is_ok())
+        Ok(settle(doubt, seen))
     }
 
     /// Flushes a rank's data file and notes it if that fails. Returns by way of which description, the
@@ -255,11 +272,11 @@ impl Pool {
         let others = self.others_flushing(r)?;
         let seen = doubt.load(Ordering::SeqCst);
         let flush = || {
-            if seen != 0 {
+            if is_in_doubt(seen) {
                 self.store_data_again(r, &file)?;
             }
             door::flush(&file, self.rank_dir(r)?, RankFile::Data)?;
-            if seen != 0 {
+            if is_in_doubt(seen) {
                 self.compare_with_device(r, &file)?;
             }
             Ok(())
@@ -401,4 +418,27 @@ fn compare_closely(direct: &OwnedFd, block: Resident, buffers: &mut Buffers) -> 
         changed |= !quiet;
     }
     Err(Errno::EIO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flush_that_fails_after_others_have_settled_what_was_in_doubt_stays_in_doubt() {
+        let doubt = AtomicU64::new(0);
+        let fail = || doubt.fetch_add(1, Ordering::SeqCst);
+        let load = || doubt.load(Ordering::SeqCst);
+        fail();
+        // Two flush it.
+        let seen = load();
+        assert!(settle(&doubt, seen));
+        assert!(!is_in_doubt(load()));
+        fail();
+        assert!(!settle(&doubt, seen));
+        assert!(is_in_doubt(load()));
+        // The second is as good as the first if nothing has failed.
+        let seen = load();
+        assert!(settle(&doubt, seen) && settle(&doubt, seen));
+    }
 }
