@@ -235,6 +235,11 @@ impl Pool {
         self.store(place, others | bit)
     }
 
+    /// Notes that somebody is about to ask for a flush of a rank's data in the round in progress.
+    pub(crate) fn note_data_begun(&self, r: u16) -> Result<()> {
+        self.note_in_round(r, 1 << (ASKED_BITS + What::Data as u32))
+    }
+
     /// Before a process begins to flush in the round in progress: what others have flushed in it, or asked
     /// for, and not noted, may have failed. Copies of the log are given up; true if frames have to be written anew.
     fn forsake_unknown(&self) -> Result<bool> {

@@ -6,7 +6,7 @@
 //! killed, before the arena had it. A thread that flushes has a word in its owner slot, and a process
 //! that has asked the kernel (`flushes`) a bit in its own; both go only after the outcome is noted.
 
-use crate::layout::{owner, owner_at, process_at};
+use crate::layout::{owner, owner_at, process_at, rank, rank_at};
 use crate::pool::Pool;
 use crate::process;
 use core::sync::atomic::Ordering;
@@ -160,6 +160,7 @@ impl Pool {
             _ => 0,
         };
         let mut ended = Vec::new();
+        let asked = self.load(rank_at(r) + rank::FLUSHED)?;
         for slot in &others.processes {
             while self.has_asked(*slot, r)? && !process::is_gone(self, *slot) && wait(patience) {
                 if process::known_slot(self) == Some(*slot) {
@@ -183,9 +184,18 @@ impl Pool {
                 .unwrap_or_default();
         }
         for slot in ended {
-            self.forget_asked(slot, r)?;
+            self.forget_found_out(slot, r, asked)?;
         }
         Ok(())
+    }
+
+    /// What came of a flush that the process in `slot` has asked for was found out. Nothing is forgotten if
+    /// somebody may have asked since the rank's word of flushes was `seen`: that may be for another.
+    fn forget_found_out(&self, slot: u32, r: u16, seen: u64) -> Result<()> {
+        match self.load(rank_at(r) + rank::FLUSHED)? == seen {
+            true => self.forget_asked(slot, r),
+            false => Ok(()),
+        }
     }
 
     /// Whether a process has asked for a flush of a rank's data and does not know what came of it.
@@ -208,6 +218,7 @@ impl Pool {
     /// the kernel is at it, it keeps the description, and with it the lock.
     pub(crate) fn note_asked(&self, slot: u32, r: u16, file: &OwnedFd) -> Result<()> {
         lock(file, F_OFD_SETLK, F_RDLCK, slot)?;
+        self.note_data_begun(r)?;
         let (word, bit) = bit_of(slot, r);
         self.word(word)?.fetch_or(bit, Ordering::SeqCst);
         Ok(())
@@ -271,5 +282,29 @@ impl Pool {
             self.forget_log_asked(slot)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::testing::image::Image;
+
+    #[test]
+    fn what_a_process_asks_for_while_others_find_out_what_came_of_the_last_is_not_forgotten() {
+        let temp = Image::new(1);
+        let pool = temp.pool;
+        let slot = process::slot(pool).expect("slot");
+        let file = pool.open_data(0).expect("data");
+        pool.note_asked(slot, 0, &file).expect("asked");
+        let seen = pool.load(rank_at(0) + rank::FLUSHED).expect("word");
+        pool.forget_asked(slot, 0).expect("looked");
+        pool.begin_round().expect("round");
+        pool.note_asked(slot, 0, &file).expect("asked again");
+        pool.forget_found_out(slot, 0, seen).expect("found out");
+        assert_eq!(pool.has_asked(slot, 0), Ok(true));
+        let seen = pool.load(rank_at(0) + rank::FLUSHED).expect("word");
+        pool.forget_found_out(slot, 0, seen).expect("found out");
+        assert_eq!(pool.has_asked(slot, 0), Ok(false));
     }
 }
