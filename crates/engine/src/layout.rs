@@ -203,7 +203,8 @@ pub(crate) mod owner {
     pub(crate) const RECORD_LEN: u64 = 72;
     pub(crate) const LOCKS: u64 = 80;
     pub(crate) const LOCKS_LEN: u64 = 16;
-    /// The rank + 1 whose data the thread flushes, and from bit 16 on since when (monotonic, ns); 0 = none.
+    /// The rank + 1 whose data the thread flushes, in bit 15 whether somebody has waited for it in vain, and
+    /// from bit 16 on since when (monotonic, ns); 0 = none.
     pub(crate) const FLUSHING: u64 = 208;
     pub(crate) const PAGES: u64 = 256;
     pub(crate) const PAGES_LEN: u64 = 16;

@@ -15,11 +15,17 @@ use shm::Recover;
 use sys::Result;
 
 /// Nanoseconds for which a flush of another thread is waited for; it may be stopped.
-const FLUSH_WAIT: i64 = 5_000_000_000;
+const FLUSH_WAIT: i64 = if cfg!(test) {
+    2_000_000_000
+} else {
+    5_000_000_000
+};
 /// The same for a process to look what has come of what it has asked for.
 const ASKED_WAIT: i64 = 300_000_000;
 /// Low bits of an owner's word: the rank.
-const RANK_BITS: u64 = 0xffff;
+const RANK_BITS: u64 = 0x7fff;
+/// In an owner's word: somebody has waited for this flush in vain, and others need not.
+const STUCK: u64 = 1 << 15;
 
 const SYS_FCNTL: usize = if cfg!(target_arch = "x86_64") { 72 } else { 25 };
 const F_OFD_GETLK: usize = 36;
@@ -144,11 +150,22 @@ impl Pool {
         let mut dead = Vec::new();
         for (owner, seen) in &others.threads {
             let word = self.word(word_of(*owner))?;
-            while word.load(Ordering::SeqCst) == *seen {
+            loop {
+                let now = word.load(Ordering::SeqCst);
+                if now & !STUCK != *seen & !STUCK {
+                    break;
+                }
                 let ended = self.is_dead(*owner);
-                if ended || !wait(FLUSH_WAIT) {
+                if ended || now & STUCK != 0 || !wait(FLUSH_WAIT) {
                     unknown = true;
-                    dead.extend(ended.then_some((word, *seen)));
+                    match ended {
+                        true => dead.push((word, now)),
+                        // If it has changed, it was told.
+                        false => word
+                            .compare_exchange(now, now | STUCK, Ordering::SeqCst, Ordering::Relaxed)
+                            .map(drop)
+                            .unwrap_or_default(),
+                    }
                     break;
                 }
             }
@@ -289,6 +306,37 @@ impl Pool {
 mod tests {
     use super::*;
     use crate::testing::image::Image;
+
+    #[test]
+    fn a_thread_that_is_stopped_in_a_flush_is_waited_for_once() {
+        let temp = Image::new(1);
+        let pool = temp.pool;
+        let file = pool.open_data(0).expect("data");
+        let (begun, ended) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+        let waited = || {
+            let others = pool.others_flushing(0)?;
+            let before = sys::clock::monotonic();
+            pool.await_others(&others, 0, &file)?;
+            Ok((others.threads.len(), sys::clock::monotonic() - before))
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let flight = pool.begin_flight(0).expect("begun");
+                begun.wait();
+                ended.wait();
+                pool.end_flight(&flight).expect("ended");
+                pool.leave().expect("leave");
+            });
+            begun.wait();
+            let waits: [Result<_>; 2] = [waited(), waited()];
+            ended.wait();
+            let [(1, first), (1, second)] = waits.map(|waited| waited.expect("waited")) else {
+                panic!("not one");
+            };
+            assert!(first >= FLUSH_WAIT && second < FLUSH_WAIT);
+        });
+        assert!(pool.others_flushing(0).expect("others").threads.is_empty());
+    }
 
     #[test]
     fn what_a_process_asks_for_while_others_find_out_what_came_of_the_last_is_not_forgotten() {
