@@ -492,7 +492,7 @@ impl Pool {
 mod tests {
     use super::*;
     use crate::layout::{PageLink, rank, rank_at};
-    use crate::testing::image::Image;
+    use crate::testing::image::{Image, taping};
     use crate::testing::{Failure, Step, TempPool, tape};
 
     const RING: u64 = 1 << 20;
@@ -528,6 +528,7 @@ mod tests {
     /// A checkpoint whose end is on some ranks when one fails: the next must not undo it while it counts.
     #[test]
     fn what_may_count_is_ended() {
+        let _taping = taping();
         for anew in [false, true] {
             for (step, after) in [(Step::Write, 0), (Step::Flush, 1)] {
                 let what = format!("{anew} {step:?}");
@@ -560,6 +561,37 @@ mod tests {
                 recovers(&temp, page, 3, &what);
             }
         }
+    }
+
+    #[test]
+    fn a_copy_of_the_log_that_a_sync_could_not_flush_is_given_up() {
+        let _taping = taping();
+        let temp = Image::new(2);
+        let pool = temp.pool;
+        let page = temp.page(0, 1);
+        pool.store(header::LOG_PLACES, 2).expect("places");
+        temp.put(page, 0, 1);
+        pool.sync_names().expect("sync");
+        temp.put(page, 0, 2);
+        pool.begin().expect("begun");
+        while pool.phase() != Ok(Phase::Flushing) {
+            pool.advance(Pace::Whole).expect("piece");
+        }
+        temp.put(page, 0, 3);
+        tape::start(&temp.spec.ranks);
+        tape::fail(Some(Failure {
+            step: Step::Flush,
+            file: RankFile::Log,
+            rank: Some(1),
+            after: 0,
+            times: 1,
+            errno: Errno::EIO,
+        }));
+        pool.sync_names().expect("sync");
+        tape::stop();
+        // The kernel has told of what the checkpoint had written there.
+        pool.drive(Pace::Whole).expect("ended");
+        assert_eq!(pool.load(rank_at(1) + rank::LOG_COPIED), Ok(0));
     }
 
     #[test]

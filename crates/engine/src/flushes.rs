@@ -29,7 +29,7 @@ const FLUSHES_AT_ONCE: u64 = 16;
 const EVENTS: usize = 32;
 /// Bits of `rank::FLUSHED` below the round.
 const DONE_BITS: u32 = 8;
-/// Which of them say that somebody has asked the kernel, before the others.
+/// Which of them say that somebody has begun, or asked the kernel, before the others.
 const ASKED_BITS: u32 = 4;
 /// Nanoseconds after which the flushes that another process has asked for are not counted on.
 const PATIENCE: i64 = 300_000_000;
@@ -105,6 +105,9 @@ impl Pool {
     /// Goes on with a round; true once everything is on its device.
     pub(crate) fn flush_round(&self, round: Round, pace: Pace) -> Result<bool> {
         if pace == Pace::Whole {
+            if self.forsake_unknown()? {
+                return Err(UNKNOWN);
+            }
             for index in 0..self.flush_count() {
                 self.flush_now(round, index)?;
             }
@@ -232,8 +235,13 @@ impl Pool {
         self.store(place, others | bit)
     }
 
-    /// Before a process begins to ask in the round in progress: what others have asked for in it, and not
-    /// noted, may have failed. Copies of the log are given up; true if frames have to be written anew.
+    /// Notes that somebody is about to ask for a flush of a rank's data in the round in progress.
+    pub(crate) fn note_data_begun(&self, r: u16) -> Result<()> {
+        self.note_in_round(r, 1 << (ASKED_BITS + What::Data as u32))
+    }
+
+    /// Before a process begins to flush in the round in progress: what others have flushed in it, or asked
+    /// for, and not noted, may have failed. Copies of the log are given up; true if frames have to be written anew.
     fn forsake_unknown(&self) -> Result<bool> {
         let round = self.load(header::CHECKPOINT_ROUND)?;
         let mut anew = false;
@@ -303,7 +311,12 @@ impl Pool {
             What::Log if r == self.log_rank()? => {
                 self.flush_log(self.load(header::CHECKPOINT_END)?)
             }
-            What::Frames | What::Log => door::flush(&door::open(dir, file)?, dir, file),
+            What::Frames | What::Log => {
+                let opened = door::open(dir, file)?;
+                // Should this process be killed after it is told of an error.
+                self.note_in_round(r, 1 << (ASKED_BITS + what as u32))?;
+                door::flush(&opened, dir, file)
+            }
         };
         match flush() {
             // Gone with its rank.
@@ -542,7 +555,8 @@ impl Pool {
 #[cfg(all(test, feature = "testing"))]
 mod tests {
     use super::*;
-    use crate::testing::TempPool;
+    use crate::testing::image::{Image, taping};
+    use crate::testing::{Failure, Step, TempPool, tape};
 
     fn wanted(pool: &Pool) -> usize {
         let wants = |index: &u64| {
@@ -601,5 +615,44 @@ mod tests {
         }
         pool.store(header::CHECKPOINT_ASKED, 0).expect("store");
         assert_eq!(pool.is_asked_for(), Ok(false));
+    }
+
+    #[test]
+    fn frames_that_may_not_be_on_their_device_are_written_anew_at_any_pace() {
+        let temp = Image::new(2);
+        let pool = temp.pool;
+        for pace in [Pace::Piece, Pace::Whole] {
+            pool.begin_round().expect("round");
+            let asked = 1 << (ASKED_BITS + What::Frames as u32);
+            pool.note_in_round(1, asked).expect("asked");
+            assert_eq!(
+                pool.flush_round(Round::Base, pace),
+                Err(UNKNOWN),
+                "{pace:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_flush_of_frames_that_failed_is_not_tried_again() {
+        let _taping = taping();
+        let temp = Image::new(2);
+        let pool = temp.pool;
+        // Leaves frame files.
+        pool.checkpoint().expect("checkpoint");
+        pool.begin_round().expect("round");
+        tape::start(&temp.spec.ranks);
+        tape::fail(Some(Failure {
+            step: Step::Flush,
+            file: RankFile::Meta,
+            rank: Some(1),
+            after: 0,
+            times: 1,
+            errno: Errno::EIO,
+        }));
+        assert_eq!(pool.flush_round(Round::Base, Pace::Whole), Err(Errno::EIO));
+        tape::stop();
+        // As if this process had been killed before it gave the checkpoint up.
+        assert_eq!(pool.flush_round(Round::Base, Pace::Whole), Err(UNKNOWN));
     }
 }

@@ -139,7 +139,7 @@ pub const TREE_VERSION: u64 = header::TREE_VERSION;
 /// `DAOSPIL1` in memory order.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"DAOSPIL1");
 /// Version of the arena layout; another version is never attached.
-pub(crate) const ARENA_VERSION: u64 = 6;
+pub(crate) const ARENA_VERSION: u64 = 7;
 /// Version of the rank files' format. A pool keeps the one it was made with.
 pub(crate) const VERSION: u64 = 3;
 /// The oldest that is read and gone on with: its frames hold pages word by word.
@@ -182,10 +182,11 @@ pub(crate) mod rank {
     pub(crate) const META_ANEW: u64 = 200;
     /// Up to where in that file the kernel was told to write its frames out.
     pub(crate) const META_OUT: u64 = 224;
-    /// Flushes of the rank's data file that have failed since one last succeeded for sure.
+    /// Flushes of the rank's data file that have failed, and from bit 32 on how many of them had when one
+    /// last succeeded for sure.
     pub(crate) const DOUBT: u64 = 208;
     /// The round of flushes in which some of the rank's files were flushed, times 256, and which: a bit
-    /// for each; four bits further, which of them somebody has asked the kernel for.
+    /// for each; four bits further, which of them somebody has begun or asked the kernel for.
     pub(crate) const FLUSHED: u64 = 216;
     /// Its log may be a copy as far as `settle` has come.
     pub(crate) const LOG_LEFT: u64 = 232;
@@ -202,7 +203,8 @@ pub(crate) mod owner {
     pub(crate) const RECORD_LEN: u64 = 72;
     pub(crate) const LOCKS: u64 = 80;
     pub(crate) const LOCKS_LEN: u64 = 16;
-    /// The rank + 1 whose data the thread flushes, and from bit 16 on since when (monotonic, ns); 0 = none.
+    /// The rank + 1 whose data the thread flushes, in bit 15 whether somebody has waited for it in vain, and
+    /// from bit 16 on since when (monotonic, ns); 0 = none.
     pub(crate) const FLUSHING: u64 = 208;
     pub(crate) const PAGES: u64 = 256;
     pub(crate) const PAGES_LEN: u64 = 16;

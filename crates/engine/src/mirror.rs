@@ -124,8 +124,14 @@ impl Pool {
                     }
                     copied.store(tail, Ordering::Release);
                 }
-                // Made anew next time.
-                Err(_) => copied.store(0, Ordering::Release),
+                // Made anew next time. Of what a checkpoint has written there nobody else is told.
+                Err(_) => {
+                    copied.store(0, Ordering::Release);
+                    let stored = self.word(rank_at(other) + rank::LOG_STORED)?;
+                    if stored.load(Ordering::Acquire) != 0 {
+                        stored.store(PASSED_OVER, Ordering::Release);
+                    }
+                }
             }
         }
         // Last: this also brings to rest what was only written out.
@@ -150,12 +156,7 @@ impl Pool {
                 continue;
             }
             if stored < end {
-                let next = match self.store_piece(other, from, end) {
-                    // Others can do it.
-                    Err(error) if is_own(error) => return Err(error),
-                    other => other.unwrap_or(PASSED_OVER),
-                };
-                self.store(rank_at(other) + rank::LOG_STORED, next)?;
+                self.store_piece(other, from, end)?;
                 return Ok(false);
             }
             copies -= 1;
@@ -179,15 +180,23 @@ impl Pool {
         Ok(bytes / MIRROR_PIECE)
     }
 
-    /// Writes a piece for the checkpoint in progress; returns where the next one begins.
-    fn store_piece(&self, other: u16, from: u64, end: u64) -> Result<u64> {
+    /// Writes a piece for the checkpoint in progress, and notes where the next one begins.
+    fn store_piece(&self, other: u16, from: u64, end: u64) -> Result<()> {
         let (block, me) = self.me()?;
         self.acquire(block, me, LockId::Sync)?;
-        let stored = self.store_piece_locked(other, from, end);
+        let stored = match self.store_piece_locked(other, from, end) {
+            // Others can do it.
+            Err(error) if is_own(error) => Err(error),
+            next => self.store(
+                rank_at(other) + rank::LOG_STORED,
+                next.unwrap_or(PASSED_OVER),
+            ),
+        };
         self.release(block, me, LockId::Sync);
         stored
     }
 
+    /// Does so; returns where the next one begins.
     fn store_piece_locked(&self, other: u16, from: u64, end: u64) -> Result<u64> {
         self.settle_rest()?;
         let word = |at| self.load(rank_at(other) + at);

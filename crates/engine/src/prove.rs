@@ -70,6 +70,13 @@ const CLOSED: Pace = Pace {
     every: 1_000_000,
 };
 
+/// Whether a time that somebody has noted is still to come. One that nobody can have noted was before the
+/// clock was set back.
+#[inline]
+fn is_ahead(time: u64, now: u64) -> bool {
+    time.wrapping_sub(now) <= AFTER
+}
+
 /// In the word that says from where on a process's data may not be proven: it is being proven, and
 /// nothing was published since that was begun.
 const PROVING: u64 = 1 << 63;
@@ -125,7 +132,7 @@ impl Own {
     #[inline]
     fn tick(&self, data: bool, now: u64) {
         let at = self.0[Own::DUE_AT].load(Ordering::Relaxed);
-        if now > at {
+        if !is_ahead(at, now) {
             self.come_due(at, now);
         }
         if data && self.keeps(&PUBLISHED, now) {
@@ -145,13 +152,14 @@ impl Own {
     #[inline]
     fn keeps(&self, pace: &Pace, now: u64) -> bool {
         let used_up = self.0[pace.word].load(Ordering::Relaxed);
-        now.saturating_add(pace.in_a_row * pace.every) > used_up
+        now.saturating_add(pace.in_a_row * pace.every) > used_up || !is_ahead(used_up, now)
     }
 
     /// It is being done.
     fn pace(&self, pace: &Pace, now: u64) {
-        let used_up = self.0[pace.word].load(Ordering::Relaxed).max(now);
-        self.0[pace.word].store(used_up.saturating_add(pace.every), Ordering::Relaxed);
+        let used_up = self.0[pace.word].load(Ordering::Relaxed);
+        let from = if is_ahead(used_up, now) { used_up } else { now };
+        self.0[pace.word].store(from.saturating_add(pace.every), Ordering::Relaxed);
     }
 
     /// Words of `flushes`.
@@ -290,7 +298,7 @@ impl Pool {
         let at = &self.own.0[Own::DUE_AT];
         let seen = at.load(Ordering::Relaxed);
         let again = match own {
-            Ok(true) if now <= seen => return,
+            Ok(true) if is_ahead(seen, now) => return,
             Ok(true) if self.prove_others() == Ok(true) => now + AFTER,
             _ => now + PUBLISHED.every,
         };
@@ -323,7 +331,8 @@ impl Pool {
             return Ok(true);
         }
         self.log_words(position, &mut head)?;
-        Ok(head[1] != position || head[3].saturating_add(AFTER) < now)
+        // Also one that was published before the clock was set back.
+        Ok(head[1] != position || now.abs_diff(head[3]) > AFTER)
     }
 
     /// Puts the checksums of what this process has stored, and nobody has synced, into the log.
@@ -592,5 +601,27 @@ mod tests {
         let word = AtomicU64::new(0);
         note_unproven(&word, 40 | PROVING, 77);
         assert_eq!(word.load(Ordering::Relaxed), 77);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_delays_no_proof() {
+        const NOW: u64 = 1 << 60;
+        let words: Box<[AtomicU64; Own::WORDS]> = Box::new([const { AtomicU64::new(0) }; _]);
+        let own = Own::new(Box::leak(words));
+        own.tick(false, NOW);
+        let before = NOW - 3_600_000_000_000;
+        for pace in [&PUBLISHED, &CLOSED] {
+            own.pace(pace, NOW);
+            for _ in 0..pace.in_a_row {
+                assert!(own.keeps(pace, before));
+                own.pace(pace, before);
+            }
+            assert!(!own.keeps(pace, before));
+            assert!(own.keeps(pace, before + pace.every));
+        }
+        own.tick(false, NOW);
+        assert!(!own.is_due());
+        own.tick(false, before);
+        assert!(own.is_due());
     }
 }

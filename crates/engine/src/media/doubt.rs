@@ -23,8 +23,8 @@ use sys::{Errno, Result, uaccess};
 const PIECE: usize = 1 << 20;
 /// Times that a rank's data is flushed because others tell meanwhile that theirs may have failed.
 const TRIES: u32 = 3;
-/// Looks at bytes that somebody changes meanwhile.
-const LOOKS: usize = 8;
+/// Looks at a block that somebody changes meanwhile.
+const LOOKS: usize = 16;
 
 /// A part of a rank's data file that is in memory, in the window for storing.
 #[derive(Clone, Copy)]
@@ -123,6 +123,24 @@ impl Drop for Buffers {
     }
 }
 
+/// Whether a rank's data is in doubt, by its word: how many flushes have failed, and from bit 32 on how
+/// many when all was on the device for the last time.
+fn is_in_doubt(word: u64) -> bool {
+    word as u32 != (word >> 32) as u32
+}
+
+/// Notes that what was in doubt when the word was `seen` is on the device; false if a flush has failed
+/// since.
+fn settle(doubt: &AtomicU64, seen: u64) -> bool {
+    let failed = u64::from(seen as u32);
+    let settled = failed << 32 | failed;
+    match doubt.compare_exchange(seen, settled, Ordering::SeqCst, Ordering::SeqCst) {
+        Ok(_) => true,
+        // Somebody else has.
+        Err(now) => u64::from(now as u32) == failed,
+    }
+}
+
 impl Pool {
     /// What an arena that is built anew cannot know: whether what was written is on the devices. After a
     /// power failure it is, but the log may say so only by checksums, which a store in place makes wrong.
@@ -218,7 +236,7 @@ impl Pool {
 
     /// Whether success of a flush says that the rank's device has what memory has.
     pub(crate) fn is_data_sure(&self, r: u16) -> Result<bool> {
-        Ok(!self.has_anybody_asked(r)? && self.load(rank_at(r) + rank::DOUBT)? == 0)
+        Ok(!self.has_anybody_asked(r)? && !is_in_doubt(self.load(rank_at(r) + rank::DOUBT)?))
     }
 
     /// Flushes a rank's data file so that success means that the device has what memory has.
@@ -242,8 +260,7 @@ impl Pool {
         if self.await_others(&others, r, &file).is_err() {
             doubt.fetch_add(1, Ordering::SeqCst);
         }
-        let settled = doubt.compare_exchange(seen, 0, Ordering::SeqCst, Ordering::SeqCst);
-        Ok(settled.is_ok())
+        Ok(settle(doubt, seen))
     }
 
     /// Flushes a rank's data file and notes it if that fails. Returns by way of which description, the
@@ -255,11 +272,11 @@ impl Pool {
         let others = self.others_flushing(r)?;
         let seen = doubt.load(Ordering::SeqCst);
         let flush = || {
-            if seen != 0 {
+            if is_in_doubt(seen) {
                 self.store_data_again(r, &file)?;
             }
             door::flush(&file, self.rank_dir(r)?, RankFile::Data)?;
-            if seen != 0 {
+            if is_in_doubt(seen) {
                 self.compare_with_device(r, &file)?;
             }
             Ok(())
@@ -345,30 +362,83 @@ impl Pool {
     ) -> Result<()> {
         let (memory, device) = buffers.both();
         let (memory, device) = (&mut memory[..piece.len], &mut device[..piece.len]);
-        let mut differs = Ok(());
-        for _ in 0..LOOKS {
-            piece.read(memory)?;
-            let mut done = 0;
-            while done < device.len() {
-                let at = piece.offset + done as u64;
-                let read = rustix::io::pread(direct, &mut device[done..], at).map_err(errno)?;
-                if read == 0 {
-                    return Err(Errno::EIO);
-                }
-                done += read;
-            }
-            let blocks = memory
-                .chunks(BLOCK as usize)
-                .zip(device.chunks(BLOCK as usize));
-            let mut numbered = (piece.offset / BLOCK..).zip(blocks);
-            let differing = numbered.find_map(|(block, (one, other))| {
-                (one != other && self.is_used(r, block) != Ok(false)).then_some(block)
-            });
-            match differing {
-                None => return Ok(()),
-                Some(_) => differs = Err(Errno::EIO),
+        piece.read(memory)?;
+        read_device(direct, device, piece.offset)?;
+        let blocks = memory
+            .chunks(BLOCK as usize)
+            .zip(device.chunks(BLOCK as usize));
+        let differing: Vec<usize> = (0..)
+            .zip(blocks)
+            .filter_map(|(index, (one, other))| (one != other).then_some(index))
+            .collect();
+        for index in differing {
+            let block = piece.part(index * BLOCK as usize, BLOCK as usize);
+            if self.is_used(r, block.offset / BLOCK) != Ok(false) {
+                compare_closely(direct, block, buffers)?;
             }
         }
-        differs
+        Ok(())
+    }
+}
+
+/// Reads from the device itself. The kernel writes out what is dirty there before.
+fn read_device(direct: &OwnedFd, to: &mut [u8], off: u64) -> Result<()> {
+    let mut done = 0;
+    while done < to.len() {
+        let read = rustix::io::pread(direct, &mut to[done..], off + done as u64).map_err(errno)?;
+        if read == 0 {
+            return Err(Errno::EIO);
+        }
+        done += read;
+    }
+    Ok(())
+}
+
+/// Compares a block that was seen to differ: somebody may be storing into it. What changes while it is
+/// looked at is dirty since, so that the next read has the kernel write all of the block; the rest of it
+/// has to be the same.
+fn compare_closely(direct: &OwnedFd, block: Resident, buffers: &mut Buffers) -> Result<()> {
+    const WORD: usize = size_of::<u64>();
+    let (memory, device) = buffers.both();
+    let (before, after) = memory.split_at_mut(block.len);
+    let (after, device) = (&mut after[..block.len], &mut device[..block.len]);
+    let mut changed = false;
+    for _ in 0..LOOKS {
+        block.read(before)?;
+        read_device(direct, device, block.offset)?;
+        block.read(after)?;
+        let (quiet, mut same) = (before == after, true);
+        let words = before.chunks(WORD).zip(after.chunks(WORD));
+        for ((before, after), device) in words.zip(device.chunks(WORD)) {
+            same &= before == device || before != after;
+        }
+        if same && (quiet || changed) {
+            return Ok(());
+        }
+        changed |= !quiet;
+    }
+    Err(Errno::EIO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flush_that_fails_after_others_have_settled_what_was_in_doubt_stays_in_doubt() {
+        let doubt = AtomicU64::new(0);
+        let fail = || doubt.fetch_add(1, Ordering::SeqCst);
+        let load = || doubt.load(Ordering::SeqCst);
+        fail();
+        // Two flush it.
+        let seen = load();
+        assert!(settle(&doubt, seen));
+        assert!(!is_in_doubt(load()));
+        fail();
+        assert!(!settle(&doubt, seen));
+        assert!(is_in_doubt(load()));
+        // The second is as good as the first if nothing has failed.
+        let seen = load();
+        assert!(settle(&doubt, seen) && settle(&doubt, seen));
     }
 }

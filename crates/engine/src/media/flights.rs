@@ -6,7 +6,7 @@
 //! killed, before the arena had it. A thread that flushes has a word in its owner slot, and a process
 //! that has asked the kernel (`flushes`) a bit in its own; both go only after the outcome is noted.
 
-use crate::layout::{owner, owner_at, process_at};
+use crate::layout::{owner, owner_at, process_at, rank, rank_at};
 use crate::pool::Pool;
 use crate::process;
 use core::sync::atomic::Ordering;
@@ -15,11 +15,17 @@ use shm::Recover;
 use sys::Result;
 
 /// Nanoseconds for which a flush of another thread is waited for; it may be stopped.
-const FLUSH_WAIT: i64 = 5_000_000_000;
+const FLUSH_WAIT: i64 = if cfg!(test) {
+    2_000_000_000
+} else {
+    5_000_000_000
+};
 /// The same for a process to look what has come of what it has asked for.
 const ASKED_WAIT: i64 = 300_000_000;
 /// Low bits of an owner's word: the rank.
-const RANK_BITS: u64 = 0xffff;
+const RANK_BITS: u64 = 0x7fff;
+/// In an owner's word: somebody has waited for this flush in vain, and others need not.
+const STUCK: u64 = 1 << 15;
 
 const SYS_FCNTL: usize = if cfg!(target_arch = "x86_64") { 72 } else { 25 };
 const F_OFD_GETLK: usize = 36;
@@ -144,11 +150,22 @@ impl Pool {
         let mut dead = Vec::new();
         for (owner, seen) in &others.threads {
             let word = self.word(word_of(*owner))?;
-            while word.load(Ordering::SeqCst) == *seen {
+            loop {
+                let now = word.load(Ordering::SeqCst);
+                if now & !STUCK != *seen & !STUCK {
+                    break;
+                }
                 let ended = self.is_dead(*owner);
-                if ended || !wait(FLUSH_WAIT) {
+                if ended || now & STUCK != 0 || !wait(FLUSH_WAIT) {
                     unknown = true;
-                    dead.extend(ended.then_some((word, *seen)));
+                    match ended {
+                        true => dead.push((word, now)),
+                        // If it has changed, it was told.
+                        false => word
+                            .compare_exchange(now, now | STUCK, Ordering::SeqCst, Ordering::Relaxed)
+                            .map(drop)
+                            .unwrap_or_default(),
+                    }
                     break;
                 }
             }
@@ -160,6 +177,7 @@ impl Pool {
             _ => 0,
         };
         let mut ended = Vec::new();
+        let asked = self.load(rank_at(r) + rank::FLUSHED)?;
         for slot in &others.processes {
             while self.has_asked(*slot, r)? && !process::is_gone(self, *slot) && wait(patience) {
                 if process::known_slot(self) == Some(*slot) {
@@ -183,9 +201,18 @@ impl Pool {
                 .unwrap_or_default();
         }
         for slot in ended {
-            self.forget_asked(slot, r)?;
+            self.forget_found_out(slot, r, asked)?;
         }
         Ok(())
+    }
+
+    /// What came of a flush that the process in `slot` has asked for was found out. Nothing is forgotten if
+    /// somebody may have asked since the rank's word of flushes was `seen`: that may be for another.
+    fn forget_found_out(&self, slot: u32, r: u16, seen: u64) -> Result<()> {
+        match self.load(rank_at(r) + rank::FLUSHED)? == seen {
+            true => self.forget_asked(slot, r),
+            false => Ok(()),
+        }
     }
 
     /// Whether a process has asked for a flush of a rank's data and does not know what came of it.
@@ -208,6 +235,7 @@ impl Pool {
     /// the kernel is at it, it keeps the description, and with it the lock.
     pub(crate) fn note_asked(&self, slot: u32, r: u16, file: &OwnedFd) -> Result<()> {
         lock(file, F_OFD_SETLK, F_RDLCK, slot)?;
+        self.note_data_begun(r)?;
         let (word, bit) = bit_of(slot, r);
         self.word(word)?.fetch_or(bit, Ordering::SeqCst);
         Ok(())
@@ -271,5 +299,60 @@ impl Pool {
             self.forget_log_asked(slot)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::testing::image::Image;
+
+    #[test]
+    fn a_thread_that_is_stopped_in_a_flush_is_waited_for_once() {
+        let temp = Image::new(1);
+        let pool = temp.pool;
+        let file = pool.open_data(0).expect("data");
+        let (begun, ended) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+        let waited = || {
+            let others = pool.others_flushing(0)?;
+            let before = sys::clock::monotonic();
+            pool.await_others(&others, 0, &file)?;
+            Ok((others.threads.len(), sys::clock::monotonic() - before))
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let flight = pool.begin_flight(0).expect("begun");
+                begun.wait();
+                ended.wait();
+                pool.end_flight(&flight).expect("ended");
+                pool.leave().expect("leave");
+            });
+            begun.wait();
+            let waits: [Result<_>; 2] = [waited(), waited()];
+            ended.wait();
+            let [(1, first), (1, second)] = waits.map(|waited| waited.expect("waited")) else {
+                panic!("not one");
+            };
+            assert!(first >= FLUSH_WAIT && second < FLUSH_WAIT);
+        });
+        assert!(pool.others_flushing(0).expect("others").threads.is_empty());
+    }
+
+    #[test]
+    fn what_a_process_asks_for_while_others_find_out_what_came_of_the_last_is_not_forgotten() {
+        let temp = Image::new(1);
+        let pool = temp.pool;
+        let slot = process::slot(pool).expect("slot");
+        let file = pool.open_data(0).expect("data");
+        pool.note_asked(slot, 0, &file).expect("asked");
+        let seen = pool.load(rank_at(0) + rank::FLUSHED).expect("word");
+        pool.forget_asked(slot, 0).expect("looked");
+        pool.begin_round().expect("round");
+        pool.note_asked(slot, 0, &file).expect("asked again");
+        pool.forget_found_out(slot, 0, seen).expect("found out");
+        assert_eq!(pool.has_asked(slot, 0), Ok(true));
+        let seen = pool.load(rank_at(0) + rank::FLUSHED).expect("word");
+        pool.forget_found_out(slot, 0, seen).expect("found out");
+        assert_eq!(pool.has_asked(slot, 0), Ok(false));
     }
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::testing::TempPool;
+use crate::testing::image::Image;
 use std::sync::atomic::AtomicBool;
 
 const BLOCKS: u64 = 64;
@@ -56,4 +57,36 @@ fn windows_lie_where_whole_folios_can_be_mapped() {
         assert_eq!(address as usize % AROUND, 0);
         assert_eq!(room, WINDOW);
     }
+}
+
+#[test]
+fn what_is_stored_while_it_is_compared_with_the_device_is_no_difference() {
+    let temp = Image::new(1);
+    let pool = temp.pool;
+    let mut stage = pool.stage().expect("stage");
+    let run = stage.grab(0, BLOCKS as u32).expect("grab");
+    let (begun, ended) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for turn in 0.. {
+                let bytes = content(run.start, turn);
+                // SAFETY: the source is a live buffer, the run is this test's.
+                unsafe { pool.write_blocks(0, run.start, 0, bytes.as_ptr(), bytes.len()) }
+                    .expect("write");
+                begun.store(true, Ordering::Relaxed);
+                if ended.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        while !begun.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+        let file = pool.open_data(0).expect("data");
+        let compared: Vec<_> = (0..20)
+            .map(|_| pool.compare_with_device(0, &file))
+            .collect();
+        ended.store(true, Ordering::Relaxed);
+        assert_eq!(compared, [Ok(()); 20]);
+    });
 }

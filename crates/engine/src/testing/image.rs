@@ -5,6 +5,13 @@ use super::{NAME, TempPool, open_image};
 use crate::layout::{PageLink, kind, rank, rank_at};
 use crate::pool::{LockId, Pool, PoolSpec};
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The right to have a tape run: a process has one.
+pub(crate) fn taping() -> MutexGuard<'static, ()> {
+    static TAPE: Mutex<()> = Mutex::new(());
+    TAPE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A pool in a fresh directory, which goes when this is dropped.
 pub(crate) struct Image {
