@@ -10,11 +10,13 @@
 //! What programs store through shared mappings is brought to the pool by comparing ([`write_back`]):
 //! by the process itself, for the range it mapped, at `msync`, when it unmaps and when it ends; by
 //! anybody, for the whole file, at `fsync`. Stores that a process may have left behind are noted
-//! ([`state::UNSURE`]): whoever ends the last mapping looks for them.
+//! ([`state::UNSURE`]): whoever ends the last mapping looks for them. A change of which only one of the
+//! two has got its part is noted too ([`doubt`]).
 //!
 //! Each process that has registered a file has a record in a list of its process slot, which counts
 //! as an open description of the inode.
 
+mod doubt;
 mod filled;
 mod home;
 mod path;
@@ -28,7 +30,8 @@ use crate::map::file::File;
 use crate::names::orphan::Retired;
 use crate::ofd::{lock_of, proc, word_at};
 use crate::{Dfs, Ino, IoVec, Ofd};
-use engine::{LockId, Pool, Rec, Tx, kind};
+pub(crate) use doubt::{agree, decide, doubt};
+use engine::{LockId, Pool, Rec, Tx, crash_point, kind};
 use filled::Filled;
 use home::Home;
 use path::CachePath;
@@ -75,6 +78,8 @@ mod state {
     pub(super) const STORES: u32 = 2;
     /// There may be stores that no process will bring to the pool by itself.
     pub(super) const UNSURE: u32 = 4;
+    /// The cache file, the pool or both are being changed ([`super::doubt`]).
+    pub(super) const DOUBT: u32 = 8;
 }
 
 /// What to give to `mmap(2)` for a mapping of a file.
@@ -228,7 +233,9 @@ pub(crate) fn mirror(
             }
             Ok(())
         }
-    }
+    }?;
+    crash_point!("map.mirrored");
+    Ok(())
 }
 
 /// Before a file gets a new size: its cache file, if there is one, is as long as the longer one needs.
@@ -276,6 +283,15 @@ fn fit_locked(file: &File<'_>, cache: BorrowedFd<'_>) -> Result<()> {
     fit(cache, file.size()?)
 }
 
+/// Forgets what was stored through mappings in a range: that goes too, also where the pool has nothing.
+/// What the pool has in that range goes next.
+pub(crate) fn forget(file: &File<'_>, off: u64, end: u64) -> Result<()> {
+    match off < end && doubt::leads(file)? {
+        true => punch(file, off, end),
+        false => Ok(()),
+    }
+}
+
 /// Zeroes a range of the cache file, if there is one. For good only with the inode's lock held:
 /// otherwise what the pool still has may be copied there again.
 pub(crate) fn punch(file: &File<'_>, off: u64, end: u64) -> Result<()> {
@@ -283,7 +299,9 @@ pub(crate) fn punch(file: &File<'_>, off: u64, end: u64) -> Result<()> {
         return Ok(());
     }
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    rustix::fs::fallocate(cache(file)?, flags, off, end - off).map_err(errno)
+    rustix::fs::fallocate(cache(file)?, flags, off, end - off).map_err(errno)?;
+    crash_point!("map.punched");
+    Ok(())
 }
 
 /// For copying `span` bytes, in pieces if they are many. Not larger than it has to be: a page that is
@@ -444,7 +462,7 @@ impl Dfs {
         let slot = self.process_slot()?;
         let mut tx = self.pool.tx(&[file.lock(), lock_of(self.pool, slot)])?;
         inode::still(self.pool, file.ino, file.base)?;
-        let table = file.load(word::TABLE)?;
+        let table = doubt::decided(file)?;
         let mut bits = low(table) | state::REGISTERED | if stores { state::STORES } else { 0 };
         let mut made = None;
         if table == 0 {
@@ -486,6 +504,8 @@ impl Dfs {
     /// (`msync(2)`), and with `durable` to the devices.
     pub fn map_sync(&self, ino: Ino, off: u64, len: u64, durable: bool) -> Result<()> {
         let file = File::open(self.pool, ino)?;
+        // What could not be decided stays in doubt.
+        decide(&file).unwrap_or_default();
         write_back(&file, off, off.saturating_add(len))?;
         if durable {
             crate::io::durable::sync(&file)
@@ -548,7 +568,8 @@ impl Dfs {
         for round in 0..=ROUNDS {
             let seen = file.load(word::SEQUENCE)?;
             let before = file.load(word::TABLE)?;
-            let looked = high(before) <= 1 && (low(before) | left) & state::UNSURE != 0;
+            let looked =
+                high(before) <= 1 && (low(before) | left) & (state::UNSURE | state::DOUBT) != 0;
             let failed = looked && write_back(&file, 0, u64::MAX).is_err();
             // The list of what is to be freed is kept under the root's lock.
             let root = inode::lock(self.pool, self.root)?;
@@ -568,7 +589,7 @@ impl Dfs {
             let table = file.load(word::TABLE)?;
             let (users, bits) = (high(table), low(table) | left);
             let moved = bump(&file)? != seen;
-            let home = bits & state::UNSURE == 0 || (looked && !moved && !failed);
+            let home = bits & (state::UNSURE | state::DOUBT) == 0 || (looked && !moved && !failed);
             if users <= 1 && !home && !failed && round < ROUNDS {
                 continue;
             }

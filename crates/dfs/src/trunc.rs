@@ -351,7 +351,9 @@ fn mark_unwritten(file: &File<'_>, first: u64, end: u64) -> Result<()> {
             let stride = file.geo.stride();
             tx.put_blocks(at, words.get(..stride).ok_or(Errno::EIO)?, stride)?;
         }
+        mapfile::doubt(file)?;
         mapfile::punch(file, block * BLOCK, (block + count) * BLOCK)?;
+        mapfile::agree(file, &mut tx)?;
         bump(file)?;
         tx.commit()?;
         block += count;
@@ -386,13 +388,27 @@ fn punch(file: &File<'_>, off: u64, end: u64) -> Result<()> {
     free_blocks(file, first, last)
 }
 
+fn zero_range(file: &File<'_>, off: u64, end: u64) -> Result<()> {
+    let (first, last, edges) = split(off, end);
+    zero_edges(file, edges)?;
+    if file.geo.copies > 1 {
+        // Nothing is ever stored into a block that held data: what is there counts again should
+        // this be lost in a power failure.
+        free_blocks(file, first, last)
+    } else {
+        mark_unwritten(file, first, last)
+    }
+}
+
 /// Makes whole blocks holes.
 fn free_blocks(file: &File<'_>, first: u64, last: u64) -> Result<()> {
     let mut next = Some(first);
     while let Some(block) = next.filter(|block| *block < last) {
         let mut tx = file.tx()?;
         next = free_range(&mut tx, file, block, last)?;
+        mapfile::doubt(file)?;
         mapfile::punch(file, block * BLOCK, next.unwrap_or(last).min(last) * BLOCK)?;
+        mapfile::agree(file, &mut tx)?;
         bump(file)?;
         tx.commit()?;
     }
@@ -473,24 +489,20 @@ impl Dfs {
             .ok_or(Errno::EFBIG)?;
         finish_trim(&file)?;
         if mode & !FALLOC_KEEP_SIZE != 0 {
-            // What was stored through mappings goes too, also where the pool has nothing.
-            mapfile::punch(&file, off, end)?;
+            mapfile::forget(&file, off, end)?;
         }
-        match mode & !FALLOC_KEEP_SIZE {
-            FALLOC_PUNCH_HOLE => punch(&file, off, end)?,
-            FALLOC_ZERO_RANGE => {
-                let (first, last, edges) = split(off, end);
-                zero_edges(&file, edges)?;
-                if file.geo.copies > 1 {
-                    // Nothing is ever stored into a block that held data: what is there counts
-                    // again should this be lost in a power failure.
-                    free_blocks(&file, first, last)?;
-                } else {
-                    mark_unwritten(&file, first, last)?;
-                }
-                self.give(&file, off / BLOCK, end.div_ceil(BLOCK))?;
-            }
-            _ => self.give(&file, off / BLOCK, end.div_ceil(BLOCK))?,
+        let changed = match mode & !FALLOC_KEEP_SIZE {
+            FALLOC_PUNCH_HOLE => punch(&file, off, end),
+            FALLOC_ZERO_RANGE => zero_range(&file, off, end),
+            _ => Ok(()),
+        };
+        if changed.is_err() {
+            // What could not be decided stays in doubt.
+            mapfile::decide(&file).unwrap_or_default();
+        }
+        changed?;
+        if mode & FALLOC_PUNCH_HOLE == 0 {
+            self.give(&file, off / BLOCK, end.div_ceil(BLOCK))?;
         }
         if mode & FALLOC_PUNCH_HOLE == 0 && !keep {
             extend(&file, end, open.drops_suid(self))?;

@@ -3,7 +3,10 @@
 mod support;
 
 use daos_types::ObjectClass;
+use dfs::{Dfs, IoVec};
 use rustix::fd::{FromRawFd, OwnedFd};
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
+use std::os::unix::process::ExitStatusExt;
 use support::map::{Map, cache_files, cache_paths};
 use support::{
     Container, File, O_RDONLY, O_RDWR, O_WRONLY, containers, heard, role, say, wait_for_go,
@@ -195,4 +198,124 @@ fn what_was_left_in_place_of_a_cache_file_is_not_shown() {
     map.end(&c.dfs, f.ino);
     assert_eq!(f.content(), b"the file's own");
     assert_eq!(cache_files(&c), 0);
+}
+
+/// Runs the named test in another process, as `role`, until that has killed itself.
+fn run_to_death(c: &Container, test: &str, role: &str) {
+    let status = c.spawn(test, role).wait().expect("wait");
+    assert_eq!(status.signal(), Some(9), "{role} {}", c.label);
+}
+
+/// Punches a hole or writes, and is killed as it comes to a point: `point nth`.
+fn change_and_die(role: &str, dfs: &Dfs) {
+    let (point, nth) = role.split_once(' ').expect("role");
+    let point = ["map.punched", "map.mirrored", "write.stored"]
+        .into_iter()
+        .find(|known| *known == point)
+        .expect("point");
+    let f = File::open(dfs, "f", O_RDWR);
+    shm::fault::arm(point, shm::fault::Action::Kill, nth.parse().expect("nth"));
+    if point == "map.punched" {
+        dfs.fallocate(f.ofd, 3, 5000, 40_000).expect("punch");
+    } else {
+        f.pwrite(&[8; 20_000], 5000).expect("write");
+    }
+    unreachable!("killed at {point}");
+}
+
+#[test]
+fn what_a_killed_process_has_changed_for_all_to_see_stays_so() {
+    const TEST: &str = "what_a_killed_process_has_changed_for_all_to_see_stays_so";
+    uaccess::install().expect("install");
+    if let Some((role, dfs)) = role() {
+        return change_and_die(&role, &dfs);
+    }
+    for c in containers(256) {
+        let f = c.file("f", O_RDWR);
+        // Before the pool is changed at all, within a piece of the change, within a write.
+        for role in ["map.punched 1", "map.punched 2", "map.mirrored 1"] {
+            f.write(&[7; 60_000]).expect("write");
+            let map = Map::new(&c.dfs, f.ofd, true, 0, 60_000);
+            run_to_death(&c, TEST, role);
+            let seen = map.get(0, 60_000).expect("mapped");
+            assert!(seen == f.content(), "{role} {}", c.label);
+            assert!(seen != [7; 60_000], "{role} {}", c.label);
+            // Nothing was stored through this mapping.
+            map.unmap();
+            c.dfs.map_end(f.ino).expect("map_end");
+            assert_eq!(cache_files(&c), 0);
+            assert!(seen == f.content(), "{role} {}", c.label);
+            c.dfs.ftruncate(f.ofd, 0).expect("truncate");
+            c.dfs.seek(f.ofd, 0, 0).expect("seek");
+        }
+    }
+}
+
+#[test]
+fn mappings_only_for_reading_agree_with_the_pool_again() {
+    const TEST: &str = "mappings_only_for_reading_agree_with_the_pool_again";
+    const LEN: usize = 2 << 20;
+    uaccess::install().expect("install");
+    if let Some((role, dfs)) = role() {
+        return change_and_die(&role, &dfs);
+    }
+    for c in containers(256) {
+        let f = c.file("f", O_RDWR);
+        for role in ["map.punched 1", "map.mirrored 1", "write.stored 1"] {
+            for finder in ["write", "map", "sync"] {
+                f.pwrite(&[7; LEN], 0).expect("write");
+                let map = Map::new(&c.dfs, f.ofd, false, 0, LEN);
+                assert_eq!(cache_files(&c), 1);
+                if role.starts_with("write") && c.label.starts_with('R') {
+                    // There is no such point on the way of what is not stored in place.
+                    c.dfs.fallocate(f.ofd, 3, 4096, 40_960).expect("punch");
+                    c.dfs.fallocate(f.ofd, 1, 4096, 40_960).expect("space");
+                }
+                run_to_death(&c, TEST, role);
+                match finder {
+                    "write" => drop(f.pwrite(b"elsewhere", 1 << 20).expect("write")),
+                    "map" => Map::new(&c.dfs, f.ofd, true, 0, 4096).end(&c.dfs, f.ino),
+                    _ => c.dfs.fsync(f.ofd).expect("fsync"),
+                }
+                let seen = map.get(0, LEN).expect("mapped");
+                assert!(seen == f.content(), "{role} {finder} {}", c.label);
+                map.unmap();
+                c.dfs.map_end(f.ino).expect("map_end");
+                assert_eq!(cache_files(&c), 0);
+                assert!(seen == f.content(), "{role} {finder} {}", c.label);
+            }
+        }
+        for stores in [false, true] {
+            fault_beside_a_mapping(&c, &f, stores);
+        }
+    }
+}
+
+/// A write that faults half way leaves mappings as the file.
+fn fault_beside_a_mapping(c: &Container, f: &File<'_>, stores: bool) {
+    const LEN: usize = 2 << 20;
+    const REACHABLE: usize = 4096;
+    let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+    // SAFETY: a fresh mapping at an address of the kernel's choice.
+    let base = unsafe { mmap_anonymous(core::ptr::null_mut(), 2 * REACHABLE, prot, flags) };
+    let base = base.expect("mmap");
+    let second = base.wrapping_byte_add(REACHABLE);
+    // SAFETY: nothing refers to the second page.
+    unsafe { mprotect(second, REACHABLE, MprotectFlags::empty()) }.expect("mprotect");
+    f.pwrite(&[7; LEN], 0).expect("write");
+    let map = Map::new(&c.dfs, f.ofd, stores, 0, LEN);
+    let iov = [IoVec {
+        base: base.cast(),
+        len: 2 * REACHABLE,
+    }];
+    // SAFETY: the pages are only read, as far as they may be.
+    let wrote = unsafe { c.dfs.pwrite(f.ofd, &iov, 5000, false) };
+    assert_eq!(wrote, Ok(REACHABLE), "{}", c.label);
+    let seen = map.get(0, LEN).expect("mapped");
+    assert!(seen == f.content(), "{} {stores}", c.label);
+    map.unmap();
+    c.dfs.map_end(f.ino).expect("map_end");
+    assert!(seen == f.content(), "{} {stores}", c.label);
+    // SAFETY: the mapping is this function's own.
+    unsafe { munmap(base, 2 * REACHABLE) }.expect("munmap");
 }

@@ -89,14 +89,14 @@ fn pool(copies: u8) -> TempPool {
 }
 
 /// Another process: `end` or `die` after it has stored something, or after it has overwritten it; `idle`
-/// stays and does nothing more, `look` attaches and ends. All but those that idle `at once` have stored
-/// a lot before.
+/// stays and does nothing more, `look` attaches and ends, unless it stops or dies at it. All but those that
+/// idle `at once` have stored a lot before.
 #[test]
 fn other() {
     let Ok(job) = std::env::var(JOB) else { return };
     let (what, handover) = job.rsplit_once(' ').expect("job");
     testing::stop_clock(match what {
-        "look" | "look and die" | "look at another and die" => LATER,
+        what if what.starts_with("look") => LATER,
         _ => START,
     });
     let pool = testing::attach_from(handover);
@@ -106,13 +106,24 @@ fn other() {
     if what == "look at another and die" {
         shm::fault::arm("prove.process", shm::fault::Action::Kill, 1);
     }
+    if what == "look at another and stop" {
+        shm::fault::arm("prove.process", shm::fault::Action::Stop, 1);
+    }
     let dfs = mount(pool);
-    if what == "look" {
+    if what.starts_with("look") {
         pool.leave().expect("leave");
         return;
     }
     if !what.starts_with("idle at once") {
         hurry(&dfs);
+    }
+    if what == "idle, many" {
+        // Several times what is proven in passing, before the file that is looked at; none of it at once, as
+        // no time has passed.
+        testing::stop_clock(START - 1_000_000);
+        for i in 0..20 {
+            store(&dfs, &format!("many{i}"), 0, &[6; 40 * 4096]);
+        }
     }
     match what {
         "idle at once, open" => {
@@ -143,8 +154,7 @@ fn other() {
         store(&dfs, "f", 5000, &[8; 100]);
     }
     if what == "die" {
-        // SAFETY: no memory is touched.
-        unsafe { libc_kill(std::process::id() as i32, 9) };
+        signal(std::process::id(), 9);
     }
     pool.prove().expect("prove");
     dfs.depart().expect("depart");
@@ -156,11 +166,34 @@ unsafe extern "C" {
     fn libc_kill(pid: i32, signal: i32) -> i32;
 }
 
-fn run(what: &str, temp: &TempPool) {
-    let status = Command::new(std::env::current_exe().expect("exe"))
+const SIGCONT: i32 = 18;
+
+fn signal(pid: u32, signal: i32) {
+    // SAFETY: no memory is touched.
+    assert_eq!(unsafe { libc_kill(pid as i32, signal) }, 0);
+}
+
+fn spawn(what: &str, temp: &TempPool) -> Child {
+    Command::new(std::env::current_exe().expect("exe"))
         .args(["--exact", "other"])
         .env(JOB, format!("{what} {}", temp.handover()))
-        .status();
+        .spawn()
+        .expect("other")
+}
+
+fn wait_until_stopped(child: &Child) {
+    for _ in 0..1000 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id()));
+        if stat.expect("stat").contains(") T ") {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("it does not stop");
+}
+
+fn run(what: &str, temp: &TempPool) {
+    let status = spawn(what, temp).wait();
     let killed = status.expect("other").signal();
     assert_eq!(killed, what.ends_with("die").then_some(9), "{what}");
 }
@@ -244,6 +277,7 @@ fn unsynced_data_is_there_once_it_is_proven() {
             "idle at once, large",
             "idle at once, overwritten",
             "die and twice found",
+            "idle, killed and found beside another",
         ] {
             for copies in ["1", "3"] {
                 let status = Command::new(std::env::current_exe().expect("exe"))
@@ -322,6 +356,22 @@ fn unsynced_data_is_there_once_it_is_proven() {
             run("die", &temp);
             run("look at another and die", &temp);
             dfs.reap(1000).expect("reap");
+        }
+        // Somebody is at a piece of it: who buries the dead process does not wait, and whoever comes
+        // next does the rest.
+        "idle, killed and found beside another" => {
+            let mut killed = idle("idle, many", &temp);
+            let mut stopped = spawn("look at another and stop", &temp);
+            wait_until_stopped(&stopped);
+            killed.kill().expect("kill");
+            killed.wait().expect("other");
+            assert_eq!(dfs.reap(1000), Ok(1));
+            run("look", &temp);
+            signal(stopped.id(), SIGCONT);
+            assert!(stopped.wait().expect("other").success());
+            for _ in 0..20 {
+                run("look", &temp);
+            }
         }
         _ => {
             if case == "idle" {

@@ -19,8 +19,9 @@ pub const USER_WORDS: u64 = (ASKED - USER) / 8;
 const ID: u64 = 0;
 const STARTED: u64 = 8;
 const NAMESPACE: u64 = 16;
-/// Log position + 1 from which on data that the process has published may not be proven; a bit says
-/// that it is being proven.
+/// Log position + 1 from which on data that was published by this slot's processes may not be proven; a
+/// bit says that it is being proven. It is the slot's: what is left of a process that is gone is proven
+/// by others while the slot is free, or with what its next process stores.
 pub(crate) const UNPROVEN: u64 = 24;
 /// The thread that proves it ([`worker`]), 0 = none.
 pub(crate) const PROVER: u64 = 32;
@@ -110,12 +111,17 @@ fn find(pool: &Pool, who: Identity) -> Result<Option<u32>> {
     Ok(None)
 }
 
-/// Takes a free slot for `who`, which may also be a child about to exec; failing that, the slot of
-/// a dead process that left nothing to settle.
+/// Takes a free slot for `who`, which may also be a child about to exec, if there is one then one of
+/// which nothing is to be proven; failing that, the slot of a dead process that left nothing to settle.
 fn claim(pool: &Pool, who: Identity) -> Result<u32> {
-    for slot in 0..PROCESSES_MAX as u32 {
-        if take(pool, slot, 0, who)? {
-            return Ok(slot);
+    for only_proven in [true, false] {
+        for slot in 0..PROCESSES_MAX as u32 {
+            if only_proven && is_unproven(pool, slot)? {
+                continue;
+            }
+            if take(pool, slot, 0, who)? {
+                return Ok(slot);
+            }
         }
     }
     for slot in 0..PROCESSES_MAX as u32 {
@@ -154,7 +160,6 @@ fn take(pool: &Pool, slot: u32, from: u64, who: Identity) -> Result<bool> {
     used.fetch_max(u64::from(slot) + 1, Ordering::AcqRel);
     pool.store(base + STARTED, who.started)?;
     pool.store(base + NAMESPACE, who.namespace)?;
-    pool.store(base + UNPROVEN, 0)?;
     pool.doubt_asked(slot)?;
     for word in 0..USER_WORDS {
         pool.store(user_word(slot, word), 0)?;
@@ -177,7 +182,7 @@ pub(crate) fn slot_of(pool: &Pool, pid: u32) -> Result<u32> {
     }
 }
 
-/// Whether the process in `slot` has published data that may have to be proven for it.
+/// Whether a process in `slot` has published data that may still have to be proven.
 pub fn is_unproven(pool: &Pool, slot: u32) -> Result<bool> {
     Ok(pool.load(process_at(slot) + UNPROVEN)? != 0)
 }
@@ -241,7 +246,8 @@ pub fn bury(pool: &Pool, slot: u32, settle: impl FnOnce() -> Result<()>) -> Resu
         return Ok(false);
     }
     crash_point!("process.burying");
-    // What is not proven may be lost in a power failure, no more.
+    // What is not proven may be lost in a power failure, no more. What is too much, or somebody else is at,
+    // is left to the next who looks: the slot need not wait for it.
     pool.prove_of_dead(slot).ok();
     let settled = pool.doubt_asked(slot).and_then(|()| settle());
     // What could not be settled is left to the next who comes.

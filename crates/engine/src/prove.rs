@@ -313,7 +313,8 @@ impl Pool {
         let (own, now) = (process::known_slot(self), self.now_ns() as u64);
         for slot in (0..process::used(self)?).filter(|slot| Some(*slot) != own) {
             let first = self.load(process_at(slot) + process::UNPROVEN)? & !PROVING;
-            if first == 0 || process::pid(self, slot)? == 0 || !self.is_due_at(first - 1, now)? {
+            // Free or not: a process that is gone may have left some.
+            if first == 0 || !self.is_due_at(first - 1, now)? {
                 continue;
             }
             // One at a time: whoever does it has something else to do.

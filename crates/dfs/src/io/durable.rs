@@ -236,6 +236,7 @@ impl Dfs {
         }
         match open.file() {
             Ok(file) => {
+                mapfile::decide(&file).unwrap_or_default();
                 mapfile::write_back(&file, 0, u64::MAX)?;
                 sync(&file)
             }

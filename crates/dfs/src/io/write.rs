@@ -112,7 +112,12 @@ pub(crate) fn write_at(
     };
     let mut faulted = false;
     while round.left > 0 {
-        match round.run() {
+        let run = round.run();
+        if run.is_err() {
+            // What could not be decided stays in doubt.
+            mapfile::decide(file).unwrap_or_default();
+        }
+        match run {
             Ok((0, at)) => {
                 end = at;
                 break;
@@ -264,6 +269,7 @@ impl<'p> Round<'_, 'p> {
             tx.set(file.at(word::SIZE), end)?;
         }
         if self.rules.write_back.is_none() {
+            mapfile::agree(file, &mut tx)?;
             bump(file)?;
         }
         tx.commit().map(|_| ())
@@ -285,6 +291,9 @@ impl<'p> Round<'_, 'p> {
 
     /// Notes what the round is about to store or publish.
     fn note(&self, start: u64, len: usize) -> Result<()> {
+        if self.rules.write_back.is_none() {
+            mapfile::doubt(self.file)?;
+        }
         super::durable::note_write(self.file, start, len as u64)
     }
 }

@@ -4,6 +4,7 @@
 //! They are written out of the cache file itself, at the moment when they are stored with the inode's
 //! lock held: what somebody wrote to the file since they were compared is in both.
 
+use super::doubt::cached;
 use super::{ROUNDS, buffer, errno, length};
 use crate::IoVec;
 use crate::io::cursor::{Cursor, Source};
@@ -12,7 +13,6 @@ use crate::io::write::{Rules, Start, write_at};
 use crate::map::BLOCK;
 use crate::map::file::File;
 use rustix::fd::BorrowedFd;
-use rustix::fs::SeekFrom;
 use rustix::mm::{MapFlags, ProtFlags};
 use sys::{Errno, Result, uaccess};
 
@@ -64,7 +64,7 @@ impl Home<'_, '_> {
         let mut cuts = 0;
         // A mapped file may be far larger than anything in it.
         while from < to
-            && let Some(next) = self.next_data(from)?.filter(|next| *next < to)
+            && let Some(next) = next_data(self.file, self.cache, from)?.filter(|next| *next < to)
         {
             from = next / BLOCK * BLOCK;
             let end = to.min(from.saturating_add(WINDOW));
@@ -88,7 +88,7 @@ impl Home<'_, '_> {
         let (mut ours, mut theirs) = (buffer(span)?, buffer(span)?);
         let len = ours.len();
         let mut pos = view.from;
-        while let Some(next) = self.next_data(pos)?.filter(|next| *next < to) {
+        while let Some(next) = next_data(self.file, self.cache, pos)?.filter(|next| *next < to) {
             pos = next / BLOCK * BLOCK;
             let part = (to - pos).min(len as u64) as usize;
             let (ours, theirs) = (&mut ours[..part], &mut theirs[..part]);
@@ -118,21 +118,6 @@ impl Home<'_, '_> {
         Ok(to)
     }
 
-    /// Where data begins at or after `pos`, in the cache or in the pool.
-    fn next_data(&self, pos: u64) -> Result<Option<u64>> {
-        let cached = match rustix::fs::seek(self.cache, SeekFrom::Data(pos)) {
-            Ok(at) => Some(at),
-            Err(rustix::io::Errno::NXIO) => None,
-            Err(e) => return Err(errno(e)),
-        };
-        let stored = match crate::trunc::seek_data(self.file, pos, false) {
-            Ok(at) => Some(at),
-            Err(Errno::ENXIO) => None,
-            Err(e) => return Err(e),
-        };
-        Ok(cached.into_iter().chain(stored).min())
-    }
-
     fn store(&self, view: &View, pos: u64, len: usize) -> Result<()> {
         if len == 0 {
             return Ok(());
@@ -153,4 +138,14 @@ impl Home<'_, '_> {
             Err(errno) => Err(errno),
         }
     }
+}
+
+/// Where data begins at or after `pos`, in the cache or in the pool.
+pub(super) fn next_data(file: &File<'_>, cache: BorrowedFd<'_>, pos: u64) -> Result<Option<u64>> {
+    let stored = match crate::trunc::seek_data(file, pos, false) {
+        Ok(at) => Some(at),
+        Err(Errno::ENXIO) => None,
+        Err(e) => return Err(e),
+    };
+    Ok(cached(cache, pos)?.into_iter().chain(stored).min())
 }
