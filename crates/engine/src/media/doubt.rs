@@ -257,10 +257,14 @@ impl Pool {
         let told = self.flush_noted(r, doubt);
         self.end_flight(&flight)?;
         let (file, others, seen) = told?;
-        if self.await_others(&others, r, &file).is_err() {
+        let others_known = self.await_others(&others, r, &file).is_ok();
+        if !others_known {
             doubt.fetch_add(1, Ordering::SeqCst);
         }
-        Ok(settle(doubt, seen))
+        // What was stored again and compared is on the device, whatever is in doubt since: of that the
+        // next has to know. Else who flushes beside many that are killed would never succeed.
+        let compared = is_in_doubt(seen) && others_known;
+        Ok(settle(doubt, seen) || compared)
     }
 
     /// Flushes a rank's data file and notes it if that fails. Returns by way of which description, the

@@ -90,3 +90,32 @@ fn what_is_stored_while_it_is_compared_with_the_device_is_no_difference() {
         assert_eq!(compared, [Ok(()); 20]);
     });
 }
+
+/// Others are killed in their flushes all the time: what is stored again and compared is there.
+#[test]
+fn a_flush_succeeds_beside_others_that_come_into_doubt() {
+    let temp = Image::new(1);
+    let pool = temp.pool;
+    let mut stage = pool.stage().expect("stage");
+    let run = stage.grab(0, BLOCKS as u32).expect("grab");
+    let bytes = content(run.start, 1);
+    // SAFETY: the source is a live buffer, the run is this test's.
+    unsafe { pool.write_blocks(0, run.start, 0, bytes.as_ptr(), bytes.len()) }.expect("write");
+    let ended = AtomicBool::new(false);
+    let (flushed, sure) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                pool.doubt_data(0).expect("doubt");
+            }
+        });
+        while pool.is_data_sure(0) == Ok(true) {
+            std::thread::yield_now();
+        }
+        let flushed: Vec<_> = (0..5).map(|_| pool.flush_surely(0)).collect();
+        let sure = pool.is_data_sure(0);
+        ended.store(true, Ordering::Relaxed);
+        (flushed, sure)
+    });
+    assert_eq!(flushed, [Ok(()); 5]);
+    assert_eq!(sure, Ok(false), "the next has to know");
+}
