@@ -8,6 +8,7 @@ pub mod clock;
 mod errno;
 pub mod file_limit;
 pub mod futex;
+pub mod ofd_lock;
 pub mod own_fd;
 pub mod raw;
 pub mod set_once;

@@ -12,11 +12,9 @@ use crate::inode::{self, high, low, pair};
 use crate::{Dfs, Ofd};
 use engine::LockId;
 use rustix::fs::{Mode, OFlags};
-use sys::{Errno, Result, syscall};
+use sys::ofd_lock::{self, Command};
+use sys::{Errno, Result};
 
-const SYS_FCNTL: usize = if cfg!(target_arch = "x86_64") { 72 } else { 25 };
-const F_OFD_SETLK: usize = 37;
-const F_WRLCK: i16 = 1;
 /// Bytes that stand for one description in the kernel's file: its descriptors that do not share a
 /// kernel's description lock one each.
 const BYTES_LOG2: u32 = 16;
@@ -31,16 +29,6 @@ const READINGS: usize = 16;
 /// Bytes from one such end to the next.
 const CUTS_APART: usize = PART / READINGS;
 
-/// `struct flock`.
-#[repr(C)]
-struct Flock {
-    kind: i16,
-    whence: i16,
-    start: i64,
-    len: i64,
-    pid: i32,
-}
-
 fn first_byte(ofd: Ofd) -> u64 {
     (u64::from(ofd.0) + 1) << BYTES_LOG2
 }
@@ -48,15 +36,8 @@ fn first_byte(ofd: Ofd) -> u64 {
 /// Locks a byte for `ofd` in the file of `fd`; false if that is not possible.
 fn lock_byte(fd: i32, ofd: Ofd) -> bool {
     (0..TRIES).any(|try_at| {
-        let wanted = Flock {
-            kind: F_WRLCK,
-            whence: 0,
-            start: (first_byte(ofd) + try_at) as i64,
-            len: 1,
-            pid: 0,
-        };
-        // SAFETY: the kernel reads a live structure.
-        unsafe { syscall!(SYS_FCNTL, fd, F_OFD_SETLK, &raw const wanted) }.is_ok()
+        let byte = (first_byte(ofd) + try_at) as i64;
+        ofd_lock::lock(fd, Command::Set, ofd_lock::WRITE, byte, 1).is_ok()
     })
 }
 

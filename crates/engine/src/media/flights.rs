@@ -13,6 +13,7 @@ use core::sync::atomic::Ordering;
 use rustix::fd::{AsRawFd, OwnedFd};
 use shm::Recover;
 use sys::Result;
+use sys::ofd_lock::{self, Command};
 
 /// Nanoseconds for which a flush of another thread is waited for; it may be stopped.
 const FLUSH_WAIT: i64 = if cfg!(test) {
@@ -27,35 +28,10 @@ const RANK_BITS: u64 = 0x7fff;
 /// In an owner's word: somebody has waited for this flush in vain, and others need not.
 const STUCK: u64 = 1 << 15;
 
-const SYS_FCNTL: usize = if cfg!(target_arch = "x86_64") { 72 } else { 25 };
-const F_OFD_GETLK: usize = 36;
-const F_OFD_SETLK: usize = 37;
-const F_RDLCK: i16 = 0;
-const F_WRLCK: i16 = 1;
-const F_UNLCK: i16 = 2;
-
-/// `struct flock` of the 64-bit Linux ABI.
-#[repr(C)]
-struct Flock {
-    kind: i16,
-    whence: i16,
-    start: i64,
-    len: i64,
-    pid: i32,
-}
-
 /// A lock on the byte of a data file that stands for a process, far behind every block.
-fn lock(file: &OwnedFd, command: usize, kind: i16, slot: u32) -> Result<i16> {
-    let mut lock = Flock {
-        kind,
-        whence: 0,
-        start: 1 << 62 | i64::from(slot),
-        len: 1,
-        pid: 0,
-    };
-    // SAFETY: the descriptor is open and the structure outlives the call.
-    unsafe { sys::syscall!(SYS_FCNTL, file.as_raw_fd(), command, &raw mut lock) }?;
-    Ok(lock.kind)
+fn lock(file: &OwnedFd, command: Command, kind: i16, slot: u32) -> Result<i16> {
+    let start = 1 << 62 | i64::from(slot);
+    ofd_lock::lock(file.as_raw_fd(), command, kind, start, 1).map(|lock| lock.kind)
 }
 
 /// The calling thread's flush of a rank's data.
@@ -234,7 +210,7 @@ impl Pool {
     /// Notes that the process in `slot` is about to ask the kernel to flush a rank's data. As long as
     /// the kernel is at it, it keeps the description, and with it the lock.
     pub(crate) fn note_asked(&self, slot: u32, r: u16, file: &OwnedFd) -> Result<()> {
-        lock(file, F_OFD_SETLK, F_RDLCK, slot)?;
+        lock(file, Command::Set, ofd_lock::READ, slot)?;
         self.note_data_begun(r)?;
         let (word, bit) = bit_of(slot, r);
         self.word(word)?.fetch_or(bit, Ordering::SeqCst);
@@ -245,7 +221,7 @@ impl Pool {
     pub(crate) fn unlock_kept(&self, slot: u32, r: u16) {
         if let Some(file) = self.media.kept_data(r) {
             // Otherwise others find out again and again, no more.
-            lock(file, F_OFD_SETLK, F_UNLCK, slot).unwrap_or_default();
+            lock(file, Command::Set, ofd_lock::UNLOCK, slot).unwrap_or_default();
         }
     }
 
@@ -258,7 +234,7 @@ impl Pool {
 
     /// Whether the kernel may still be at what the process in `slot` has asked for.
     fn is_under_way(&self, file: &OwnedFd, slot: u32) -> bool {
-        lock(file, F_OFD_GETLK, F_WRLCK, slot) != Ok(F_UNLCK)
+        lock(file, Command::Get, ofd_lock::WRITE, slot) != Ok(ofd_lock::UNLOCK)
     }
 
     /// The same for the log as [`Pool::note_asked`].

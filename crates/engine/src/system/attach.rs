@@ -13,6 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use sys::ofd_lock::{self, Command, Flock};
 use sys::{Errno, Result};
 
 const NAME: &str = "attach";
@@ -27,41 +28,8 @@ const PROCESSES: i64 = 1 << 23;
 /// Offset of container 0's lock byte.
 const CONTAINER_BYTES: i64 = 1 << 32;
 
-const F_OFD_GETLK: usize = 36;
-const F_OFD_SETLK: usize = 37;
-const F_OFD_SETLKW: usize = 38;
-const F_RDLCK: i16 = 0;
-const F_WRLCK: i16 = 1;
-const F_UNLCK: i16 = 2;
-const SYS_FCNTL: usize = if cfg!(target_arch = "x86_64") { 72 } else { 25 };
-
-/// `struct flock` of the 64-bit Linux ABI.
-#[repr(C)]
-struct Flock {
-    kind: i16,
-    whence: i16,
-    start: i64,
-    len: i64,
-    pid: i32,
-}
-
-fn fcntl_lock(fd: &Fd, command: usize, kind: i16, start: i64, len: i64) -> Result<Flock> {
-    let mut lock = Flock {
-        kind,
-        whence: 0,
-        start,
-        len,
-        pid: 0,
-    };
-    loop {
-        // SAFETY: the descriptor is ours and the structure outlives the call.
-        let done = unsafe { sys::syscall!(SYS_FCNTL, fd.raw(), command, &raw mut lock) };
-        match done {
-            Ok(_) => return Ok(lock),
-            Err(Errno::EINTR) => {}
-            Err(error) => return Err(error),
-        }
-    }
+fn lock(fd: &Fd, command: Command, kind: i16, start: i64, len: i64) -> Result<Flock> {
+    ofd_lock::lock(fd.raw(), command, kind, start, len)
 }
 
 /// Who runs a pool: written by the process that brought it up.
@@ -162,7 +130,7 @@ pub struct AttachLock<'a>(&'a AttachFile, i64);
 impl Drop for AttachLock<'_> {
     fn drop(&mut self) {
         // The descriptor is open, so unlocking cannot fail.
-        let unlocked = fcntl_lock(&self.0.file, F_OFD_SETLK, F_UNLCK, self.1, 1);
+        let unlocked = lock(&self.0.file, Command::Set, ofd_lock::UNLOCK, self.1, 1);
         debug_assert!(unlocked.is_ok());
     }
 }
@@ -261,7 +229,7 @@ impl AttachFile {
     }
 
     fn lock_byte(&self, byte: i64) -> core::result::Result<AttachLock<'_>, SystemError> {
-        fcntl_lock(&self.file, F_OFD_SETLKW, F_WRLCK, byte, 1)
+        lock(&self.file, Command::SetWait, ofd_lock::WRITE, byte, 1)
             .map_err(|e| self.io("lock attach file of", e))?;
         let lock = AttachLock(self, byte);
         let stat = rustix::fs::fstat(&self.file).map_err(|e| self.io("stat", errno(e)))?;
@@ -336,25 +304,37 @@ impl AttachFile {
     /// Marks this process as attached for as long as the file stays open.
     pub fn hold(&self) -> core::result::Result<(), SystemError> {
         let process = i64::from(rustix::process::getpid().as_raw_nonzero().get());
-        fcntl_lock(&self.file, F_OFD_SETLK, F_RDLCK, PROCESS_BYTES + process, 1)
-            .map(|_| ())
-            .map_err(|e| self.io("lock attach file of", e))
+        lock(
+            &self.file,
+            Command::Set,
+            ofd_lock::READ,
+            PROCESS_BYTES + process,
+            1,
+        )
+        .map(|_| ())
+        .map_err(|e| self.io("lock attach file of", e))
     }
 
     /// A process that holds the pool through another open file, as numbered where it runs.
     pub fn holder(&self) -> core::result::Result<Option<u32>, SystemError> {
-        let found = fcntl_lock(&self.file, F_OFD_GETLK, F_WRLCK, PROCESS_BYTES, PROCESSES)
-            .map_err(|e| self.io("query attach file of", e))?;
+        let found = lock(
+            &self.file,
+            Command::Get,
+            ofd_lock::WRITE,
+            PROCESS_BYTES,
+            PROCESSES,
+        )
+        .map_err(|e| self.io("query attach file of", e))?;
         let process = u32::try_from((found.start - PROCESS_BYTES).max(0)).unwrap_or(0);
-        Ok((found.kind != F_UNLCK).then_some(process))
+        Ok((found.kind != ofd_lock::UNLOCK).then_some(process))
     }
 
     /// Marks a container as open in this process for as long as the file stays open.
     pub(crate) fn hold_container(&self, index: u32) -> core::result::Result<(), SystemError> {
-        fcntl_lock(
+        lock(
             &self.file,
-            F_OFD_SETLK,
-            F_RDLCK,
+            Command::Set,
+            ofd_lock::READ,
             CONTAINER_BYTES + i64::from(index),
             1,
         )
@@ -365,8 +345,8 @@ impl AttachFile {
     /// Whether a container is marked as open through another open file.
     pub(crate) fn container_held(&self, index: u32) -> core::result::Result<bool, SystemError> {
         let at = CONTAINER_BYTES + i64::from(index);
-        fcntl_lock(&self.file, F_OFD_GETLK, F_WRLCK, at, 1)
-            .map(|found| found.kind != F_UNLCK)
+        lock(&self.file, Command::Get, ofd_lock::WRITE, at, 1)
+            .map(|found| found.kind != ofd_lock::UNLOCK)
             .map_err(|e| self.io("query attach file of", e))
     }
 
