@@ -62,7 +62,7 @@ const PUBLISHED: Pace = Pace {
     in_a_row: 32,
     every: 20_000_000,
 };
-/// Proofs when a file is closed: each has work of its own, a few microseconds, and that of its data,
+/// Proofs when a file is closed: each has work of its own and that of its data,
 /// which the process's end has otherwise.
 const CLOSED: Pace = Pace {
     word: Own::CLOSED,
