@@ -41,6 +41,14 @@ fn write(dfs: &Dfs, ofd: Ofd, pos: usize, bytes: &[u8]) {
     assert_eq!(wrote, Ok(bytes.len()));
 }
 
+/// Opens a file and locks it (`flock(2)`), if nobody else has.
+fn flock(dfs: &Dfs) -> sys::Result<()> {
+    const EXCLUSIVE_AT_ONCE: u32 = 2 | 4;
+    let ino = dfs.lookup(&ROOT, dfs.root(), b"f").expect("name");
+    let ofd = dfs.open(&ROOT, ino, 0).expect("open");
+    dfs.flock(ofd, EXCLUSIVE_AT_ONCE, &|| false)
+}
+
 /// Stores so much in no time that what is stored next is not proven at once.
 fn hurry(dfs: &Dfs) {
     for i in 0..64 {
@@ -88,9 +96,9 @@ fn pool(copies: u8) -> TempPool {
     temp
 }
 
-/// Another process: `end` or `die` after it has stored something, or after it has overwritten it; `idle`
-/// stays and does nothing more, `look` attaches and ends, unless it stops or dies at it. All but those that
-/// idle `at once` have stored a lot before.
+/// Another process: `end` or `die` after it has stored something, or after it has overwritten or locked it;
+/// `idle` stays and does nothing more, `look` attaches and ends, unless it stops or dies at it. All but those
+/// that idle `at once` have stored a lot before.
 #[test]
 fn other() {
     let Ok(job) = std::env::var(JOB) else { return };
@@ -153,7 +161,10 @@ fn other() {
         pool.prove().expect("prove");
         store(&dfs, "f", 5000, &[8; 100]);
     }
-    if what == "die" {
+    if what == "lock and die" {
+        flock(&dfs).expect("lock");
+    }
+    if what.ends_with("die") {
         signal(std::process::id(), 9);
     }
     pool.prove().expect("prove");
@@ -237,6 +248,21 @@ fn others_are_proven_a_piece_at_a_time() {
     temp.pool.leave().expect("leave");
     other.kill().expect("kill");
     other.wait().expect("other");
+}
+
+/// What a dead process has locked is free before its data is proven.
+#[test]
+fn locks_of_the_dead_do_not_wait_for_its_data() {
+    testing::stop_clock(START);
+    let temp = pool(3);
+    run("lock and die", &temp);
+    let mut stopped = spawn("look at another and stop", &temp);
+    wait_until_stopped(&stopped);
+    let locked = flock(&mount(temp.pool));
+    signal(stopped.id(), SIGCONT);
+    assert!(stopped.wait().expect("other").success());
+    assert_eq!(locked, Ok(()));
+    temp.pool.leave().expect("leave");
 }
 
 /// Starts a process that stores something and then lives on.

@@ -246,10 +246,11 @@ pub fn bury(pool: &Pool, slot: u32, settle: impl FnOnce() -> Result<()>) -> Resu
         return Ok(false);
     }
     crash_point!("process.burying");
-    // What is not proven may be lost in a power failure, no more. What is too much, or somebody else is at,
-    // is left to the next who looks: the slot need not wait for it.
-    pool.prove_of_dead(slot).ok();
     let settled = pool.doubt_asked(slot).and_then(|()| settle());
+    // After that: nobody who waits for what it held waits for this. What is not proven may be lost in a power
+    // failure, no more. What is too much, or somebody else is at, is left to the next who looks: the slot need
+    // not wait for it.
+    pool.prove_of_dead(slot).ok();
     // What could not be settled is left to the next who comes.
     let left = if settled.is_ok() {
         0

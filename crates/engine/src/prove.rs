@@ -13,12 +13,11 @@ use crate::limits::{REPLICAS_MAX, TX_WORDS_MAX};
 use crate::log::{PAD_MAGIC, RecordKind, as_bytes, kind_and_bytes, process_of};
 use crate::pool::{LockId, Pool};
 use crate::process;
-use crate::recover::each_block_published;
+use crate::recover::{Map, Place, each_block_published};
 use crate::sync::BLOCK_WORDS;
 use crate::tx::RECORD_HEADER;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 use shm::crash_point;
-use std::collections::HashMap;
 use sys::{Errno, Result};
 
 /// Words of the record for one copy of a block: pointer, checksum.
@@ -212,12 +211,6 @@ fn note_unproven(word: &AtomicU64, mut seen: u64, first: u64) {
             Err(now) => seen = now,
         }
     }
-}
-
-/// Where a block lies, whichever use of it the pointer is of.
-fn place(pointer: u64) -> (u16, u64) {
-    let pointer = BlockPtr(pointer);
-    (pointer.rank(), pointer.block())
 }
 
 impl Pool {
@@ -469,7 +462,8 @@ impl Pool {
         if whose == Whose::Left && from >= left_end {
             return Ok(None);
         }
-        let (mut found, mut newest) = (Vec::new(), HashMap::new());
+        let (mut found, mut pointers) = (Vec::new(), Vec::new());
+        let mut newest: Map<Place, u64> = Map::default();
         let reached = self.each_recent_change(from, tail, &mut |record| {
             let own = match whose {
                 Whose::Process(slot) => process_of(record[2]) == slot && record[1] >= left_end,
@@ -479,25 +473,28 @@ impl Pool {
                 return Ok(false);
             }
             each_block_published(record, &mut |copies| {
-                let copies = copies.iter().filter(|copy| !BlockPtr(**copy).is_hole());
-                let copies: Vec<u64> = copies.copied().collect();
-                for copy in &copies {
-                    newest.insert(place(*copy), record[1]);
+                let begin = pointers.len();
+                for copy in copies.iter().map(|copy| BlockPtr(*copy)) {
+                    if !copy.is_hole() {
+                        newest.insert(copy.place(), record[1]);
+                        pointers.push(copy.0);
+                    }
                 }
                 if own {
-                    found.push((record[1], copies));
+                    found.push((record[1], begin..pointers.len()));
+                } else {
+                    pointers.truncate(begin);
                 }
                 Ok(())
             })?;
             Ok(true)
         })?;
         let mut words = Vec::new();
-        for (position, copies) in &found {
+        for (position, copies) in found {
+            let copies = &pointers[copies];
             // A block that was taken again holds something else than the other copies do.
-            if copies
-                .iter()
-                .all(|copy| newest.get(&place(*copy)) == Some(position))
-            {
+            let is_newest = |copy: &u64| newest.get(&BlockPtr(*copy).place()) == Some(&position);
+            if copies.iter().all(is_newest) {
                 self.add_sum(copies, &mut words)?;
             }
         }

@@ -32,17 +32,17 @@ const CLAIMS_MAX: usize = 1 << 20;
 const CLAIMED_AT_ONCE: usize = 64;
 
 /// Where a block lies: rank and number, whichever use of it the pointer is of.
-type Place = u64;
+pub(crate) type Place = u64;
 
 fn place(pointer: BlockPtr) -> Place {
     pointer.place()
 }
 
 /// A map by what the log says of blocks: a million of them, which one multiplication spreads.
-type Map<K, V> = HashMap<K, V, BuildHasherDefault<WordHasher>>;
+pub(crate) type Map<K, V> = HashMap<K, V, BuildHasherDefault<WordHasher>>;
 
 #[derive(Default)]
-struct WordHasher(u64);
+pub(crate) struct WordHasher(u64);
 
 impl Hasher for WordHasher {
     fn write(&mut self, bytes: &[u8]) {
