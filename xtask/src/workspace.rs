@@ -33,10 +33,10 @@ impl Profile {
         })
     }
 
-    /// Builds the whole workspace in this profile.
+    /// Builds the whole workspace in this profile, but for this program.
     pub(crate) fn build(self) -> Result<f64, Failure> {
         let mut step = Step::new("cargo")
-            .args(["build", "--workspace"])
+            .args(["build", "--workspace", "--exclude", "xtask"])
             .cwd(root());
         if self == Profile::Release {
             step = step.arg("--release");

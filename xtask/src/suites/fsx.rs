@@ -5,6 +5,7 @@ use crate::Failure;
 use crate::mount::{Mount, THREE_COPIES};
 use crate::place::Place;
 use crate::report::Suite;
+use crate::run::side_by_side;
 use crate::workspace::{self, TempDir};
 use std::path::Path;
 use std::time::Duration;
@@ -45,7 +46,7 @@ pub(crate) fn fsx(context: &Context) -> Result<Suite, Failure> {
     let mut suite = Suite::new("fsx");
     let stage = TempDir::new(workspace::disk(), "fsx")?;
     let program = stage.path().join("fsx");
-    std::fs::copy(tools::installed("fsx", "0.3.2")?, &program)?;
+    std::fs::copy(tools::installed(&tools::FSX)?, &program)?;
     let native = Place::native("native", workspace::tmpfs(), None)?;
     let mount = if context.native_only {
         None
@@ -53,6 +54,7 @@ pub(crate) fn fsx(context: &Context) -> Result<Suite, Failure> {
         Some(Mount::new(context.profile, None, "4GiB", THREE_COPIES)?)
     };
     let seeds: u32 = if context.long { 40 } else { 5 };
+    let mut cases = Vec::new();
     for (kind, maps, flen, unsynchronised) in KINDS {
         let configuration = stage.path().join(format!("{kind}.toml"));
         let text = CONFIGURATION
@@ -61,25 +63,32 @@ pub(crate) fn fsx(context: &Context) -> Result<Suite, Failure> {
             .replace("NOMSYNC", &unsynchronised.to_string());
         std::fs::write(&configuration, text)?;
         for seed in 1..=seeds {
-            let case = format!("{kind}-{seed}");
-            let expected = one(context, &native, &program, &configuration, seed, &case)?;
-            let Some(mount) = &mount else {
-                suite.check(&case, expected);
-                continue;
-            };
-            let got = one(context, &mount.place, &program, &configuration, seed, &case)?;
-            match (expected, context.gaps.reason("fsx", &case), got) {
-                (Err(why), _, _) => suite.check(&case, Err(format!("natively: {why}"))),
-                (Ok(()), None, got) => suite.check(&case, got),
-                (Ok(()), Some(_), Err(_)) => suite.known += 1,
-                (Ok(()), Some(_), Ok(())) => {
-                    suite.check(
-                        &case,
-                        Err("passes now: remove it from c-tests/gaps.txt".to_owned()),
-                    );
-                }
-            }
+            cases.push((format!("{kind}-{seed}"), configuration.clone(), seed));
         }
+    }
+    let results = side_by_side(&cases, |(case, configuration, seed)| {
+        let one = |place| one(context, place, &program, configuration, *seed, case);
+        let expected = one(&native).map_err(|error| error.to_string())?;
+        let got = mount.as_ref().map(|mount| one(&mount.place));
+        let got = got.transpose().map_err(|error| error.to_string())?;
+        Ok::<_, String>((expected, got))
+    });
+    for ((case, _, _), result) in cases.iter().zip(results) {
+        let (expected, got) = result?;
+        let known = context.gaps.reason("fsx", case).is_some();
+        let judged = match (expected, got) {
+            (Err(why), Some(_)) => Err(format!("natively: {why}")),
+            (expected, None) => expected,
+            (Ok(()), Some(Err(_))) if known => {
+                suite.known += 1;
+                continue;
+            }
+            (Ok(()), Some(Ok(()))) if known => {
+                Err("passes now: remove it from c-tests/gaps.txt".to_owned())
+            }
+            (Ok(()), Some(got)) => got,
+        };
+        suite.check(case, judged);
     }
     Ok(suite)
 }

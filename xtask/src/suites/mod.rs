@@ -20,7 +20,9 @@ use crate::report::Suite;
 use crate::run::Step;
 use crate::tidy;
 use crate::workspace::{self, Profile};
+use std::thread::Scope;
 use std::time::{Duration, Instant};
+use tools::Tool;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -89,6 +91,9 @@ const NEED_BUILD: &[&str] = &[
     "power",
 ];
 
+/// Suites that need a program from elsewhere.
+const NEED_TOOLS: [(&str, Tool); 2] = [("pjdfstest", tools::PJDFSTEST), ("fsx", tools::FSX)];
+
 /// Runs the chosen suites; true when nothing failed.
 pub(crate) fn test(options: &Options) -> Result<bool, Failure> {
     if let Some(bad) = options
@@ -118,26 +123,7 @@ pub(crate) fn test(options: &Options) -> Result<bool, Failure> {
             options.suite.is_empty() || options.suite.iter().any(|wanted| wanted == name)
         })
         .collect();
-    let mut built = options.no_build || options.native;
-    let mut results: Vec<Suite> = Vec::new();
-    for (name, runner) in chosen {
-        if !built && NEED_BUILD.contains(name) {
-            built = true;
-            let seconds = context.profile.build()?;
-            println!("  build {seconds:.1} s");
-        }
-        let started = Instant::now();
-        let mut suite =
-            runner(&context).unwrap_or_else(|error| Suite::broken(name, &error.to_string()));
-        suite.seconds = started.elapsed().as_secs_f64();
-        suite.print(40);
-        let stop = !suite.ok() && !options.keep_going;
-        results.push(suite);
-        if stop {
-            println!("stopping here; --keep-going runs the other suites too");
-            break;
-        }
-    }
+    let results = std::thread::scope(|scope| run(scope, &context, chosen, options))?;
     let passed: usize = results.iter().map(|suite| suite.passed).sum();
     let failed: usize = results.iter().map(|suite| suite.failures.len()).sum();
     println!(
@@ -150,6 +136,48 @@ pub(crate) fn test(options: &Options) -> Result<bool, Failure> {
     }
     println!("{passed} passed, {failed} failed");
     Ok(failed == 0)
+}
+
+/// Runs suites one after another; meanwhile, what they need from elsewhere is built.
+fn run<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    context: &Context,
+    chosen: Vec<&(&str, Runner)>,
+    options: &Options,
+) -> Result<Vec<Suite>, Failure> {
+    let mut tools: Vec<Tool> = NEED_TOOLS
+        .into_iter()
+        .filter(|(suite, _)| chosen.iter().any(|(name, _)| name == suite))
+        .map(|(_, tool)| tool)
+        .collect();
+    let mut built = options.no_build || options.native;
+    let mut results = Vec::new();
+    for (name, runner) in chosen {
+        if NEED_BUILD.contains(name) {
+            if !built {
+                built = true;
+                let seconds = context.profile.build()?;
+                println!("  build {seconds:.1} s");
+            }
+            // What ran before takes every processor there is.
+            let tools = core::mem::take(&mut tools);
+            if !tools.is_empty() {
+                scope.spawn(move || tools::install(&tools));
+            }
+        }
+        let started = Instant::now();
+        let mut suite =
+            runner(context).unwrap_or_else(|error| Suite::broken(name, &error.to_string()));
+        suite.seconds = started.elapsed().as_secs_f64();
+        suite.print(40);
+        let stop = !suite.ok() && !options.keep_going;
+        results.push(suite);
+        if stop {
+            println!("stopping here; --keep-going runs the other suites too");
+            break;
+        }
+    }
+    Ok(results)
 }
 
 fn clear_logs() -> Result<(), Failure> {

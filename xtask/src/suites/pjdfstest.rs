@@ -41,7 +41,7 @@ fn run(context: &Context, name: &str, user: Option<u32>) -> Result<Suite, Failur
     let mut suite = Suite::new(name);
     let stage = TempDir::new(workspace::disk(), "pjdfstest")?;
     let program = stage.path().join("pjdfstest");
-    std::fs::copy(tools::installed("pjdfstest", "0.2.2")?, &program)?;
+    std::fs::copy(tools::installed(&tools::PJDFSTEST)?, &program)?;
     let configuration = stage.path().join("pjdfstest.toml");
     std::fs::write(&configuration, CONFIGURATION)?;
     let second = Place::native("second", workspace::disk(), user)?;

@@ -8,9 +8,9 @@ use crate::Failure;
 use crate::mount::{Mount, PLAIN_FILES, THREE_COPIES};
 use crate::place::Place;
 use crate::report::Suite;
-use crate::run::Done;
+use crate::run::{Done, side_by_side};
 use crate::workspace;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Seeds on tmpfs, on the disk (which tells whether a difference is one of Linux's own), and in two kinds of containers.
@@ -44,12 +44,20 @@ pub(crate) fn random(context: &Context) -> Result<Suite, Failure> {
     } else {
         (12, "8000")
     };
-    for (seed, program) in (1..=seeds).flat_map(|seed| programs.iter().map(move |p| (seed, p))) {
+    let cases: Vec<(u32, &PathBuf)> = (1..=seeds)
+        .flat_map(|seed| programs.iter().map(move |program| (seed, program)))
+        .collect();
+    let traces = side_by_side(&cases, |(seed, program)| {
+        let trace = |place| trace(place, program, *seed, count).map_err(|error| error.to_string());
+        let here: Result<Vec<Done>, String> =
+            others.iter().map(|(_, place)| trace(place)).collect();
+        Ok::<_, String>((trace(&native)?, here?))
+    });
+    for ((seed, program), traces) in cases.iter().zip(traces) {
         let title = program.file_name().unwrap_or_default().to_string_lossy();
-        let expected = trace(&native, program, seed, count)?;
-        for (name, place) in &others {
+        let (expected, here) = traces?;
+        for ((name, _), got) in others.iter().zip(here) {
             let case = format!("{title}-{name}-{seed}");
-            let got = trace(place, program, seed, count)?;
             let result = if got.ok() && got.stdout == expected.stdout {
                 Ok(())
             } else {
@@ -78,7 +86,7 @@ pub(crate) fn random(context: &Context) -> Result<Suite, Failure> {
 fn trace(place: &Place, program: &Path, seed: u32, count: &str) -> Result<Done, Failure> {
     let title = program.file_name().unwrap_or_default().to_string_lossy();
     let log = format!("random-{title}-{}-{seed}", place.label);
-    let dir = place.make_dir("random", &log)?;
+    let dir = place.make_dir(&log, &log)?;
     let done = place
         .step(program)
         .arg(&dir)
