@@ -5,6 +5,7 @@
 //! our own; inside a host program the interception layer does that and calls [`fix_up`].
 
 use crate::{Errno, Result};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// The memory was not there, not readable or not writable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,6 +16,15 @@ impl From<Fault> for Errno {
     fn from(_: Fault) -> Errno {
         Errno::EFAULT
     }
+}
+
+/// 1 when copies may use AVX.
+static WIDE: AtomicU32 = AtomicU32::new(0);
+
+/// Lets copies use AVX. For whoever has found out that the processor and the kernel have it, and who saves those
+/// registers where the program does not expect them to change.
+pub fn allow_avx() {
+    WIDE.store(1, Ordering::Relaxed);
 }
 
 // Every routine is a leaf that leaves the stack pointer alone, so one landing serves all: it
@@ -70,8 +80,70 @@ core::arch::global_asm!(
     "    jb 4b",
     "    movups xmmword ptr [rdi + rdx - 16], xmm2",
     "    jmp 9f",
-    "6:  mov rcx, rdx",
-    "    rep movsb",
+    // Longer: first and last bytes are loaded before anything is stored, the rest goes to aligned addresses. Not
+    // `rep movsb`: to an address that is not aligned, many processors do that in small steps.
+    "6:  lea rcx, [rdi + 32]",
+    "    and rcx, -32",
+    "    mov r8, rdi",
+    "    sub rcx, rdi",
+    "    cmp dword ptr [rip + {wide}], 0",
+    "    je 7f",
+    "    vmovdqu ymm4, ymmword ptr [rsi]",
+    "    vmovdqu ymm5, ymmword ptr [rsi + rdx - 128]",
+    "    vmovdqu ymm6, ymmword ptr [rsi + rdx - 96]",
+    "    vmovdqu ymm7, ymmword ptr [rsi + rdx - 64]",
+    "    vmovdqu ymm8, ymmword ptr [rsi + rdx - 32]",
+    "    lea r9, [rdi + rdx - 128]",
+    "    add rsi, rcx",
+    "    add rdi, rcx",
+    ".balign 32",
+    "5:  vmovdqu ymm0, ymmword ptr [rsi]",
+    "    vmovdqu ymm1, ymmword ptr [rsi + 32]",
+    "    vmovdqu ymm2, ymmword ptr [rsi + 64]",
+    "    vmovdqu ymm3, ymmword ptr [rsi + 96]",
+    "    vmovdqa ymmword ptr [rdi], ymm0",
+    "    vmovdqa ymmword ptr [rdi + 32], ymm1",
+    "    vmovdqa ymmword ptr [rdi + 64], ymm2",
+    "    vmovdqa ymmword ptr [rdi + 96], ymm3",
+    "    sub rsi, -128",
+    "    sub rdi, -128",
+    "    cmp rdi, r9",
+    "    jb 5b",
+    "    vmovdqu ymmword ptr [r9], ymm5",
+    "    vmovdqu ymmword ptr [r9 + 32], ymm6",
+    "    vmovdqu ymmword ptr [r9 + 64], ymm7",
+    "    vmovdqu ymmword ptr [r9 + 96], ymm8",
+    "    vmovdqu ymmword ptr [r8], ymm4",
+    "    vzeroupper",
+    "    jmp 9f",
+    "7:  movups xmm4, xmmword ptr [rsi]",
+    "    movups xmm5, xmmword ptr [rsi + 16]",
+    "    movups xmm6, xmmword ptr [rsi + rdx - 64]",
+    "    movups xmm7, xmmword ptr [rsi + rdx - 48]",
+    "    movups xmm8, xmmword ptr [rsi + rdx - 32]",
+    "    movups xmm9, xmmword ptr [rsi + rdx - 16]",
+    "    lea r9, [rdi + rdx - 64]",
+    "    add rsi, rcx",
+    "    add rdi, rcx",
+    ".balign 32",
+    "8:  movups xmm0, xmmword ptr [rsi]",
+    "    movups xmm1, xmmword ptr [rsi + 16]",
+    "    movups xmm2, xmmword ptr [rsi + 32]",
+    "    movups xmm3, xmmword ptr [rsi + 48]",
+    "    movaps xmmword ptr [rdi], xmm0",
+    "    movaps xmmword ptr [rdi + 16], xmm1",
+    "    movaps xmmword ptr [rdi + 32], xmm2",
+    "    movaps xmmword ptr [rdi + 48], xmm3",
+    "    add rsi, 64",
+    "    add rdi, 64",
+    "    cmp rdi, r9",
+    "    jb 8b",
+    "    movups xmmword ptr [r9], xmm6",
+    "    movups xmmword ptr [r9 + 16], xmm7",
+    "    movups xmmword ptr [r9 + 32], xmm8",
+    "    movups xmmword ptr [r9 + 48], xmm9",
+    "    movups xmmword ptr [r8], xmm4",
+    "    movups xmmword ptr [r8 + 16], xmm5",
     "9:  xor eax, eax",
     "    ret",
     // copy_nt(dst, src, len) -> 0; len >= 128
@@ -90,7 +162,6 @@ core::arch::global_asm!(
     "    movups xmm1, xmmword ptr [rsi + 16]",
     "    movups xmm2, xmmword ptr [rsi + 32]",
     "    movups xmm3, xmmword ptr [rsi + 48]",
-    "    prefetchnta [rsi + 512]",
     "    movntps xmmword ptr [rdi], xmm0",
     "    movntps xmmword ptr [rdi + 16], xmm1",
     "    movntps xmmword ptr [rdi + 32], xmm2",
@@ -156,9 +227,13 @@ core::arch::global_asm!(
     ".globl pil4dfs_uaccess_landing",
     ".hidden pil4dfs_uaccess_landing",
     "pil4dfs_uaccess_landing:",
-    "    mov eax, 1",
+    "    cmp dword ptr [rip + {wide}], 0",
+    "    je 2f",
+    "    vzeroupper",
+    "2:  mov eax, 1",
     "    ret",
     ".popsection",
+    wide = sym WIDE,
 );
 
 unsafe extern "sysv64" {
@@ -408,6 +483,9 @@ mod handlers {
 /// # Errors
 /// Those of `rt_sigaction(2)`, which do not happen for these signals.
 pub fn install() -> Result<()> {
+    if std::is_x86_feature_detected!("avx") {
+        allow_avx();
+    }
     handlers::install()
 }
 
@@ -426,38 +504,65 @@ mod tests {
         }
     }
 
+    /// Calls `check` with copies that use AVX, if there is such, and with those that do not.
+    fn with_and_without_avx(check: impl Fn()) {
+        WIDE.store(0, Ordering::Relaxed);
+        check();
+        if std::is_x86_feature_detected!("avx") {
+            allow_avx();
+            check();
+        }
+    }
+
     #[test]
     fn copies_of_all_lengths_are_exact() {
         let source: Vec<u8> = (0..20_000u32).map(|i| (i * 7 + i / 251) as u8).collect();
-        let lengths = (0..600).chain([4095, 4096, 4097, 8191, 12_345, 19_990]);
-        for len in lengths {
-            for shift in [0, 1, 7] {
-                let mut target = vec![0xa5u8; 20_000];
-                copy_in(
-                    &mut target[shift..shift + len],
-                    source.as_ptr() as usize + shift,
+        let exact = |len: usize, (to, from): (usize, usize)| {
+            let mut target = vec![0xa5u8; 20_000];
+            copy_in(&mut target[to..to + len], source[from..].as_ptr() as usize).unwrap();
+            assert_eq!(target[to..to + len], source[from..from + len], "{len}");
+            assert!(target[to + len..].iter().all(|&b| b == 0xa5), "len {len}");
+            assert!(target[..to].iter().all(|&b| b == 0xa5));
+            let mut cold = vec![0xa5u8; 20_000];
+            // SAFETY: within the vector.
+            unsafe {
+                copy_nt(
+                    cold[to..].as_mut_ptr() as usize,
+                    source.as_ptr() as usize,
+                    len,
                 )
-                .unwrap();
-                assert_eq!(target[shift..shift + len], source[shift..shift + len]);
-                assert!(
-                    target[shift + len..].iter().all(|&b| b == 0xa5),
-                    "len {len}"
-                );
-                assert!(target[..shift].iter().all(|&b| b == 0xa5));
-                let mut cold = vec![0xa5u8; 20_000];
-                // SAFETY: within the vector.
-                unsafe {
-                    copy_nt(
-                        cold.as_mut_ptr() as usize + shift,
-                        source.as_ptr() as usize,
-                        len,
-                    )
-                    .unwrap();
-                }
-                assert_eq!(cold[shift..shift + len], source[..len]);
-                assert!(cold[shift + len..].iter().all(|&b| b == 0xa5));
             }
-        }
+            .unwrap();
+            assert_eq!(cold[to..to + len], source[..len]);
+            assert!(cold[to + len..].iter().all(|&b| b == 0xa5));
+        };
+        with_and_without_avx(|| {
+            for len in (0..1100).chain([4095, 4096, 4097, 8191, 12_345, 19_960]) {
+                for shifts in [(0, 0), (1, 1), (7, 7), (0, 3), (16, 0), (31, 32), (33, 17)] {
+                    exact(len, shifts);
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn copies_to_lower_addresses_may_overlap() {
+        let source: Vec<u8> = (0..5000u32).map(|i| (i * 7 + i / 251) as u8).collect();
+        with_and_without_avx(|| {
+            for len in [513, 600, 700, 1000, 4096] {
+                for by in [1, 8, 31, 32, 33, 64, 127, 128, 200] {
+                    for start in 0..40 {
+                        let mut bytes = source.clone();
+                        let at = bytes[start..].as_mut_ptr() as usize;
+                        // SAFETY: within the vector.
+                        unsafe { copy(at, at + by, len) }.unwrap();
+                        assert_eq!(bytes[..start], source[..start]);
+                        assert_eq!(bytes[start..start + len], source[start + by..][..len]);
+                        assert_eq!(bytes[start + len..], source[start + len..]);
+                    }
+                }
+            }
+        });
     }
 
     #[test]
@@ -465,26 +570,22 @@ mod tests {
         install().unwrap();
         let at = mapping(8);
         let edge = at + 4 * 4096;
-        let mut buf = vec![1u8; 40_000];
-        for len in [1, 3, 8, 16, 17, 100, 513, 5000, 16_384] {
-            assert_eq!(
-                copy_in(&mut buf[..len], edge - len + 1),
-                Err(Fault),
-                "{len}"
-            );
-            assert_eq!(copy_in(&mut buf[..len], edge - len), Ok(()));
-            // SAFETY: the mapping is this test's own.
-            unsafe {
-                assert_eq!(copy_out(edge - len + 1, &buf[..len]), Err(Fault));
-                assert_eq!(copy_out(edge - len, &buf[..len]), Ok(()));
-                assert_eq!(
-                    copy_nt(edge - len + 1, buf.as_ptr() as usize, len),
-                    Err(Fault)
-                );
-                assert_eq!(zero(edge - len + 1, len), Err(Fault));
-                assert_eq!(zero(edge - len, len), Ok(()));
+        with_and_without_avx(|| {
+            let mut buf = vec![1u8; 40_000];
+            for len in [1, 3, 8, 16, 17, 100, 513, 5000, 16_384] {
+                let over = edge - len + 1;
+                assert_eq!(copy_in(&mut buf[..len], over), Err(Fault), "{len}");
+                assert_eq!(copy_in(&mut buf[..len], edge - len), Ok(()));
+                // SAFETY: the mapping is this test's own.
+                unsafe {
+                    assert_eq!(copy_out(over, &buf[..len]), Err(Fault));
+                    assert_eq!(copy_out(edge - len, &buf[..len]), Ok(()));
+                    assert_eq!(copy_nt(over, buf.as_ptr() as usize, len), Err(Fault));
+                    assert_eq!(zero(over, len), Err(Fault));
+                    assert_eq!(zero(edge - len, len), Ok(()));
+                }
             }
-        }
+        });
         assert_eq!(load::<u64>(8), Err(Fault));
         assert_eq!(
             load::<u64>(0x8000_0000_0000_0000),

@@ -235,8 +235,8 @@ fn has_avx_in_use() -> bool {
 
 /// Finds out what the processor has; called once before the gate is used.
 pub(crate) fn prepare() {
-    WIDE_VECTORS.store(
-        u32::from(has_avx_in_use()),
-        core::sync::atomic::Ordering::Release,
-    );
+    if has_avx_in_use() {
+        WIDE_VECTORS.store(1, core::sync::atomic::Ordering::Release);
+        sys::uaccess::allow_avx();
+    }
 }
