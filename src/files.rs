@@ -30,7 +30,7 @@ static TABLES: [SetOnce<&'static [AtomicU32]>; COUNT_TABLES] =
     [const { SetOnce::new() }; COUNT_TABLES];
 /// Held while a descriptor of ours is closed, replaced or published, so that publishing never
 /// replaces a number that has come to mean something else. A fork holds it, too.
-static CHANGING: AtomicU32 = AtomicU32::new(0);
+static CHANGING: futex::Lock = futex::Lock::new();
 
 /// [`CHANGING`] while it lives; nothing in a vfork child, which has descriptors of its own.
 struct Changing(bool);
@@ -40,7 +40,7 @@ impl Changing {
         if in_vfork_child() {
             return Changing(false);
         }
-        acquire();
+        CHANGING.acquire();
         Changing(true)
     }
 }
@@ -48,42 +48,19 @@ impl Changing {
 impl Drop for Changing {
     fn drop(&mut self) {
         if self.0 {
-            release();
+            CHANGING.release();
         }
-    }
-}
-
-/// The word is 0 when free, 1 when held, 2 when held and somebody may be waiting.
-fn acquire() {
-    const WAIT_NS: u64 = 10_000_000;
-    if CHANGING
-        .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
-        .is_ok()
-    {
-        return;
-    }
-    while CHANGING.swap(2, Ordering::Acquire) != 0 {
-        // A wake-up, a timeout and a signal all mean: look again.
-        if futex::wait(&CHANGING, 2, WAIT_NS).is_err() {
-            core::hint::spin_loop();
-        }
-    }
-}
-
-fn release() {
-    if CHANGING.swap(0, Ordering::Release) == 2 {
-        futex::wake(&CHANGING, 1);
     }
 }
 
 /// Before fork, in the parent: the table stays as it is until [`after_fork`].
 pub(crate) fn before_fork() {
-    acquire();
+    CHANGING.acquire();
 }
 
 /// After fork, on both sides.
 pub(crate) fn after_fork() {
-    release();
+    CHANGING.release();
 }
 
 /// In the child of a fork: counts its descriptors anew. Calls that other threads of the parent were in

@@ -10,7 +10,7 @@ use crate::kernel;
 use crate::report::{Op, count};
 use crate::{files, mounts, watch};
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::Ordering;
 use dfs::Ino;
 use intercept::Call;
 use std::vec::Vec;
@@ -47,7 +47,7 @@ struct Region {
 /// The list and its lock: private to the process, held briefly, never over a kernel wait of the
 /// program's. A fork holds it, so that the child finds the list whole.
 struct Regions {
-    lock: AtomicU32,
+    lock: futex::Lock,
     list: UnsafeCell<Vec<Region>>,
 }
 
@@ -55,47 +55,29 @@ struct Regions {
 unsafe impl Sync for Regions {}
 
 static REGIONS: Regions = Regions {
-    lock: AtomicU32::new(0),
+    lock: futex::Lock::new(),
     list: UnsafeCell::new(Vec::new()),
 };
 static NUMBER: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(1);
 
 impl Regions {
-    fn acquire(&self) {
-        const WAIT_NS: u64 = 10_000_000;
-        while self
-            .lock
-            .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
-            .is_err()
-        {
-            if futex::wait(&self.lock, 1, WAIT_NS).is_err() {
-                core::hint::spin_loop();
-            }
-        }
-    }
-
-    fn release(&self) {
-        self.lock.store(0, Ordering::Release);
-        futex::wake(&self.lock, 1);
-    }
-
     fn with<R>(&self, work: impl FnOnce(&mut Vec<Region>) -> R) -> R {
-        self.acquire();
+        self.lock.acquire();
         // SAFETY: the lock is held.
         let done = work(unsafe { &mut *self.list.get() });
-        self.release();
+        self.lock.release();
         done
     }
 }
 
 /// Before fork, in the parent: the list stays as it is until [`after_fork`].
 pub(crate) fn before_fork() {
-    REGIONS.acquire();
+    REGIONS.lock.acquire();
 }
 
 /// After fork, on both sides.
 pub(crate) fn after_fork() {
-    REGIONS.release();
+    REGIONS.lock.release();
 }
 
 impl Region {
