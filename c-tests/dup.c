@@ -23,6 +23,14 @@ CASE(shares_offset_and_flags) {
     holds("f", "abcdefg");
 }
 
+CASE(forgets_notifications_that_were_not_asked_for) {
+    int dir = OK(open(".", O_RDONLY)), file = OK(open("f", O_CREAT | O_RDWR, 0644));
+    OK(fcntl(dir, F_NOTIFY, 0));
+    OK(fcntl(dir, F_NOTIFY, DN_MULTISHOT));
+    OK(fcntl(file, F_NOTIFY, DN_MULTISHOT));
+    ERR(fcntl(1 << 20, F_NOTIFY, DN_MULTISHOT), EBADF);
+}
+
 CASE(dup2_replaces) {
     put("f", "file");
     put("g", "other");

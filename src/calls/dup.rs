@@ -28,6 +28,7 @@ const F_GETPIPE_SZ: u32 = 1032;
 const F_ADD_SEALS: u32 = 1033;
 const F_GET_SEALS: u32 = 1034;
 const F_UNLCK: usize = 2;
+const DN_MULTISHOT: u32 = 1 << 31;
 
 pub(crate) fn close(c: &mut Call) -> Served {
     let fd = c.args[0] as i32;
@@ -156,6 +157,8 @@ fn other(c: &Call, command: u32) -> Served {
         }
         F_GETOWN | F_SETOWN => Ok(0),
         F_GETLEASE => Ok(F_UNLCK),
+        // No event is asked for: there is none to be forgotten either.
+        F_NOTIFY if c.args[2] as u32 & !DN_MULTISHOT == 0 => Ok(0),
         // As file systems without leases and seals answer (fcntl(2)).
         F_SETLEASE | F_NOTIFY | F_ADD_SEALS | F_GET_SEALS => Err(Errno::EINVAL.into()),
         F_GETPIPE_SZ => Err(Errno::EBADF.into()),
