@@ -16,6 +16,10 @@ const NEEDED: &[(&str, &str)] = &[
     ("sqlite3", "sqlite3"),
     ("perl", "perl"),
     ("/usr/bin/python3", "python3"),
+    (
+        "/usr/lib/python3.11/test/test_os.py",
+        "libpython3.11-testsuite",
+    ),
     ("node", "nodejs"),
     ("busybox", "busybox"),
     ("mpicc.mpich", "libmpich-dev"),

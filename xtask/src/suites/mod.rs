@@ -8,6 +8,7 @@ mod pjdfstest;
 mod power;
 mod preload;
 mod programs;
+mod python;
 mod random;
 mod tools;
 
@@ -65,6 +66,7 @@ const SUITES: &[(&str, Runner)] = &[
     ("posix-user", c_programs::posix_user),
     ("random", random::random),
     ("programs", programs::programs),
+    ("python", python::python),
     ("preload", preload::preload),
     ("bad-input", bad_input::bad_input),
     ("pjdfstest", pjdfstest::as_root),
@@ -81,6 +83,7 @@ const NEED_BUILD: &[&str] = &[
     "posix-user",
     "random",
     "programs",
+    "python",
     "preload",
     "bad-input",
     "pjdfstest",
