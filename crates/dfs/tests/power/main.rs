@@ -21,13 +21,14 @@ use std::process::{Child, Command};
 /// Points looked at by one process, which runs one seed.
 const CUTS_PER_RUN: u64 = 125;
 /// Seeds and points that have failed: names of what a checkpoint had made when the memory was lost;
-/// at the last, what a write behind the end of a file had left there.
-const KNOWN: [(u64, u64); 5] = [
+/// at the last two, what a write behind the end of a file had left there.
+const KNOWN: [(u64, u64); 6] = [
     (1_020_008, 957),
     (1_030_007, 676),
     (1_040_011, 556),
     (1_050_014, 1355),
     (4_020_014, 15),
+    (6_110_010, 116),
 ];
 const JOB: &str = "PIL4DFS_POWER_JOB";
 /// Kinds of jobs: one process, several.

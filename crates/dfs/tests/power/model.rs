@@ -30,7 +30,7 @@ pub(crate) struct History {
     pub(crate) synced: Vec<usize>,
     /// The first version, and behind its end what writes had stored there that a power failure took
     /// back: in a class of one copy it is still in the block, and is seen again when a write that went
-    /// over it is lost but its size is not.
+    /// over it is lost but its size is not. A sync changes nothing of that while the file has that end.
     pub(crate) behind_end: Vec<Rc<Vec<u8>>>,
 }
 
@@ -58,6 +58,14 @@ impl History {
             content.extend(behind.iter().take(end - found.len()));
             self.behind_end.push(Rc::new(content));
         }
+    }
+
+    /// Whether the file has never had another end than the first, up to call `call`.
+    fn has_first_end(&self, call: usize) -> bool {
+        let end = self.at(0).len();
+        let versions = self.versions.iter();
+        let mut until = versions.take_while(|version| version.call <= call);
+        until.all(|version| version.content.len() == end)
     }
 
     fn synced_before(&self, done: usize) -> usize {
@@ -179,7 +187,7 @@ impl Model {
             let later = history.versions.iter();
             let later = later.filter(|version| version.call > safe && version.call <= newest);
             allowed.extend(later.map(|version| version.content.clone()));
-            if safe == 0 {
+            if history.has_first_end(safe) {
                 allowed.extend(history.behind_end.iter().cloned());
             }
             for (index, sector) in content.chunks(SECTOR).enumerate() {
