@@ -149,7 +149,9 @@ fn in_order(locks: &[LockId]) -> Result<[Option<LockId>; TX_LOCKS_MAX]> {
         if count == TX_LOCKS_MAX {
             return Err(Errno::EINVAL);
         }
-        sorted.copy_within(at..count, at + 1);
+        for above in (at..count).rev() {
+            sorted[above + 1] = sorted[above];
+        }
         sorted[at] = Some(*id);
         count += 1;
     }
@@ -231,7 +233,11 @@ impl<'p> Tx<'p> {
         let at = self.len;
         let words = self.scratch();
         words[at] = entry(off, values.len(), flags);
-        words[at + 1..at + 1 + values.len()].copy_from_slice(values);
+        match values {
+            // Mostly: a call of `memcpy` would take longer than the rest of this.
+            [value] => words[at + 1] = *value,
+            _ => words[at + 1..at + 1 + values.len()].copy_from_slice(values),
+        }
         self.len += 1 + values.len();
         self.touched.mark(off, values.len());
         self.durable |= flags & ENTRY_DURABLE != 0;
@@ -591,10 +597,8 @@ impl<'p> Tx<'p> {
         } else if bytes <= owner::LOCAL_RECORD_BYTES {
             let words = self.scratch();
             words[0] = bytes;
-            for (i, word) in words[..len].iter().enumerate() {
-                self.pool
-                    .store(base + owner::LOCAL_RECORD + i as u64 * 8, *word)?;
-            }
+            self.pool
+                .store_words(base + owner::LOCAL_RECORD, &words[..len])?;
             self.pool
                 .store(base + owner::RECORD_LEN, bytes | RECORD_LOCAL)?;
             0
