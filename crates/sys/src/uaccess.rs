@@ -492,6 +492,7 @@ pub fn install() -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::{Mutex, PoisonError};
 
     fn mapping(pages: usize) -> usize {
         // SAFETY: a fresh anonymous mapping; its second half is made inaccessible.
@@ -504,8 +505,10 @@ mod tests {
         }
     }
 
-    /// Calls `check` with copies that use AVX, if there is such, and with those that do not.
+    /// Calls `check` with copies that use AVX, if there is such, and with those that do not. One test at a time.
     fn with_and_without_avx(check: impl Fn()) {
+        static ONE: Mutex<()> = Mutex::new(());
+        let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         WIDE.store(0, Ordering::Relaxed);
         check();
         if std::is_x86_feature_detected!("avx") {
@@ -567,7 +570,7 @@ mod tests {
 
     #[test]
     fn missing_memory_is_a_fault_on_either_side() {
-        install().unwrap();
+        handlers::install().unwrap();
         let at = mapping(8);
         let edge = at + 4 * 4096;
         with_and_without_avx(|| {
@@ -602,7 +605,7 @@ mod tests {
 
     #[test]
     fn strings_end_at_nul_fault_or_capacity() {
-        install().unwrap();
+        handlers::install().unwrap();
         let at = mapping(2);
         let edge = at + 4096;
         for len in 0..70usize {
@@ -626,7 +629,7 @@ mod tests {
 
     #[test]
     fn truncated_file_map_is_a_fault() {
-        install().unwrap();
+        handlers::install().unwrap();
         // SAFETY: a memory file of one page, mapped, then truncated; all owned here.
         unsafe {
             let fd = crate::syscall!(319, c"t".as_ptr(), 1).unwrap();

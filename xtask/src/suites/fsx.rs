@@ -2,10 +2,8 @@
 
 use super::{Context, tools};
 use crate::Failure;
-use crate::mount::{Mount, THREE_COPIES};
 use crate::place::Place;
-use crate::report::Suite;
-use crate::run::side_by_side;
+use crate::report::{Ending, Suite};
 use crate::workspace::{self, TempDir};
 use std::path::Path;
 use std::time::Duration;
@@ -43,16 +41,9 @@ const KINDS: &[(&str, u32, u32, bool)] = &[
 
 /// Seeds, each without and with maps, on a small and a larger file.
 pub(crate) fn fsx(context: &Context) -> Result<Suite, Failure> {
-    let mut suite = Suite::new("fsx");
     let stage = TempDir::new(workspace::disk(), "fsx")?;
     let program = stage.path().join("fsx");
     std::fs::copy(tools::installed(&tools::FSX)?, &program)?;
-    let native = Place::native("native", workspace::tmpfs(), None)?;
-    let mount = if context.native_only {
-        None
-    } else {
-        Some(Mount::new(context.profile, None, "4GiB", THREE_COPIES)?)
-    };
     let seeds: u32 = if context.long { 40 } else { 5 };
     let mut cases = Vec::new();
     for (kind, maps, flen, unsynchronised) in KINDS {
@@ -63,34 +54,12 @@ pub(crate) fn fsx(context: &Context) -> Result<Suite, Failure> {
             .replace("NOMSYNC", &unsynchronised.to_string());
         std::fs::write(&configuration, text)?;
         for seed in 1..=seeds {
-            cases.push((format!("{kind}-{seed}"), configuration.clone(), seed));
+            cases.push((format!("{kind}-{seed}"), (configuration.clone(), seed)));
         }
     }
-    let results = side_by_side(&cases, |(case, configuration, seed)| {
-        let one = |place| one(context, place, &program, configuration, *seed, case);
-        let expected = one(&native).map_err(|error| error.to_string())?;
-        let got = mount.as_ref().map(|mount| one(&mount.place));
-        let got = got.transpose().map_err(|error| error.to_string())?;
-        Ok::<_, String>((expected, got))
-    });
-    for ((case, _, _), result) in cases.iter().zip(results) {
-        let (expected, got) = result?;
-        let known = context.gaps.reason("fsx", case).is_some();
-        let judged = match (expected, got) {
-            (Err(why), Some(_)) => Err(format!("natively: {why}")),
-            (expected, None) => expected,
-            (Ok(()), Some(Err(_))) if known => {
-                suite.known += 1;
-                continue;
-            }
-            (Ok(()), Some(Ok(()))) if known => {
-                Err("passes now: remove it from c-tests/gaps.txt".to_owned())
-            }
-            (Ok(()), Some(got)) => got,
-        };
-        suite.check(case, judged);
-    }
-    Ok(suite)
+    context.compare("fsx", &cases, |place, case, (configuration, seed)| {
+        one(context, place, &program, configuration, *seed, case)
+    })
 }
 
 fn one(
@@ -100,7 +69,7 @@ fn one(
     configuration: &Path,
     seed: u32,
     case: &str,
-) -> Result<Result<(), String>, Failure> {
+) -> Result<Ending, Failure> {
     let dir = place.make_dir("fsx", "fsx")?;
     let operations = if context.long { "200000" } else { "10000" };
     let done = place
@@ -117,8 +86,12 @@ fn one(
         std::fs::remove_file(format!("/tmp/{case}.{ending}")).ok();
     }
     if done.ok() && done.stdout.contains("A-OK") {
-        Ok(Ok(()))
+        Ok(Ending::Passed)
     } else {
-        Ok(Err(format!("{}: {}", done.ending(), done.tail(6))))
+        Ok(Ending::Failed(format!(
+            "{}: {}",
+            done.ending(),
+            done.tail(6)
+        )))
     }
 }

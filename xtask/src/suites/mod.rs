@@ -16,9 +16,11 @@ pub(crate) use c_programs::compile;
 
 use crate::Failure;
 use crate::gaps::Gaps;
+use crate::mount::{Mount, THREE_COPIES};
 use crate::packages;
-use crate::report::Suite;
-use crate::run::Step;
+use crate::place::Place;
+use crate::report::{Cases, Ending, Suite};
+use crate::run::{Step, side_by_side};
 use crate::tidy;
 use crate::workspace::{self, Profile};
 use std::thread::Scope;
@@ -53,6 +55,45 @@ pub(crate) struct Context {
     pub(crate) long: bool,
     pub(crate) native_only: bool,
     pub(crate) gaps: Gaps,
+}
+
+impl Context {
+    /// The mount of a suite, with three copies; none when only the native half is wanted.
+    fn mount(&self, size: &str) -> Result<Option<Mount>, Failure> {
+        if self.native_only {
+            return Ok(None);
+        }
+        Mount::new(self.profile, None, size, THREE_COPIES).map(Some)
+    }
+
+    /// Runs cases natively and in a mount, several at a time, and judges them.
+    fn compare<T: Sync>(
+        &self,
+        name: &str,
+        cases: &[(String, T)],
+        one: impl Fn(&Place, &str, &T) -> Result<Ending, Failure> + Sync,
+    ) -> Result<Suite, Failure> {
+        let native = Place::native("native", workspace::tmpfs(), None)?;
+        let mount = self.mount("4GiB")?;
+        let endings = side_by_side(cases, |(case, what)| {
+            let one = |place| one(place, case, what).map_err(|error| error.to_string());
+            let here = mount.as_ref().map(|mount| one(&mount.place)).transpose()?;
+            Ok::<_, String>((one(&native)?, here))
+        });
+        let (mut reference, mut here) = (Cases::new(), Cases::new());
+        for ((case, _), ending) in cases.iter().zip(endings) {
+            let (natively, mounted) = ending?;
+            reference.insert(case.clone(), natively);
+            here.extend(mounted.map(|ending| (case.clone(), ending)));
+        }
+        let mut suite = Suite::new(name);
+        if mount.is_some() {
+            suite.judge(&self.gaps, &reference, &here);
+        } else {
+            suite.judge_native(&reference);
+        }
+        Ok(suite)
+    }
 }
 
 type Runner = fn(&Context) -> Result<Suite, Failure>;

@@ -6,7 +6,6 @@
 
 use super::Context;
 use crate::Failure;
-use crate::mount::{Mount, THREE_COPIES};
 use crate::place::Place;
 use crate::report::{Cases, Ending, Suite};
 use crate::workspace;
@@ -31,11 +30,7 @@ struct Ran {
 pub(crate) fn programs(context: &Context) -> Result<Suite, Failure> {
     let mut suite = Suite::new("programs");
     let native = Place::native("native", workspace::tmpfs(), None)?;
-    let mount = if context.native_only {
-        None
-    } else {
-        Some(Mount::new(context.profile, None, "8GiB", THREE_COPIES)?)
-    };
+    let mount = context.mount("8GiB")?;
     let stage = workspace::TempDir::new(workspace::disk(), "scripts")?;
     let (mut reference, mut here) = (Cases::new(), Cases::new());
     for script in scripts(stage.path())? {

@@ -2,11 +2,8 @@
 
 use super::Context;
 use crate::Failure;
-use crate::mount::{Mount, THREE_COPIES};
 use crate::place::Place;
-use crate::report::Suite;
-use crate::run::{Done, side_by_side};
-use crate::workspace;
+use crate::report::{Ending, Suite};
 use std::time::Duration;
 
 const MODULES: &[&str] = &[
@@ -75,47 +72,20 @@ const MORE_MODULES: &[&str] = &[
 ];
 
 pub(crate) fn python(context: &Context) -> Result<Suite, Failure> {
-    let mut suite = Suite::new("python");
-    let native = Place::native("native", workspace::tmpfs(), None)?;
-    let mount = if context.native_only {
-        None
-    } else {
-        Some(Mount::new(context.profile, None, "4GiB", THREE_COPIES)?)
-    };
-    let mut modules = MODULES.to_vec();
-    if context.long {
-        modules.extend(MORE_MODULES);
-    }
-    let results = side_by_side(&modules, |module| {
-        let one = |place| one(place, module).map_err(|error| error.to_string());
-        let here = mount.as_ref().map(|mount| one(&mount.place)).transpose()?;
-        Ok::<_, String>((one(&native)?, here))
-    });
-    for (module, result) in modules.iter().zip(results) {
-        let (there, here) = result?;
-        if !there.ok() {
-            if context.long {
-                suite.skipped += 1;
-            } else {
-                let why = format!("natively: {}: {}", there.ending(), there.tail(20));
-                suite.check(module, Err(why));
-            }
-            continue;
-        }
-        let judged = match here {
-            Some(here) if !here.ok() => Err(format!("{}: {}", here.ending(), here.tail(40))),
-            _ => Ok(()),
-        };
-        suite.check(module, judged);
-    }
-    Ok(suite)
+    let more = if context.long { MORE_MODULES } else { &[] };
+    let modules: Vec<(String, ())> = MODULES
+        .iter()
+        .chain(more)
+        .map(|module| ((*module).to_owned(), ()))
+        .collect();
+    context.compare("python", &modules, |place, module, ()| one(place, module))
 }
 
 /// Runs the tests of a module, which work in a directory of the place.
-fn one(place: &Place, module: &str) -> Result<Done, Failure> {
+fn one(place: &Place, module: &str) -> Result<Ending, Failure> {
     let log = format!("python-{}-{module}", place.label);
     let dir = place.make_dir(module, &log)?;
-    place
+    let done = place
         .step("env")
         .arg(format!("TMPDIR={}", dir.display()))
         .args(["/usr/bin/python3", "-m", "test", "--timeout", "240"])
@@ -124,5 +94,14 @@ fn one(place: &Place, module: &str) -> Result<Done, Failure> {
         .arg(module)
         .timeout(Duration::from_secs(600))
         .log(&log)
-        .run()
+        .run()?;
+    if done.ok() {
+        Ok(Ending::Passed)
+    } else {
+        Ok(Ending::Failed(format!(
+            "{}: {}",
+            done.ending(),
+            done.tail(40)
+        )))
+    }
 }
