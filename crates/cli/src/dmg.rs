@@ -4,8 +4,8 @@ use crate::names::PoolArg;
 use crate::output::{Failure, Reply, Tool};
 use crate::pool::{ListArgs, QueryArgs};
 use crate::progress::Bar;
-use crate::session::{all_pools, is_gone, not_found, system_root};
-use crate::table::{block, ranges};
+use crate::session::{all_pools, find_pool_dmg, is_gone, not_found, system_root};
+use crate::table::{block, numbers, ranges, table};
 use crate::usage::bad_flag;
 use clap::{Args, Parser, Subcommand};
 use daos_types::{Ident, Label, format_base10, parse_size};
@@ -76,6 +76,8 @@ enum PoolCommand {
     Query(QueryArgs),
     /// Destroy a DAOS pool
     Destroy(DestroyArgs),
+    /// Give up ranks that are gone, and what only they have
+    Exclude(ExcludeArgs),
     /// List the containers of a pool, as `daos container list`
     #[command(hide = true)]
     ListContainers(PoolArg),
@@ -113,6 +115,15 @@ struct DestroyArgs {
     /// Destroy also if the pool has containers
     #[arg(short = 'r', long)]
     recursive: bool,
+}
+
+#[derive(Args, Debug)]
+struct ExcludeArgs {
+    #[command(flatten)]
+    pool: PoolArg,
+    /// Ranks, as a list of numbers and ranges
+    #[arg(long, value_name = "RANKS")]
+    ranks: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -276,6 +287,53 @@ fn destroy(tool: Tool, args: DestroyArgs) -> Result<Reply, Failure> {
 }
 
 #[derive(Serialize)]
+struct ExcludedJson {
+    pool: String,
+    rank: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// `pool exclude`: a row for each rank.
+fn exclude(tool: Tool, args: ExcludeArgs) -> Result<Reply, Failure> {
+    let list = args
+        .ranks
+        .ok_or_else(|| Failure::usage("the required flag `--ranks' was not specified"))?;
+    let ranks = numbers(&list)
+        .ok_or_else(|| Failure::usage(format!("unable to parse rank list {list:?}")))?;
+    let name = args.pool.named()?;
+    let pool = find_pool_dmg(&name, "pool exclude failed")?;
+    let (mut rows, mut excluded, mut failures) = (Vec::new(), Vec::new(), Vec::new());
+    for rank in ranks {
+        let failed = pool.exclude(rank).err();
+        let reason = failed
+            .as_ref()
+            .map(|error| match rank < pool.ranks.len() as u16 {
+                true => error.to_string(),
+                false => format!("server: code = 606 description = \"{error}\""),
+            });
+        let result = if failed.is_some() { "FAIL" } else { "OK" };
+        rows.push(vec![
+            name.clone(),
+            rank.to_string(),
+            result.to_owned(),
+            reason.clone().unwrap_or_else(|| "-".to_owned()),
+        ]);
+        failures.extend(failed.map(|error| Failure {
+            status: error.der().code(),
+            ..Failure::plain(format!("rank {rank} failed on pool {name}"))
+        }));
+        excluded.push(ExcludedJson {
+            pool: name.clone(),
+            rank,
+            error: reason,
+        });
+    }
+    let text = table(&["Pool", "Ranks", "Result", "Reason"], &rows) + "\n";
+    tool.reply_and(failures, text, &excluded)
+}
+
+#[derive(Serialize)]
 struct StoppedJson {
     pool: String,
     freed_bytes: u64,
@@ -323,6 +381,7 @@ pub(crate) fn run(tool: Tool, command: Dmg) -> Result<Reply, Failure> {
             PoolCommand::List(args) => crate::pool::list(tool, &args),
             PoolCommand::Query(args) => crate::pool::query(tool, args),
             PoolCommand::Destroy(args) => destroy(tool, args),
+            PoolCommand::Exclude(args) => exclude(tool, args),
             PoolCommand::ListContainers(pool) => crate::container::list(tool, pool),
         },
     }

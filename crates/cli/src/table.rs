@@ -64,6 +64,20 @@ pub(crate) fn ranges(numbers: &[u16]) -> String {
     runs.iter().map(text).collect::<Vec<_>>().join(",")
 }
 
+/// The reverse of [`ranges`]; `None` if the text is none.
+pub(crate) fn numbers(text: &str) -> Option<Vec<u16>> {
+    let mut found = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
+        found.extend(first..=last);
+        if first > last {
+            return None;
+        }
+    }
+    Some(found)
+}
+
 /// Base64 with padding, as JSON shows attribute values.
 pub(crate) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -109,6 +123,10 @@ mod tests {
         assert_eq!(ranges(&[0, 1, 2, 5]), "0-2,5");
         assert_eq!(ranges(&[]), "");
         assert_eq!(ranges(&[u16::MAX]), "65535");
+        assert_eq!(numbers("0-2,5"), Some(vec![0, 1, 2, 5]));
+        for bad in ["", "2-1", "1,", "-1", "65536", "a"] {
+            assert_eq!(numbers(bad), None, "{bad}");
+        }
         for (bytes, text) in [
             ("v1", "djE="),
             ("5s", "NXM="),

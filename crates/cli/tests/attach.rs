@@ -25,6 +25,17 @@ fn put(system: &System, to: &str) {
     system.daos(&["fs", "put", "tank", "c1", local, to]).ok();
 }
 
+/// Takes the directory of a rank away, and brings it back.
+fn take_away(system: &System, rank: u16) {
+    let dir = pool_dir(system).join(format!("rank{rank:02}"));
+    std::fs::rename(&dir, system.scratch(&format!("away{rank}"))).expect("away");
+}
+
+fn bring_back(system: &System, rank: u16) {
+    let dir = pool_dir(system).join(format!("rank{rank:02}"));
+    std::fs::rename(system.scratch(&format!("away{rank}")), dir).expect("back");
+}
+
 /// A pool of so many ranks with a container of this class and the file `/f`.
 fn filled(ranks: u16, class: &str) -> System {
     let system = System::with_tank(ranks);
@@ -209,10 +220,21 @@ fn a_lost_rank_of_a_redundant_class() {
     for lost in 0..3 {
         let system = filled(3, "RP_2GX");
         system.dmg(&["system", "stop"]).ok();
-        std::fs::remove_dir_all(pool_dir(&system).join(format!("rank{lost:02}"))).expect("lost");
+        take_away(&system, lost);
         get(&system).ok();
         assert!(std::fs::read(system.scratch("back")).expect("back") == content());
         mkdir(&system, "/d").ok();
+        // Others take its place.
+        for n in 0..6 {
+            put(&system, &format!("/d/f{n}"));
+        }
+        system.dmg(&["system", "stop"]).ok();
+        bring_back(&system, lost);
+        whole(&system);
+        for n in 0..6 {
+            let back = system.daos(&["fs", "cat", "tank", "c1", &format!("/d/f{n}")]);
+            assert!(back.ok() == String::from_utf8_lossy(&content()));
+        }
     }
 }
 
@@ -227,25 +249,142 @@ fn a_container_that_was_made_survives_the_rank_of_the_log() {
 
 #[test]
 fn a_lost_rank_with_the_only_copy() {
-    let mut lines = Vec::new();
     for lost in 0..3 {
         let system = filled(3, "S1");
         system.dmg(&["system", "stop"]).ok();
-        std::fs::remove_dir_all(pool_dir(&system).join(format!("rank{lost:02}"))).expect("lost");
-        let ran = get(&system);
-        match ran.code {
-            0 => assert!(std::fs::read(system.scratch("back")).expect("back") == content()),
-            _ => lines.push(ran.fails(&[])),
+        take_away(&system, lost);
+        let before = system.snapshot();
+        // The log has one place too, on the first rank.
+        let cure = match lost {
+            0 => "bring back the directory of the rank",
+            _ => "mount its device",
+        };
+        get(&system).fails(&[cure]);
+        assert!(system.snapshot() == before, "files were changed");
+        bring_back(&system, lost);
+        whole(&system);
+    }
+}
+
+/// A pool with directories, some of which lie on each rank alone, and what is in them.
+fn spread(system: &System) -> String {
+    let mut names = String::from("f\n");
+    for n in 1..=9 {
+        mkdir(system, &format!("/z{n}")).ok();
+        put(system, &format!("/z{n}/f"));
+        names.push_str(&format!("z{n}\n"));
+    }
+    names
+}
+
+/// How many of the files of [`spread`] can be read; those that can are right.
+fn readable(system: &System) -> usize {
+    let lossy = String::from_utf8_lossy(&content()).into_owned();
+    let found = (1..=9).filter(|n| {
+        let ran = system.daos(&["fs", "cat", "tank", "c1", &format!("/z{n}/f")]);
+        if ran.code == 0 {
+            assert!(ran.out == lossy, "other bytes in /z{n}/f");
+            return true;
         }
+        ran.fails(&[]);
+        false
+    });
+    found.count()
+}
+
+fn inconsistent(system: &System) -> String {
+    let told = system.daos(&["container", "check", "tank", "c1"]).out;
+    let line = told.lines().find(|line| line.starts_with("inconsistent:"));
+    line.expect("a line").to_owned()
+}
+
+#[test]
+fn a_lost_rank_can_be_given_up() {
+    let mut mounted = 0;
+    for lost in 1..=2 {
+        let system = filled(3, "S1");
+        spread(&system);
+        // What is only in the log needs no rank but that of the log.
+        Holder::of(&system.root()).end();
+        let exclude = |ranks: &str| system.dmg(&["pool", "exclude", "tank", ranks]);
+        let all = format!("--ranks=0-{lost}");
+        let lost_alone = format!("--ranks={lost}");
+        exclude(&lost_alone).fails(&["failed on pool tank"]);
+        system.dmg(&["system", "stop"]).ok();
+        take_away(&system, 0);
+        // Without the log there is nothing to go on with.
+        let ran = exclude("--ranks=0");
+        assert!(ran.out.contains("bring back the directory"), "{}", ran.out);
+        ran.fails(&["rank 0 failed on pool tank"]);
+        bring_back(&system, 0);
+        take_away(&system, lost);
+        let lacks = format!("lacks rank {lost},");
+        mkdir(&system, "/d").fails(&["DER_RF(-2031)", &lacks, "dmg pool exclude"]);
+        let ran = exclude(&all);
+        assert!(ran.out.contains("rank 0 is there"), "{}", ran.out);
+        assert!(
+            ran.out.contains(&format!("\ntank {lost}     OK     -")),
+            "{}",
+            ran.out
+        );
+        assert_eq!(ran.code, 1);
+        exclude(&lost_alone).ok();
+        let shown = format!("- Disabled ranks: {lost}\n");
+        let degraded = || {
+            let told = system.daos(&["pool", "query", "tank"]).ok();
+            let wanted = ["disabled=4,", "state=Degraded", &shown];
+            assert!(wanted.iter().all(|wanted| told.contains(wanted)), "{told}");
+        };
+        degraded();
+        let before = readable(&system);
+        assert!(before < 9, "rank {lost} had nothing");
+        system.dmg(&["system", "stop"]).ok();
+        bring_back(&system, lost);
+        degraded();
+        assert_eq!(readable(&system), before);
+        let made = ["container", "create", "--type=POSIX", "tank", "c2"];
+        system.daos(&made).ok();
+        system.daos(&["fs", "mkdir", "tank", "c2", "/d"]).ok();
+        let listed = system.daos(&["fs", "ls", "tank", "c1"]);
+        if listed.code != 0 {
+            // The container's own directory is among what is gone.
+            listed.fails(&["mount failed"]);
+            continue;
+        }
+        mounted += 1;
+        assert_ne!(inconsistent(&system), "inconsistent: 0");
+        let repair = ["fs", "check", "tank", "c1", "--flags=repair"];
+        system.daos(&repair);
+        assert_eq!(inconsistent(&system), "inconsistent: 0");
+        assert_eq!(readable(&system), before);
     }
-    assert!(!lines.is_empty(), "no rank had the only copy");
-    for line in lines {
-        let told = [
-            "bring back the directory of the rank",
-            "find out what is damaged: daos container check",
-        ];
-        assert!(told.iter().any(|cure| line.contains(cure)), "{line}");
+    assert!(mounted > 0, "the container's own directory is on one rank");
+}
+
+#[test]
+fn what_shared_memory_has_of_a_lost_rank_is_kept() {
+    let system = filled(3, "S1");
+    let names = spread(&system);
+    take_away(&system, 1);
+    let kept = system.dmg(&["system", "stop"]).ok();
+    assert!(
+        kept.starts_with("tank: kept: pool") && kept.contains("lacks rank 1,"),
+        "{kept}"
+    );
+    let holder = Holder::of(&system.root());
+    let exclude = || system.dmg(&["pool", "exclude", "tank", "--ranks=1"]);
+    let ran = exclude();
+    assert!(ran.out.contains("is in use by process"), "{}", ran.out);
+    ran.fails(&[]);
+    holder.end();
+    exclude().ok();
+    // Names and attributes are all there, and of the data what other ranks have.
+    assert_eq!(system.daos(&["fs", "ls", "tank", "c1"]).ok(), names);
+    for n in 1..=9 {
+        let inside = ["fs", "ls", "tank", "c1", &format!("/z{n}")];
+        assert_eq!(system.daos(&inside).ok(), "f\n");
     }
+    assert!((1..9).contains(&readable(&system)));
 }
 
 #[test]

@@ -7,13 +7,13 @@
 //! back, whatever of the new ones is lost.
 
 use crate::inode::{Guard, word};
-use crate::io::write::{Held, bump, clean_tail, touch, zero_within};
+use crate::io::write::{Held, bump, clean_tail, grab_run, touch, zero_within};
 use crate::map::change::Change;
 use crate::map::file::{COPIES_MAX, File};
 use crate::map::free::free_range;
 use crate::map::{BLOCK, SIZE_MAX};
 use crate::{Cred, Dfs, Ino, Ofd, mapfile, perm};
-use engine::{BlockPtr, Tx, crash_point, place};
+use engine::{BlockPtr, Run, Tx, crash_point, place};
 use sys::{Errno, Result};
 
 /// Durable inode word of a file: in the low bits first block + 1 still to be freed after a
@@ -264,10 +264,12 @@ fn allocate_run(file: &File<'_>, first: u64, end: u64) -> Result<Option<u64>> {
     let mut stage = pool.stage()?;
     let mut runs = [None; crate::map::file::COPIES_MAX as usize];
     let mut end = end;
-    for (slot, rank) in runs.iter_mut().zip(ranks.as_slice()).take(file.geo.copies) {
-        let run = stage.grab(*rank, (end - first) as u32)?;
+    let ranks = ranks.as_slice().get(..file.geo.copies).ok_or(Errno::EIO)?;
+    for copy in 0..ranks.len() {
+        let stands_in = |rank| runs.iter().flatten().any(|run: &Run| run.rank == rank);
+        let run = grab_run(&mut stage, ranks, copy, (end - first) as u32, &stands_in)?;
         end = end.min(first + u64::from(run.len));
-        *slot = Some(run);
+        runs[copy] = Some(run);
     }
     // Every copy must have grabbed exactly what is used: what is staged is consumed as a whole.
     if runs
@@ -276,12 +278,11 @@ fn allocate_run(file: &File<'_>, first: u64, end: u64) -> Result<Option<u64>> {
         .any(|run| first + u64::from(run.len) > end)
     {
         stage = pool.stage()?;
-        for (slot, rank) in runs.iter_mut().zip(ranks.as_slice()).take(file.geo.copies) {
-            let run = stage.grab(*rank, (end - first) as u32)?;
+        for run in runs.iter_mut().flatten() {
+            *run = stage.grab(run.rank, (end - first) as u32)?;
             if first + u64::from(run.len) != end {
                 return Ok(None);
             }
-            *slot = Some(run);
         }
     }
     let mut tx = file.tx()?;

@@ -349,6 +349,7 @@ fn spec(dir: &str) -> engine::PoolSpec {
             &std::fs::metadata(dir).expect("directory"),
         ))),
         ranks: (0..4).map(|rank| dir.join(format!("rank{rank}"))).collect(),
+        excluded: Vec::new(),
         targets_per_rank: 4,
         size_bytes: 1 << 30,
         runtime_dir: "/dev/shm".into(),

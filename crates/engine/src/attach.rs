@@ -13,7 +13,7 @@ use crate::media::{DATA_FILE, Media, errno};
 use crate::pool::{POOLS, Pool, PoolSpec};
 use crate::process;
 use crate::prove::Own;
-use crate::rebuild::Checkpoint;
+use crate::rebuild::{Checkpoint, Rebuilt};
 use crate::recover::Seen;
 use crate::system::{Home, mark};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -414,7 +414,7 @@ fn check_log_mark(arena: &Segment, spec: &PoolSpec, rank: usize) -> Outcome<()> 
 type RankLog = (u16, Segment);
 
 /// The logs of a pool.
-struct Logs {
+pub(crate) struct Logs {
     /// That of the first rank that has one.
     first: RankLog,
     others: Vec<RankLog>,
@@ -423,10 +423,13 @@ struct Logs {
 }
 
 /// The first rank's error if no rank has a log.
-fn open_logs(spec: &PoolSpec) -> Outcome<Logs> {
+pub(crate) fn open_logs(spec: &PoolSpec) -> Outcome<Logs> {
     let mut logs = Vec::new();
     let (mut first, mut incomplete) = (None, false);
     for (rank, dir) in spec.ranks.iter().enumerate() {
+        if spec.excluded.contains(&(rank as u16)) {
+            continue;
+        }
         match open_log(spec, rank) {
             Ok(log) => logs.push((rank as u16, log)),
             Err(error) => {
@@ -628,31 +631,47 @@ fn build_in(spec: &PoolSpec, file: &OwnedFd, path: &Path, instance: u64) -> Outc
     let logs = open_logs(spec)?;
     let (first, log) = logs.first;
     let mut pool = handle(spec, arena, path.to_path_buf(), log)?;
-    pool.find_checkpoint()
-        .and_then(|found| {
-            let (seen, copies) = pool.choose_log(&found.base, first, logs.others)?;
-            pool.recover_files(&found, &seen, &copies, logs.incomplete)
-        })
-        .map_err(|e| match e {
-            Errno::EIO => EngineError::Corrupt(format!(
-                "pool {}: its files are damaged; restore the rank directories from a copy, or \
-                     destroy the pool: dmg pool destroy {}",
-                spec.uuid, spec.uuid
-            )),
-            other => EngineError::system(format!("recovering pool {}", spec.uuid), other),
-        })?;
+    let recovered = pool.find_checkpoint().and_then(|found| {
+        let (seen, copies) = pool.choose_log(&found.base, first, logs.others)?;
+        pool.recover_files(&found, &seen, &copies, logs.incomplete)
+    });
+    // The thread's owner slot in the nameless arena must not stay on its robust list.
+    let left = pool.leave();
+    let rebuilt = recovered.map_err(|e| match e {
+        Errno::EIO => EngineError::Corrupt(format!(
+            "pool {}: its files are damaged; restore the rank directories from a copy, or \
+             destroy the pool: dmg pool destroy {}",
+            spec.uuid, spec.uuid
+        )),
+        other => EngineError::system(format!("recovering pool {}", spec.uuid), other),
+    })?;
+    let building = |e| EngineError::system("building the arena", e);
+    left.map_err(building)?;
+    if rebuilt == Rebuilt::Lacking {
+        return Err(lacking(spec, &pool.ranks_missed().map_err(building)?));
+    }
     let rank = pool.log_rank().map_or(0, usize::from);
     for (at, word) in [header::LOG_MARK, header::LOG_MARK + 8]
         .into_iter()
         .zip(log_mark(spec, rank)?)
     {
-        pool.store(at, word)
-            .map_err(|e| EngineError::system("building the arena", e))?;
+        pool.store(at, word).map_err(building)?;
     }
-    // The thread's owner slot in the nameless arena must not stay on its robust list.
-    pool.leave()
-        .map_err(|e| EngineError::system("building the arena", e))?;
     Ok(pool)
+}
+
+/// Refuses a pool whose ranks `missed` are gone.
+pub(crate) fn lacking(spec: &PoolSpec, missed: &[u16]) -> EngineError {
+    let numbers: Vec<String> = missed.iter().map(u16::to_string).collect();
+    let numbers = numbers.join(",");
+    let first = missed.first().and_then(|r| spec.ranks.get(usize::from(*r)));
+    EngineError::Lacking(format!(
+        "pool {0} lacks rank {numbers}, which may have what no other has: bring back {1} (mount its \
+         device), or go on for good without the rank and what only it has: \
+         dmg pool exclude {0} --ranks={numbers}",
+        spec.uuid,
+        first.map_or(Path::new(""), PathBuf::as_path).display(),
+    ))
 }
 
 impl Pool {
@@ -664,17 +683,21 @@ impl Pool {
         seen: &Seen,
         copies: &[u16],
         incomplete: bool,
-    ) -> sys::Result<()> {
+    ) -> sys::Result<Rebuilt> {
         let home = self.log_rank()?;
         let word = self.log.word(LOG_BOOT * 8).ok_or(Errno::EIO)?;
         let (boot, log_boot) = (boot(), word.load(Ordering::Acquire));
         let trusted = boot != 0 && boot == log_boot;
         let doubted = trusted.then_some(found.base.start.max(found.base.end));
         self.leave_to_settle(copies, found.base.start, seen.end, doubted)?;
-        let changed = self.rebuild(found, seen, trusted)?;
+        let rebuilt = self.rebuild(found, seen, trusted)?;
+        if rebuilt == Rebuilt::Lacking {
+            return Ok(rebuilt);
+        }
         // Perhaps another log went on further than this, or otherwise: should that one come back, it must
         // not fit the checkpoint, however much it holds.
-        let parts = home != 0 || incomplete;
+        let usual = (0..self.rank_count()).find(|r| !self.spec.excluded.contains(r));
+        let parts = Some(home) != usual || incomplete;
         if parts {
             match self.branch_off() {
                 Err(Errno::ENOSPC) => {
@@ -684,7 +707,7 @@ impl Pool {
                 other => other?,
             }
         }
-        if changed || parts {
+        if rebuilt == Rebuilt::Changed || parts {
             // What the log says of data does not count any more.
             self.checkpoint()?;
         }
@@ -694,6 +717,6 @@ impl Pool {
             door::write(&file, dir, RankFile::Log, &boot.to_ne_bytes(), LOG_BOOT * 8)?;
             door::flush(&file, dir, RankFile::Log)?;
         }
-        Ok(())
+        Ok(rebuilt)
     }
 }

@@ -22,6 +22,8 @@ pub enum EngineError {
     Exists(String),
     /// Somebody uses it.
     Busy(String),
+    /// Ranks are gone that may have what no other has; the text names them and the cure.
+    Lacking(String),
 }
 
 impl EngineError {
@@ -37,7 +39,7 @@ impl EngineError {
     pub fn errno(&self) -> Errno {
         match self {
             EngineError::System { errno, .. } => *errno,
-            EngineError::Corrupt(_) => Errno::EIO,
+            EngineError::Corrupt(_) | EngineError::Lacking(_) => Errno::EIO,
             EngineError::Invalid(_) => Errno::EINVAL,
             EngineError::NotFound(_) => Errno::ENOENT,
             EngineError::Exists(_) => Errno::EEXIST,
@@ -54,7 +56,8 @@ impl core::fmt::Display for EngineError {
             | EngineError::Invalid(text)
             | EngineError::NotFound(text)
             | EngineError::Exists(text)
-            | EngineError::Busy(text) => f.write_str(text),
+            | EngineError::Busy(text)
+            | EngineError::Lacking(text) => f.write_str(text),
         }
     }
 }

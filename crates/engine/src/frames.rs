@@ -120,12 +120,13 @@ impl Pool {
     /// Makes a rank's frame file ready for a checkpoint's frames, behind the last whole one, or in
     /// a file written anew if the old one has outgrown what is live or there is no space for it.
     fn ready_frames(&self, r: u16, sequence: u64, frontier: u64) -> Result<()> {
-        let (base, dir) = (rank_at(r), self.rank_dir(r)?);
+        let base = rank_at(r);
         self.store(base + rank::LOG_STORED, 0)?;
         self.store(base + rank::META_ANEW, 0)?;
         if self.is_left_out(r)? {
             return self.store(base + rank::META_AT, PASSED_OVER);
         }
+        let dir = self.rank_dir(r)?;
         let mut fd = match door::create(dir, RankFile::Meta, OFlags::empty()) {
             Err(e) if is_absent(e) => return self.store(base + rank::META_AT, PASSED_OVER),
             other => other?,
@@ -281,8 +282,26 @@ impl Pool {
         let (page, length) = (page.into(), len as u64);
         head.copy_from_slice(&[FRAME_MAGIC, sequence, 0, page, state.pack(), 0, 0, length]);
         seal(&mut frame[..FRAME_HEAD + len]);
-        let first = state.target / (self.spec.targets_per_rank as u16).max(1) % self.rank_count();
+        let first = self.first_rank(state);
         Ok((first, state.replicas.into(), FRAME_HEAD + len))
+    }
+
+    /// The rank on which the copies of a page start.
+    fn first_rank(&self, state: PageState) -> u16 {
+        state.target / (self.spec.targets_per_rank as u16).max(1) % self.rank_count()
+    }
+
+    /// Makes a checkpoint that has all pages of which the rank `gone`, which is gone, has copies: others
+    /// take them.
+    pub(crate) fn write_elsewhere(&self, gone: u16) -> Result<()> {
+        let (ranks, now) = (self.rank_count(), self.load(header::LOG_TAIL)?.max(1));
+        for page in 1..self.load(header::FRONTIER)? as u32 {
+            let state = self.page_state(page)?;
+            if (gone + ranks - self.first_rank(state)) % ranks < state.replicas.into() {
+                self.store(descriptor_at(page) + descriptor::DIRTY, now)?;
+            }
+        }
+        self.checkpoint()
     }
 
     /// Tells the kernel to write out what it was not yet told of a rank's frames, up to `end`. It

@@ -71,6 +71,11 @@ pub(crate) fn is_absent(errno: Errno) -> bool {
     matches!(errno, Errno::ENOENT | Errno::ENOTDIR)
 }
 
+/// What a program is told: a rank's directory or file is not a name that it has asked for.
+fn not_asked_for(error: Errno) -> Errno {
+    if is_absent(error) { Errno::EIO } else { error }
+}
+
 impl Media {
     pub(crate) fn new() -> Result<Media> {
         let table_bytes = 2 * RANKS_MAX * WINDOWS * size_of::<AtomicUsize>();
@@ -132,10 +137,18 @@ impl Media {
 }
 
 impl Pool {
-    /// Directory of a rank.
+    /// Directory of a rank. `ENOENT` if the rank is excluded: it is as good as gone.
     pub(crate) fn rank_dir(&self, rank: u16) -> Result<&Path> {
+        if self.spec.excluded.contains(&rank) {
+            return Err(Errno::ENOENT);
+        }
         let dir = self.spec.ranks.get(usize::from(rank));
         dir.map(PathBuf::as_path).ok_or(Errno::EIO)
+    }
+
+    /// The same for a program's data. `EIO` if the rank is excluded.
+    fn data_dir(&self, rank: u16) -> Result<&Path> {
+        self.rank_dir(rank).map_err(not_asked_for)
     }
 
     pub(crate) fn data_path(&self, rank: u16) -> Result<PathBuf> {
@@ -175,11 +188,9 @@ impl Pool {
             return Pool::again(file);
         }
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        match rustix::fs::open(self.data_path(rank)?, flags, Mode::empty()).map_err(errno) {
-            // Not a name that the program asked for.
-            Err(gone) if is_absent(gone) => Err(Errno::EIO),
-            other => other,
-        }
+        let path = self.data_path(rank).map_err(not_asked_for)?;
+        let opened = rustix::fs::open(path, flags, Mode::empty());
+        opened.map_err(|error| not_asked_for(errno(error)))
     }
 
     /// Address of `block` of a rank and how many bytes follow it in the same window. To be touched
@@ -299,7 +310,7 @@ impl Pool {
         src: *const u8,
         len: usize,
     ) -> Result<()> {
-        let dir = self.rank_dir(rank)?;
+        let dir = self.data_dir(rank)?;
         door::storing(dir, RankFile::Data)?;
         let pos = block * BLOCK + off as u64;
         // `pwrite` is subject to the program's limit on file sizes, a store is not. Where the file
@@ -366,7 +377,7 @@ impl Pool {
             Err(Errno::ENOMEM) => self.zero_unmapped(rank, at, len),
             other => other,
         }?;
-        door::stored(self.rank_dir(rank)?, RankFile::Data, at, len as u64);
+        door::stored(self.data_dir(rank)?, RankFile::Data, at, len as u64);
         self.mark_unflushed(rank)
     }
 

@@ -58,7 +58,7 @@ impl Pool {
     }
 
     /// The other ranks that may take copies of the log, in that order.
-    fn ranks_for_copies(&self) -> Result<impl Iterator<Item = u16> + use<>> {
+    pub(crate) fn ranks_for_copies(&self) -> Result<impl Iterator<Item = u16> + use<>> {
         let (home, ranks) = (self.log_rank()?, self.rank_count());
         let mut found = Vec::new();
         for other in (1..ranks).map(|step| (home + step) % ranks) {

@@ -20,6 +20,8 @@ pub struct PoolSpec {
     pub uuid: uuid::Uuid,
     /// Directory of each rank, rank 0 first.
     pub ranks: Vec<PathBuf>,
+    /// Ranks that are not to be used any more, whatever their directories have.
+    pub excluded: Vec<u16>,
     /// Targets of each rank.
     pub targets_per_rank: u32,
     /// Size of the pool in bytes.

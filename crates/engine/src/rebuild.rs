@@ -62,6 +62,9 @@ const PAGES_PER_FRAME: u64 = 64;
 /// Bytes of the log that account for a page: a sixteenth of what making one takes.
 const LOG_BYTES_PER_PAGE: u64 = 4;
 
+/// Checkpoints that a rank may have begun of which the others know nothing; far more than there can be.
+const UNKNOWN_CHECKPOINTS: u64 = 1 << 20;
+
 /// Words of an inode record that do not outlive the arena.
 const INODE_VOLATILE: core::ops::Range<u64> = 22..32;
 
@@ -86,11 +89,36 @@ impl Needed {
     }
 }
 
+/// What came of building an arena.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Rebuilt {
+    /// All is as the ranks have it.
+    AsFound,
+    /// Some data was not there, or had to be brought where it belongs.
+    Changed,
+    /// Ranks are gone that may have what no other has.
+    Lacking,
+}
+
+/// Whether nothing of a rank is there. What was not mounted may be an empty directory.
+pub(crate) fn is_rank_gone(dir: &Path) -> bool {
+    let is_gone = |file: &str| {
+        let found = rustix::fs::stat(dir.join(file));
+        matches!(found, Err(e) if is_absent(errno(e)))
+    };
+    [DATA_FILE, META_FILE, META_NEW].into_iter().all(is_gone)
+}
+
 impl Pool {
     /// Fills an empty arena from the rank files: the checkpoints `found`, and the log that was looked
     /// through. After a power failure (`trusted` false) data counts only if it is known to be there.
-    /// Returns whether some was not.
-    pub(crate) fn rebuild(&self, found: &Checkpoint, seen: &Seen, trusted: bool) -> Result<bool> {
+    /// Files are changed only if nothing is lacking.
+    pub(crate) fn rebuild(
+        &self,
+        found: &Checkpoint,
+        seen: &Seen,
+        trusted: bool,
+    ) -> Result<Rebuilt> {
         self.load_checkpoint(found, trusted)?;
         let base = &found.base;
         let mut replay = Replay {
@@ -104,18 +132,35 @@ impl Pool {
             replay.proofs = Some(self.proofs(seen)?);
         }
         replay.run(seen.end)?;
+        let (proofs, unproven) = (replay.proofs, replay.unproven);
+        self.derive_pages(found.complete)?;
+        if self.may_lack_pages()? {
+            return Ok(Rebuilt::Lacking);
+        }
         let mut changed = false;
-        if let Some(proofs) = &replay.proofs {
+        if let Some(proofs) = &proofs {
             changed = self.store_contents(seen, proofs)? | proofs.found_loss();
-        } else if let Some(first) = replay.unproven {
+        } else if let Some(first) = unproven {
             // Whose it was is gone.
             self.store(header::LEFT_UNPROVEN, first + 1)?;
         }
-        self.derive(base.end < seen.end)?;
+        self.derive_space(base.end < seen.end)?;
         self.doubt_flushes()?;
+        if self.is_any_data_absent()? {
+            // What was not on a device that went away is lost with it, whether or not the machine was off.
+            let proofs = proofs.map_or_else(|| self.proofs(seen), Ok)?;
+            match self.rehome_contents(seen, &proofs) {
+                Err(full) if full.is_full() => return Ok(Rebuilt::Lacking),
+                rehomed => changed |= rehomed?,
+            }
+        }
         self.store(header::LOG_HEAD, base.start)?;
         self.store(header::CHECKPOINT_AFTER, 0)?;
-        Ok(changed)
+        Ok(if changed {
+            Rebuilt::Changed
+        } else {
+            Rebuilt::AsFound
+        })
     }
 
     /// Looks for the last checkpoint that counts. Ranks whose directory is gone have none.
@@ -123,12 +168,8 @@ impl Pool {
         let mut found = Checkpoint::default();
         let (mut last, mut frames, mut complete) = (0, 0, true);
         for (r, dir) in (0..).zip(&self.spec.ranks) {
-            // Noted once: it may come back at any time. What was not mounted may be an empty directory.
-            let is_gone = |file: &str| {
-                let found = rustix::fs::stat(dir.join(file));
-                matches!(found, Err(e) if is_absent(errno(e)))
-            };
-            let gone = [DATA_FILE, META_FILE, META_NEW].into_iter().all(is_gone);
+            // Noted once: it may come back at any time.
+            let gone = self.spec.excluded.contains(&r) || is_rank_gone(dir);
             self.store(rank_at(r) + rank::LEFT_OUT, u64::from(gone))?;
             complete &= !gone;
             if gone {
@@ -164,6 +205,11 @@ impl Pool {
     /// Whether nothing of a rank was there when the arena was built.
     pub(crate) fn is_left_out(&self, r: u16) -> Result<bool> {
         Ok(self.load(rank_at(r) + rank::LEFT_OUT)? != 0)
+    }
+
+    /// Whether a rank had no data file then.
+    pub(crate) fn is_data_absent(&self, r: u16) -> Result<bool> {
+        Ok(self.load(rank_at(r) + rank::WAS_ABSENT)? != 0)
     }
 
     /// Below which number the pages of a pool are that has `frames`: a frame of a page far beyond is
@@ -227,7 +273,16 @@ impl Pool {
             let last = found.base.frontier.min(at::PAGES_MAX).saturating_sub(1);
             self.reach(last, at::PAGES_MAX)?;
         }
-        self.store(header::CHECKPOINT_SEQUENCE, found.highest)
+        // A rank that is gone may have frames of later ones, of a state that nobody else knows.
+        let gap = if found.complete {
+            0
+        } else {
+            UNKNOWN_CHECKPOINTS
+        };
+        self.store(
+            header::CHECKPOINT_SEQUENCE,
+            found.highest.saturating_add(gap),
+        )
     }
 
     /// Loads a page's frame unless a newer one was loaded before.
@@ -289,18 +344,19 @@ impl Pool {
         )
     }
 
-    /// Everything that follows from the records. What is free may belong to a state that a power
-    /// failure leads to, if not all of the log is on its device (`unsynced`).
-    fn derive(&self, unsynced: bool) -> Result<()> {
+    /// Lists of pages and of containers, which follow from the pages; `complete` if no rank is gone.
+    fn derive_pages(&self, complete: bool) -> Result<()> {
         // Chained anew below.
         self.store(header::CONTAINERS, 0)?;
         let frontier = self.load(header::FRONTIER)? as u32;
+        (1..frontier).try_for_each(|page| self.derive_page(page, complete))
+    }
+
+    /// Space, which follows from the maps. What is free may belong to a state that a power
+    /// failure leads to, if not all of the log is on its device (`unsynced`).
+    fn derive_space(&self, unsynced: bool) -> Result<()> {
+        let frontier = self.load(header::FRONTIER)? as u32;
         let present = self.data_blocks()?;
-        let complete = present.iter().all(Option::is_some);
-        for page in 1..frontier {
-            self.derive_page(page, complete)?;
-        }
-        let unknown = self.may_lack_pages(frontier)?;
         let mut needed = vec![Needed::default(); usize::from(self.rank_count())];
         for page in 1..frontier {
             self.for_each_block(page, &mut |pointer| {
@@ -322,11 +378,6 @@ impl Pool {
             // to another file should the rank's file grow again.
             self.add_zones(r, 0, blocks)?;
             self.claim_blocks(r, there, blocks.saturating_sub(there))?;
-            if unknown {
-                // Files whose maps are gone with a rank may have any of them, and must not find another's
-                // bytes there when it comes back.
-                self.claim_blocks(r, 0, blocks)?;
-            }
         }
         for page in 1..frontier {
             self.for_each_block(page, &mut |pointer| {
@@ -346,18 +397,43 @@ impl Pool {
         Ok(())
     }
 
-    /// Whether there may be pages all copies of which lie on ranks that are gone.
-    fn may_lack_pages(&self, frontier: u32) -> Result<bool> {
-        let mut gone = 0;
+    /// Ranks that are gone and were not excluded.
+    pub(crate) fn ranks_missed(&self) -> Result<Vec<u16>> {
+        let mut missed = Vec::new();
         for r in 0..self.rank_count() {
-            gone += u32::from(self.is_left_out(r)?);
+            if self.is_left_out(r)? && !self.spec.excluded.contains(&r) {
+                missed.push(r);
+            }
         }
-        if gone == 0 {
+        Ok(missed)
+    }
+
+    fn is_any_data_absent(&self) -> Result<bool> {
+        for r in 0..self.rank_count() {
+            if self.is_data_absent(r)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether there may be pages all copies of which lie on ranks that are gone, at least one of which
+    /// nobody has given up.
+    fn may_lack_pages(&self) -> Result<bool> {
+        let missed = self.ranks_missed()?.len();
+        if missed == 0 {
             return Ok(false);
         }
+        let gone = (missed + self.spec.excluded.len()) as u32;
+        let frontier = self.load(header::FRONTIER)? as u32;
         for page in 1..frontier {
             let state = self.page_state(page)?;
-            if state.kind != kind::FREE && (1..=gone).contains(&state.replicas.into()) {
+            let few = state.kind != kind::FREE && (1..=gone).contains(&state.replicas.into());
+            let base = descriptor_at(page);
+            // The log knows it and no frame.
+            let unknown = self.load(base + descriptor::STATE)? == 0
+                && self.load(base + descriptor::DIRTY)? != 0;
+            if few || unknown {
                 return Ok(true);
             }
         }
@@ -455,13 +531,22 @@ impl Pool {
         page: u32,
         each: &mut impl FnMut(BlockPtr) -> Result<()>,
     ) -> Result<()> {
+        self.for_each_pointer(page, &mut |_, pointer| each(pointer))
+    }
+
+    /// The same with the place of each pointer.
+    pub(crate) fn for_each_pointer(
+        &self,
+        page: u32,
+        each: &mut impl FnMut(u64, BlockPtr) -> Result<()>,
+    ) -> Result<()> {
         let state = self.page_state(page)?;
         let content = PageLink::new(page, 0, 0).offset();
         let mut pointers = |from: u64, count: u64| {
             for i in 0..count {
                 let pointer = BlockPtr(self.load(from + i * 8)?);
                 if !pointer.is_hole() {
-                    each(pointer)?;
+                    each(from + i * 8, pointer)?;
                 }
             }
             Ok(())

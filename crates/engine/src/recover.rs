@@ -618,5 +618,6 @@ pub(crate) fn stride(flags: u64) -> usize {
     1 << (flags >> ENTRY_STRIDE_SHIFT & 7)
 }
 
+mod rehome;
 #[cfg(test)]
 mod tests;

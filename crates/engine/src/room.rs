@@ -30,11 +30,10 @@ impl Pool {
 
     /// Bytes that copies of the log may still take.
     fn growing_copies(&self) -> Result<u64> {
-        let (home, ranks) = (self.log_rank()?, self.rank_count());
-        let copies = (self.load(header::LOG_PLACES)?.max(1) - 1).min(u64::from(ranks) - 1);
+        let copies = self.load(header::LOG_PLACES)?.max(1) - 1;
         let whole = LOG_FILE_HEADER + self.load(header::LOG_BYTES)?;
         let mut growing = 0;
-        for other in (1..=copies as u16).map(|step| (home + step) % ranks) {
+        for other in self.ranks_for_copies()?.take(copies as usize) {
             let file = self
                 .rank_dir(other)?
                 .join(crate::door::RankFile::Log.name());

@@ -107,6 +107,11 @@ impl Stage<'_> {
         self.entries[..self.used].iter().copied()
     }
 
+    /// The pool it grabs from.
+    pub fn pool(&self) -> &Pool {
+        self.pool
+    }
+
     /// Grabs up to `blocks` contiguous blocks of `rank`. `ENOSPC` when the pool is full;
     /// `EOVERFLOW` when the operation has grabbed from too many places: publish and go on.
     pub fn grab(&mut self, rank: u16, blocks: u32) -> Result<Run> {
@@ -453,7 +458,7 @@ impl Pool {
 
     /// Adds space at the end of a rank's data file.
     fn grow_rank(&self, block: &'static ThreadBlock, me: u16, r: u16, want: u64) -> Result<()> {
-        if self.is_left_out(r)? {
+        if self.is_data_absent(r)? {
             // Which of its blocks are in use is not known, should it be there by now.
             return Err(Errno::EIO);
         }

@@ -547,11 +547,15 @@ impl<'p> Tx<'p> {
         Ok(())
     }
 
-    /// Frees blocks that are no longer referenced once this transaction is published.
+    /// Frees blocks that are no longer referenced once this transaction is published; those of a rank that
+    /// is gone stay in use, for nobody can write there.
     /// `EOVERFLOW` when the transaction has freed all it can: commit and go on in a further one.
     pub fn free_run(&mut self, run: Run) -> Result<()> {
         if self.freed_runs >= TX_FREED_MAX {
             return Err(Errno::EOVERFLOW);
+        }
+        if self.pool.is_data_absent(run.rank)? {
+            return Ok(());
         }
         let at = owner_at(self.me) + owner::FREED_RUNS + self.freed_runs as u64 * 8;
         // Whatever it was, it has been used.

@@ -16,6 +16,7 @@ use crate::map::file::File;
 use crate::map::{BLOCK, SIZE_MAX};
 use crate::{mapfile, trunc};
 use engine::{BlockPtr, Tx};
+pub(crate) use staged::grab_run;
 use sys::{Errno, Result};
 
 /// Rounds lost to other writers before the lock is held through the whole round.

@@ -78,7 +78,7 @@ impl Story<'_> {
             let mut dice = Dice(self.seed << 32 ^ point as u64);
             let images = &self.images;
             let looked = catch_unwind(AssertUnwindSafe(|| {
-                self.look(&disk, &mut dice, &images.join("first"), true, None)
+                self.look(&disk, &mut dice, &images.join("first"), None)
             }));
             std::fs::remove_dir_all(images).expect("images");
             if looked.is_err() {
@@ -106,9 +106,11 @@ impl Story<'_> {
     }
 
     /// Recovers what is left, compares, and lets the power fail again during that, or has it killed.
-    fn look(&self, disk: &Disk, dice: &mut Dice, image: &Path, again: bool, fate: Option<Fate>) {
+    fn look(&self, disk: &Disk, dice: &mut Dice, image: &Path, again: Option<Again>) {
+        let fate = again.as_ref().and_then(|again| again.fate);
         let killed = fate.is_some();
         let fate = fate.unwrap_or_else(|| crate::FATES[dice.below(crate::FATES.len())]);
+        let first = again.is_none();
         std::fs::create_dir_all(image).expect("image");
         disk.fail(image, fate, dice.roll());
         let count = self.spec.ranks.len();
@@ -118,11 +120,18 @@ impl Story<'_> {
         // A rank may be lost with it; nothing is, of a redundant class.
         let whole = || ranks.iter().all(|rank| rank.join("data").exists());
         let in_place = self.callers.iter().any(|caller| caller.model().in_place);
+        let mut away = again.and_then(|again| {
+            let away = again.away?;
+            if again.is_back {
+                away.bring_back(&ranks);
+            }
+            (!again.is_back).then_some(away)
+        });
         if whole() && !in_place && dice.below(5) == 0 {
-            std::fs::remove_dir_all(&ranks[dice.below(ranks.len())]).expect("rank");
+            away = Some(Away::take(&ranks, dice.below(ranks.len())));
         }
         let whole = whole();
-        let mut second = (again && dice.below(4) == 0).then(|| Disk::new(&ranks));
+        let mut second = (first && dice.below(4) == 0).then(|| Disk::new(&ranks));
         if !killed {
             testing::power_failed();
         }
@@ -135,15 +144,24 @@ impl Story<'_> {
             let point = dice.below(events.len() + 1);
             events[..point].iter().for_each(|event| disk.step(event));
             // The recovering process is killed, or the power fails.
-            let fate = (dice.below(2) == 0).then_some(Fate::Kept);
-            self.look(disk, dice, &image.with_extension("second"), false, fate);
+            let again = Again {
+                fate: (dice.below(2) == 0).then_some(Fate::Kept),
+                away: away.clone(),
+                is_back: point.is_multiple_of(2),
+            };
+            self.look(disk, dice, &image.with_extension("second"), Some(again));
         }
-        let kept = fate == Fate::Kept && again && whole && self.callers.len() == 1;
-        self.compare(kept, &found, &format!("{fate:?}, again {}", !again));
+        let kept = fate == Fate::Kept && first && whole && self.callers.len() == 1;
+        self.compare(kept, &found, &format!("{fate:?}, again {}", !first));
         // The machine stays on, the memory is lost: the same again.
         if matches!(fate, Fate::Kept) {
             let found = self.recover(image);
             self.compare(kept, &found, &format!("{fate:?}, recovered twice"));
+        }
+        if let Some(away) = away {
+            away.bring_back(&ranks);
+            let found = self.recover(image);
+            self.compare(false, &found, &format!("{fate:?}, the rank is back"));
         }
     }
 
@@ -179,6 +197,39 @@ impl Story<'_> {
             testing::audit_blocks(pool);
         }
         found
+    }
+}
+
+/// How a recovery goes on after it was cut short.
+struct Again {
+    /// What becomes of what was stored if the process was killed.
+    fate: Option<Fate>,
+    /// The rank that was gone, and whether it is back by now.
+    away: Option<Away>,
+    is_back: bool,
+}
+
+/// A rank that is gone, and where it is.
+#[derive(Clone)]
+struct Away {
+    rank: usize,
+    dir: PathBuf,
+}
+
+impl Away {
+    fn take(ranks: &[PathBuf], rank: usize) -> Away {
+        let dir = ranks[rank].with_extension("away");
+        std::fs::rename(&ranks[rank], &dir).expect("rank");
+        Away { rank, dir }
+    }
+
+    /// Puts a copy of it where it belongs.
+    fn bring_back(&self, ranks: &[PathBuf]) {
+        let rank = &ranks[self.rank];
+        std::fs::create_dir_all(rank).expect("rank");
+        for file in std::fs::read_dir(&self.dir).expect("rank").flatten() {
+            std::fs::copy(file.path(), rank.join(file.file_name())).expect("copy");
+        }
     }
 }
 

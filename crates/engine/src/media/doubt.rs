@@ -146,7 +146,7 @@ impl Pool {
     /// power failure it is, but the log may say so only by checksums, which a store in place makes wrong.
     pub(crate) fn doubt_flushes(&self) -> Result<()> {
         for r in 0..self.rank_count() {
-            if self.load(rank_at(r) + rank::WAS_ABSENT)? == 0 {
+            if !self.is_data_absent(r)? {
                 self.mark_unflushed(r)?;
             }
         }

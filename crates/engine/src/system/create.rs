@@ -316,6 +316,7 @@ impl SystemRoot {
         crate::Pool::format(&crate::PoolSpec {
             uuid: map.uuid.0,
             ranks: made.clone(),
+            excluded: Vec::new(),
             targets_per_rank: spec.targets_per_rank.into(),
             size_bytes: spec.size_bytes,
             runtime_dir: PathBuf::new(),

@@ -167,6 +167,7 @@ impl EngineError {
             EngineError::NotFound(_) => Der::NonExist,
             EngineError::Exists(_) => Der::Exist,
             EngineError::Busy(_) => Der::Busy,
+            EngineError::Lacking(_) => Der::Rf,
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Attaching a pool that was found, by the rules of the `attach` file.
 
-use crate::attach::{arena_of, arena_path, attached};
+use crate::attach::{arena_of, arena_path, attached, lacking, open_logs};
 use crate::layout::{MAGIC, header};
+use crate::rebuild::is_rank_gone;
 use crate::system::fd::{errno, open};
 use crate::system::find::{list_dir, registry_only};
 use crate::system::{
-    AttachFile, AttachLock, Authority, Home, PoolDescriptor, Standing, SystemError, SystemRoot,
+    AttachFile, AttachLock, Authority, Home, PoolDescriptor, RankState, Standing, SystemError,
+    SystemRoot,
 };
 use crate::{ContainerInfo, EngineError, Pool, PoolSpec};
 use daos_types::{Ident, PoolId};
@@ -165,6 +167,10 @@ impl PoolDescriptor {
         PoolSpec {
             uuid: self.uuid.0,
             ranks: self.ranks.iter().map(|rank| rank.path.clone()).collect(),
+            excluded: (self.ranks.iter())
+                .filter(|rank| !rank.state.serves())
+                .map(|rank| rank.rank)
+                .collect(),
             targets_per_rank: self.targets_per_rank.into(),
             size_bytes: self.size_bytes,
             runtime_dir,
@@ -305,6 +311,32 @@ impl PoolDescriptor {
     pub fn release(&self) -> Result<u64, SystemError> {
         let file = AttachFile::open(&self.dir)?;
         let _lock = file.lock()?;
+        let Some(authority) = self.idle(&file)? else {
+            return Ok(0);
+        };
+        let arena = &authority.arena;
+        let _ranks = self.hold_ranks(&file.home())?;
+        let bytes = rustix::fs::stat(arena).map_or(0, |stat| stat.st_blocks as u64 * 512);
+        let dir = arena.parent().unwrap_or(Path::new(SHARED_MEMORY));
+        let pool = Pool::attach(&self.spec(dir.to_owned(), file.home()))?;
+        pool.sync().map_err(|e| self.not_synced(pool.spec(), e))?;
+        remove_arena_files(arena)?;
+        Ok(bytes)
+    }
+
+    /// What kept a pool from being synced: a rank that is gone, if one is.
+    fn not_synced(&self, spec: &PoolSpec, error: Errno) -> SystemError {
+        let serving = self.ranks.iter().filter(|rank| rank.state.serves());
+        let gone = serving.filter(|rank| is_rank_gone(&rank.path));
+        match gone.map(|rank| rank.rank).collect::<Vec<u16>>() {
+            gone if gone.is_empty() => SystemError::io("sync", &self.dir, error),
+            gone => SystemError::Engine(lacking(spec, &gone)),
+        }
+    }
+
+    /// What is said of the shared memory of a pool that nobody uses; `None` if it has none. The file is
+    /// locked. Errors: `Attached`; `Engine(Busy)`.
+    fn idle(&self, file: &AttachFile) -> Result<Option<Authority>, SystemError> {
         if let Some(process) = file.holder()? {
             return Err(SystemError::Attached {
                 pool: self.label.to_string(),
@@ -312,24 +344,60 @@ impl PoolDescriptor {
             });
         }
         let Some(authority) = file.read().filter(alive) else {
-            return Ok(0);
+            return Ok(None);
         };
-        let arena = &authority.arena;
-        if !beside(arena)?.is_empty() {
+        if !beside(&authority.arena)?.is_empty() {
             return Err(SystemError::Engine(EngineError::Busy(format!(
                 "pool {}: files that programs had mapped are not written back yet; they are when \
                  they are next used (mount the container and read them)",
                 self.label
             ))));
         }
+        Ok(Some(authority))
+    }
+
+    /// Gives up a rank that is gone, and what only it has: the pool is brought up without it, and goes
+    /// on without it should it come back. What shared memory has of its names and attributes goes to
+    /// other ranks first. Nothing is done about a rank that is excluded already.
+    ///
+    /// Returns the pool as it is then. For the command line, as [`PoolDescriptor::release`]. Errors:
+    /// `Attached`; `Engine(Invalid)` if there is no such rank, or it is there; `Engine` if no other rank has
+    /// the log.
+    pub fn exclude(&self, rank: u16) -> Result<PoolDescriptor, SystemError> {
+        let refused = |why: String| Err(SystemError::Engine(EngineError::Invalid(why)));
+        let Some(found) = self.ranks.get(usize::from(rank)) else {
+            return refused(format!("pool request contains invalid rank: {rank}"));
+        };
+        if !found.state.serves() {
+            return Ok(self.clone());
+        }
+        if !is_rank_gone(&found.path) {
+            return refused(format!(
+                "rank {rank} is there ({}), and what it has would not be moved to others: only ranks that \
+                 are gone can be excluded",
+                found.path.display()
+            ));
+        }
+        let file = AttachFile::open(&self.dir)?;
+        let _lock = file.lock()?;
+        let idle = self.idle(&file)?;
+        let mut spec = self.spec(self.dir.clone(), file.home());
+        spec.excluded.push(rank);
+        open_logs(&spec)?;
         let _ranks = self.hold_ranks(&file.home())?;
-        let bytes = rustix::fs::stat(arena).map_or(0, |stat| stat.st_blocks as u64 * 512);
-        let dir = arena.parent().unwrap_or(Path::new(SHARED_MEMORY));
-        let pool = Pool::attach(&self.spec(dir.to_owned(), file.home()))?;
-        pool.sync()
-            .map_err(|e| SystemError::io("sync", &self.dir, e))?;
-        remove_arena_files(arena)?;
-        Ok(bytes)
+        if let Some(authority) = &idle
+            && let Some(pool) = self.join_arena(&file, authority)?
+        {
+            let saved = pool.write_elsewhere(rank);
+            saved.map_err(|e| SystemError::io("write what shared memory has to", &self.dir, e))?;
+        }
+        let without = self.update_map(&mut |map| {
+            if let Some(rank) = map.ranks.get_mut(usize::from(rank)) {
+                rank.state = RankState::Down;
+            }
+        })?;
+        idle.map_or(Ok(()), |authority| remove_arena_files(&authority.arena))?;
+        Ok(without)
     }
 }
 

@@ -2,6 +2,7 @@
 //! only a few. A thread has one at a time.
 
 use super::{NAME, TempPool, open_image};
+use crate::EngineError;
 use crate::layout::{PageLink, kind, rank, rank_at};
 use crate::pool::{LockId, Pool, PoolSpec};
 use std::path::PathBuf;
@@ -40,6 +41,30 @@ impl Image {
     pub(crate) fn reopen(&mut self) {
         self.pool.leave().expect("leave");
         self.pool = open_image(&self.dir, &self.spec).expect("recovered");
+    }
+
+    /// The same, which has to be refused, and why.
+    pub(crate) fn refused(&mut self) -> String {
+        self.pool.leave().expect("leave");
+        let Err(EngineError::Lacking(why)) = open_image(&self.dir, &self.spec) else {
+            panic!("it was brought up, or refused for another reason");
+        };
+        why
+    }
+
+    /// What the ranks' files have.
+    pub(crate) fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let ranks = self
+            .spec
+            .ranks
+            .iter()
+            .filter_map(|rank| std::fs::read_dir(rank).ok());
+        let paths = ranks.flatten().map(|file| file.expect("file").path());
+        let mut files: Vec<_> = paths
+            .map(|path| (path.clone(), std::fs::read(path).expect("file")))
+            .collect();
+        files.sort();
+        files
     }
 
     /// Looks at what a copy of the ranks leads to.

@@ -148,6 +148,7 @@ fn spec_in(dir: &std::path::Path, uuid: uuid::Uuid, ranks: usize, size_mib: u64)
         ranks: (0..ranks)
             .map(|r| dir.join(format!("rank{r:02}")))
             .collect(),
+        excluded: Vec::new(),
         targets_per_rank: 4,
         size_bytes: size_mib << 20,
         runtime_dir: PathBuf::from("/dev/shm"),

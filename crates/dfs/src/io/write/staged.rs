@@ -547,7 +547,15 @@ fn grab_chunk(
     for copy in 0..file.geo.copies {
         let mut block = plan.end;
         while block < to {
-            let run = grab_run(file, stage, ranks.as_slice(), copy, (to - block) as u32)?;
+            let stands_in = |rank: u16| {
+                let mut pieces = plan.pieces.iter().take(plan.len).flatten();
+                pieces.any(|piece| {
+                    let end = piece.block + u64::from(piece.run.len);
+                    piece.run.rank == rank && piece.copy != copy && end > plan.end
+                })
+            };
+            let blocks = (to - block) as u32;
+            let run = grab_run(stage, ranks.as_slice(), copy, blocks, &stands_in)?;
             let piece = Piece { block, copy, run };
             if !plan.join(&piece) {
                 *plan.pieces.get_mut(plan.len).ok_or(Errno::EOVERFLOW)? = Some(piece);
@@ -559,34 +567,32 @@ fn grab_chunk(
     Ok(())
 }
 
-/// Grabs from the rank of a copy, or, when that is full, from one that holds no other copy.
-fn grab_run(
-    file: &File<'_>,
+/// Grabs from the rank of a copy, or, when that is full or gone, from one that holds no other copy:
+/// none of `ranks`, and none that `stands_in` for another of them.
+pub(crate) fn grab_run(
     stage: &mut Stage<'_>,
     ranks: &[u16],
     copy: usize,
     blocks: u32,
+    stands_in: &dyn Fn(u16) -> bool,
 ) -> Result<Run> {
     let home = *ranks.get(copy).ok_or(Errno::EIO)?;
-    let full = match stage.grab(home, blocks) {
-        Err(full) if full.is_full() => full,
+    let is_of_no_use = |error: Errno| error.is_full() || error == Errno::EIO;
+    let why = match stage.grab(home, blocks) {
+        Err(why) if is_of_no_use(why) => why,
         other => return other,
     };
-    let count = file.pool.rank_count();
-    for step in 1..count {
-        let rank = (home + step) % count;
-        // The stand-ins of two copies must differ too: each copy looks only at its own share.
-        let base = ranks.first().copied().unwrap_or(0);
-        let share = usize::from((rank + count - base) % count) % ranks.len().max(1);
-        if ranks.contains(&rank) || share != copy {
+    let count = stage.pool().rank_count();
+    for rank in (1..count).map(|step| (home + step) % count) {
+        if ranks.contains(&rank) || stands_in(rank) {
             continue;
         }
         match stage.grab(rank, blocks) {
-            Err(full) if full.is_full() => {}
+            Err(other) if is_of_no_use(other) => {}
             other => return other,
         }
     }
-    Err(full)
+    Err(why)
 }
 
 impl Plan {
