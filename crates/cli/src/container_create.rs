@@ -289,7 +289,7 @@ fn check_class(
     rd_fac: u8,
     pool: &PoolDescriptor,
 ) -> Result<(), Failure> {
-    let ranks = pool.ranks.len() as u32;
+    let ranks = pool.serving_ranks();
     let tolerance = class.fault_tolerance();
     if tolerance < u32::from(rd_fac) {
         return Err(invalid(format!(
@@ -307,13 +307,13 @@ fn check_class(
         )));
     }
     let groups = class.groups();
-    if groups != GROUPS_MAX && u32::from(groups) * size > pool.targets() {
+    let targets = pool.targets() - pool.disabled_targets();
+    if groups != GROUPS_MAX && u32::from(groups) * size > targets {
         return Err(invalid(format!(
-            "{flag} {class} needs {} targets, pool {} has {}; use a class with fewer groups, or \
+            "{flag} {class} needs {} targets, pool {} has {targets}; use a class with fewer groups, or \
              GX for as many as fit",
             u32::from(groups) * size,
-            pool.label,
-            pool.targets()
+            pool.label
         )));
     }
     Ok(())
@@ -338,7 +338,7 @@ fn classes(
         };
         check_class(class, &what, rd_fac, pool).map(|()| class)
     };
-    let domains = pool.ranks.len() as u32;
+    let domains = pool.serving_ranks();
     let file = ObjectClass::automatic_file(rd_fac, domains, false);
     // DAOS names the number of groups where there is room for one only.
     let file = if file.groups_on(pool.targets()) == 1 {

@@ -345,6 +345,15 @@ fn a_lost_rank_can_be_given_up() {
         let made = ["container", "create", "--type=POSIX", "tank", "c2"];
         system.daos(&made).ok();
         system.daos(&["fs", "mkdir", "tank", "c2", "/d"]).ok();
+        let three = [
+            "container",
+            "create",
+            "--type=POSIX",
+            "--oclass=RP_3GX",
+            "tank",
+            "c3",
+        ];
+        system.daos(&three).fails(&["needs 3 ranks", "has 2"]);
         let listed = system.daos(&["fs", "ls", "tank", "c1"]);
         if listed.code != 0 {
             // The container's own directory is among what is gone.

@@ -707,16 +707,30 @@ impl Pool {
                 other => other?,
             }
         }
+        if !self.ranks_missed()?.is_empty() {
+            // A rank that is gone may have the end of a checkpoint that somebody else's recovery has made, with
+            // other decisions than this one's: nothing of that may be newer than what is decided now.
+            self.touch_pages(|state| state.replicas > 0)?;
+        }
         if rebuilt == Rebuilt::Changed || parts {
             // What the log says of data does not count any more.
             self.checkpoint()?;
         }
         if boot != log_boot {
-            let dir = self.rank_dir(home)?;
-            let file = door::open(dir, RankFile::Log)?;
-            door::write(&file, dir, RankFile::Log, &boot.to_ne_bytes(), LOG_BOOT * 8)?;
-            door::flush(&file, dir, RankFile::Log)?;
+            self.name_boot(home, boot)?;
+            for copy in copies {
+                // Should it take the log's place, and cannot say so, what it lacks is looked for.
+                self.name_boot(*copy, boot).unwrap_or_default();
+            }
         }
         Ok(rebuilt)
+    }
+
+    /// Notes in a rank's log in which start of the machine it was recovered.
+    fn name_boot(&self, rank: u16, boot: u64) -> sys::Result<()> {
+        let dir = self.rank_dir(rank)?;
+        let file = door::open(dir, RankFile::Log)?;
+        door::write(&file, dir, RankFile::Log, &boot.to_ne_bytes(), LOG_BOOT * 8)?;
+        door::flush(&file, dir, RankFile::Log)
     }
 }

@@ -294,14 +294,22 @@ impl Pool {
     /// Makes a checkpoint that has all pages of which the rank `gone`, which is gone, has copies: others
     /// take them.
     pub(crate) fn write_elsewhere(&self, gone: u16) -> Result<()> {
-        let (ranks, now) = (self.rank_count(), self.load(header::LOG_TAIL)?.max(1));
+        let ranks = self.rank_count();
+        self.touch_pages(|state| {
+            (gone + ranks - self.first_rank(state)) % ranks < state.replicas.into()
+        })?;
+        self.checkpoint()
+    }
+
+    /// Has the next checkpoint copy pages whether or not they have changed.
+    pub(crate) fn touch_pages(&self, which: impl Fn(PageState) -> bool) -> Result<()> {
+        let now = self.load(header::LOG_TAIL)?.max(1);
         for page in 1..self.load(header::FRONTIER)? as u32 {
-            let state = self.page_state(page)?;
-            if (gone + ranks - self.first_rank(state)) % ranks < state.replicas.into() {
+            if which(self.page_state(page)?) {
                 self.store(descriptor_at(page) + descriptor::DIRTY, now)?;
             }
         }
-        self.checkpoint()
+        Ok(())
     }
 
     /// Tells the kernel to write out what it was not yet told of a rank's frames, up to `end`. It

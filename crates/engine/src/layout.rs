@@ -130,6 +130,8 @@ pub(crate) mod header {
     pub(crate) const WRITE_OUT_AFTER: u64 = 552;
     /// Log position up to which the kernel was told to write the log out.
     pub(crate) const LOG_WRITTEN: u64 = 528;
+    /// Ranks that had no data file when the arena was built.
+    pub(crate) const ABSENT: u64 = 560;
 }
 
 /// Arena offset of a volatile word for the namespace layer, which changes it under the rename lock
@@ -139,7 +141,7 @@ pub const TREE_VERSION: u64 = header::TREE_VERSION;
 /// `DAOSPIL1` in memory order.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"DAOSPIL1");
 /// Version of the arena layout; another version is never attached.
-pub(crate) const ARENA_VERSION: u64 = 7;
+pub(crate) const ARENA_VERSION: u64 = 8;
 /// Version of the rank files' format. A pool keeps the one it was made with.
 pub(crate) const VERSION: u64 = 3;
 /// The oldest that is read and gone on with: its frames hold pages word by word.

@@ -70,9 +70,9 @@ const INODE_VOLATILE: core::ops::Range<u64> = 22..32;
 
 /// Blocks that a rank's file must have for the maps that point there.
 #[derive(Clone, Copy, Default)]
-struct Needed {
-    all: u64,
-    written: u64,
+pub(crate) struct Needed {
+    pub(crate) all: u64,
+    pub(crate) written: u64,
 }
 
 impl Needed {
@@ -144,16 +144,13 @@ impl Pool {
             // Whose it was is gone.
             self.store(header::LEFT_UNPROVEN, first + 1)?;
         }
-        self.derive_space(base.end < seen.end)?;
-        self.doubt_flushes()?;
-        if self.is_any_data_absent()? {
-            // What was not on a device that went away is lost with it, whether or not the machine was off.
-            let proofs = proofs.map_or_else(|| self.proofs(seen), Ok)?;
-            match self.rehome_contents(seen, &proofs) {
-                Err(full) if full.is_full() => return Ok(Rebuilt::Lacking),
-                rehomed => changed |= rehomed?,
-            }
+        let mut present = self.data_blocks()?;
+        match self.rehome(seen, &mut present) {
+            Err(full) if full.is_full() => return Ok(Rebuilt::Lacking),
+            rehomed => changed |= rehomed?,
         }
+        self.derive_space(&present, base.end < seen.end)?;
+        self.doubt_flushes()?;
         self.store(header::LOG_HEAD, base.start)?;
         self.store(header::CHECKPOINT_AFTER, 0)?;
         Ok(if changed {
@@ -205,6 +202,20 @@ impl Pool {
     /// Whether nothing of a rank was there when the arena was built.
     pub(crate) fn is_left_out(&self, r: u16) -> Result<bool> {
         Ok(self.load(rank_at(r) + rank::LEFT_OUT)? != 0)
+    }
+
+    /// Whether one of a block's copies lies on a rank that had no data file then: nobody can store there.
+    #[inline]
+    pub fn is_copy_absent(&self, copies: &[BlockPtr]) -> Result<bool> {
+        if self.load(header::ABSENT)? == 0 {
+            return Ok(false);
+        }
+        for copy in copies.iter().filter(|copy| !copy.is_hole()) {
+            if self.is_data_absent(copy.rank())? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether a rank had no data file then.
@@ -273,16 +284,18 @@ impl Pool {
             let last = found.base.frontier.min(at::PAGES_MAX).saturating_sub(1);
             self.reach(last, at::PAGES_MAX)?;
         }
-        // A rank that is gone may have frames of later ones, of a state that nobody else knows.
-        let gap = if found.complete {
-            0
-        } else {
-            UNKNOWN_CHECKPOINTS
-        };
-        self.store(
-            header::CHECKPOINT_SEQUENCE,
-            found.highest.saturating_add(gap),
-        )
+        let mut highest = found.highest;
+        if !found.complete {
+            // A rank that is gone may have frames of checkpoints of which nobody else knows, also of another recovery
+            // without a rank. The later recovery counts, which the clock alone tells.
+            let now = u64::try_from(self.now_ns()).unwrap_or(0);
+            highest = match now > highest {
+                true => now,
+                // It was set back.
+                false => highest.saturating_add(UNKNOWN_CHECKPOINTS),
+            };
+        }
+        self.store(header::CHECKPOINT_SEQUENCE, highest)
     }
 
     /// Loads a page's frame unless a newer one was loaded before.
@@ -352,20 +365,23 @@ impl Pool {
         (1..frontier).try_for_each(|page| self.derive_page(page, complete))
     }
 
-    /// Space, which follows from the maps. What is free may belong to a state that a power
-    /// failure leads to, if not all of the log is on its device (`unsynced`).
-    fn derive_space(&self, unsynced: bool) -> Result<()> {
-        let frontier = self.load(header::FRONTIER)? as u32;
-        let present = self.data_blocks()?;
+    /// What the maps need of each rank.
+    pub(crate) fn needed(&self) -> Result<Vec<Needed>> {
         let mut needed = vec![Needed::default(); usize::from(self.rank_count())];
-        for page in 1..frontier {
+        for page in 1..self.load(header::FRONTIER)? as u32 {
             self.for_each_block(page, &mut |pointer| {
                 let rank = needed.get_mut(usize::from(pointer.rank()));
                 rank.ok_or(Errno::EIO)?.add(pointer)
             })?;
         }
-        for ((r, needed), present) in (0..).zip(needed).zip(present) {
-            self.store(rank_at(r) + rank::WAS_ABSENT, u64::from(present.is_none()))?;
+        Ok(needed)
+    }
+
+    /// Space, which follows from the maps. What is free may belong to a state that a power
+    /// failure leads to, if not all of the log is on its device (`unsynced`).
+    fn derive_space(&self, present: &[Option<u64>], unsynced: bool) -> Result<()> {
+        let frontier = self.load(header::FRONTIER)? as u32;
+        for ((r, needed), present) in (0..).zip(self.needed()?).zip(present) {
             let mut there = present.unwrap_or(0);
             let blocks = (there / 64 * 64).max(needed.all.next_multiple_of(64));
             if present.is_some() && there < blocks && needed.written <= there {
@@ -408,15 +424,6 @@ impl Pool {
         Ok(missed)
     }
 
-    fn is_any_data_absent(&self) -> Result<bool> {
-        for r in 0..self.rank_count() {
-            if self.is_data_absent(r)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     /// Whether there may be pages all copies of which lie on ranks that are gone, at least one of which
     /// nobody has given up.
     fn may_lack_pages(&self) -> Result<bool> {
@@ -445,7 +452,7 @@ impl Pool {
         Ok(tolerance.min().is_some_and(|least| least < gone))
     }
 
-    /// Blocks of each rank's data file; `None` for a rank whose directory is gone.
+    /// Blocks of each rank's data file; `None` for a rank that has none, which is noted.
     fn data_blocks(&self) -> Result<Vec<Option<u64>>> {
         let mut found = Vec::new();
         for r in 0..self.rank_count() {
@@ -467,6 +474,11 @@ impl Pool {
                 Err(other) => return Err(other),
             });
         }
+        for (r, found) in (0..).zip(&found) {
+            self.store(rank_at(r) + rank::WAS_ABSENT, u64::from(found.is_none()))?;
+        }
+        let absent = found.iter().filter(|found| found.is_none()).count();
+        self.store(header::ABSENT, absent as u64)?;
         Ok(found)
     }
 

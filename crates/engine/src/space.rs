@@ -493,7 +493,7 @@ impl Pool {
         self.add_zones(r, before, extended?)
     }
 
-    fn extend_with_room(&self, r: u16, before: u64, after: u64) -> Result<()> {
+    pub(crate) fn extend_with_room(&self, r: u16, before: u64, after: u64) -> Result<()> {
         match self.has_room_for(r, (after - before) * BLOCK)? {
             true => self.extend_data(r, before, after),
             false => Err(Errno::ENOSPC),

@@ -181,9 +181,12 @@ impl<'p> Round<'_, 'p> {
             return Ok(done);
         }
         let spot = self.file.find(start / BLOCK)?;
-        let first = BlockPtr(spot.at.map_or(Ok(0), |at| self.file.pool.load(at))?);
+        let there = match spot.at {
+            Some(at) => self.in_place(&self.file.pointers(at)?)?,
+            None => false,
+        };
         let crosses = start / BLOCK != (start + len as u64 - 1) / BLOCK;
-        let tried = if self.in_place(first) && !(self.start == Start::End && crosses) {
+        let tried = if there && !(self.start == Start::End && crosses) {
             let tx = match held {
                 Some(tx) => tx,
                 None => self.file.tx()?,
@@ -276,9 +279,11 @@ impl<'p> Round<'_, 'p> {
         tx.commit().map(|_| ())
     }
 
-    /// Whether a write to the block at `pointer` stores into that very block.
-    fn in_place(&self, pointer: BlockPtr) -> bool {
-        !pointer.is_hole() && (pointer.is_unwritten() || self.changes_data())
+    /// Whether a write to the block with these copies stores into that very block.
+    fn in_place(&self, copies: &[BlockPtr]) -> Result<bool> {
+        let first = copies.first().copied().unwrap_or_default();
+        let there = !first.is_hole() && (first.is_unwritten() || self.changes_data());
+        Ok(there && !self.file.pool.is_copy_absent(copies)?)
     }
 
     /// Whether blocks that hold data are stored into.

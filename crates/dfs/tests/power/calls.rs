@@ -96,6 +96,12 @@ impl Calls {
         place.dir
     }
 
+    /// Brings the log to all its places: the rank that has it is about to go.
+    pub(crate) fn spread_log(&self) {
+        let place = self.place.as_ref().expect("a place");
+        place.pool.sync_names().expect("names");
+    }
+
     /// Makes the next calls elsewhere, where the same files are.
     pub(crate) fn go_on(&mut self, place: Place, why: &str) {
         self.tell(format!(", {why}"));

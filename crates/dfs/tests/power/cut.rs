@@ -65,6 +65,8 @@ impl Story<'_> {
                 .collect(),
         };
         points.sort_unstable();
+        // A process of the same number may have been killed.
+        std::fs::remove_dir_all(&self.images).unwrap_or_default();
         let mut at = 0;
         for point in points {
             while at < point {

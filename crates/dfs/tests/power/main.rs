@@ -4,7 +4,8 @@
 //!
 //! `PIL4DFS_POWER_CUTS` is the number of points (1000), `PIL4DFS_POWER_SEED` the first seed. A
 //! failure prints the seed and the point; `PIL4DFS_POWER_ONLY=SEED:POINT` repeats it. The
-//! same is done with several processes, one of which is killed, for a quarter as many points.
+//! same is done with several processes, one of which is killed, and with a rank that is away now and then, for a
+//! quarter as many points each.
 
 mod calls;
 #[path = "../common/mod.rs"]
@@ -20,19 +21,25 @@ use std::process::{Child, Command};
 
 /// Points looked at by one process, which runs one seed.
 const CUTS_PER_RUN: u64 = 125;
-/// Seeds and points that have failed: names of what a checkpoint had made when the memory was lost;
-/// at the last two, what a write behind the end of a file had left there.
-const KNOWN: [(u64, u64); 6] = [
-    (1_020_008, 957),
-    (1_030_007, 676),
-    (1_040_011, 556),
-    (1_050_014, 1355),
-    (4_020_014, 15),
-    (6_110_010, 116),
+/// Kinds, seeds and points that have failed: names of what a checkpoint had made when the memory was
+/// lost; what a write behind the end of a file had left there; a rank that was gone and came back.
+const KNOWN: [(&str, u64, u64); 11] = [
+    (ALONE, 1_020_008, 957),
+    (ALONE, 1_030_007, 676),
+    (ALONE, 1_040_011, 556),
+    (ALONE, 1_050_014, 1355),
+    (ALONE, 4_020_014, 15),
+    (ALONE, 6_110_010, 116),
+    (ALONE, 7_010_009, 989),
+    (ALONE, 7_010_021, 560),
+    (PARTED, 7_020_004, 1321),
+    (PARTED, 7_020_004, 1563),
+    (PARTED, 7_030_018, 1093),
 ];
 const JOB: &str = "PIL4DFS_POWER_JOB";
-/// Kinds of jobs: one process, several.
+/// Kinds of jobs: one process, one whose ranks come and go, several.
 const ALONE: &str = "alone";
+const PARTED: &str = "parted";
 const CROWD: &str = "crowd";
 
 fn number(name: &str, default: u64) -> u64 {
@@ -55,7 +62,8 @@ fn player() {
     let (seed, count) = (number(1).expect("seed"), number(2).expect("count"));
     let only = number(3).map(|point| point as usize);
     match words[0] {
-        ALONE => run::play(seed, count as usize, only),
+        ALONE => run::play(seed, count as usize, only, None),
+        PARTED => run::play(seed, count as usize, only, Some(run::Ranks::new(seed))),
         _ => crowd::play(seed, count as usize, only),
     }
 }
@@ -79,17 +87,20 @@ fn start(job: &str) -> Child {
 /// Plays as many seeds of a kind as it takes to look at `cuts` points.
 fn play(kind: &str, cuts: u64) {
     if let Ok(only) = std::env::var("PIL4DFS_POWER_ONLY") {
-        if std::env::var(crowd::TAPE).is_ok() == (kind == CROWD) {
+        let of = match std::env::var(crowd::TAPE) {
+            Ok(_) => CROWD,
+            Err(_) if std::env::var(run::PARTED).is_ok() => PARTED,
+            Err(_) => ALONE,
+        };
+        if of == kind {
             let (seed, point) = only.split_once(':').expect("SEED:POINT");
             let status = start(&format!("{kind} {seed} 1 {point}")).wait();
             assert!(status.expect("player").success());
         }
         return;
     }
-    if kind == ALONE {
-        for (seed, point) in KNOWN {
-            finish((seed, start(&format!("{kind} {seed} 1 {point}"))));
-        }
+    for (_, seed, point) in KNOWN.iter().filter(|known| known.0 == kind) {
+        finish((*seed, start(&format!("{kind} {seed} 1 {point}"))));
     }
     let seed = number("PIL4DFS_POWER_SEED", 1);
     let at_once = std::thread::available_parallelism().map_or(2, |n| n.get());
@@ -112,6 +123,11 @@ fn finish((seed, mut player): (u64, Child)) {
 #[test]
 fn what_was_synced_is_there_and_nothing_that_never_was() {
     play(ALONE, number("PIL4DFS_POWER_CUTS", 1000));
+}
+
+#[test]
+fn the_same_with_a_rank_that_goes_and_comes_back() {
+    play(PARTED, number("PIL4DFS_POWER_CUTS", 1000) / 4);
 }
 
 #[test]

@@ -16,6 +16,8 @@ const CALLS: usize = 160;
 const CALLS_PER_LOSS: usize = 100;
 /// Runs for one in whose first half the power fails.
 const RUNS_PER_FAILURE: usize = 3;
+/// Variable that says, for one seed and point, that ranks come and go.
+pub(crate) const PARTED: &str = "PIL4DFS_POWER_PARTED";
 /// Where pools and images lie.
 pub(crate) const BASE: &str = "/dev/shm";
 /// Ranks of the pool.
@@ -50,13 +52,46 @@ fn rebuilt(home: &[PathBuf], spec: &PoolSpec, dir: Ino) -> Place {
     Place { dfs, pool, dir }
 }
 
+/// Ranks of which one goes, or comes back, whenever the memory is lost.
+pub(crate) struct Ranks {
+    dice: Dice,
+    away: Option<usize>,
+}
+
+impl Ranks {
+    pub(crate) fn new(seed: u64) -> Ranks {
+        Ranks {
+            dice: Dice(seed ^ 0x7061_7274),
+            away: None,
+        }
+    }
+
+    fn change(&mut self, home: &[PathBuf]) {
+        if let Some(away) = self.away.take() {
+            let rank = &home[away];
+            std::fs::rename(rank.with_extension("away"), rank).expect("back");
+        } else {
+            let away = self.dice.below(home.len());
+            let rank = &home[away];
+            std::fs::rename(rank, rank.with_extension("away")).expect("away");
+            self.away = Some(away);
+        }
+    }
+}
+
 /// Plays a seed and looks at `count` points of it, or at one.
-pub(crate) fn play(seed: u64, count: usize, only: Option<usize>) {
+pub(crate) fn play(seed: u64, count: usize, only: Option<usize>, mut parted: Option<Ranks>) {
     testing::stop_clock(1_700_000_000_000_000_000);
     let base = Path::new(BASE);
     let mut dice = Dice(seed);
-    let (ring, redundancy, groups) = kind_of_pool(&mut dice);
-    let temp = TempPool::with_log(base, RANKS, 24, ring);
+    let (ring, mut redundancy, groups) = kind_of_pool(&mut dice);
+    let mut size = 24;
+    if parted.is_some() {
+        // What is written while a rank is away has the others, with room for what that rank may have.
+        redundancy = Redundancy::Replicas(2);
+        size = 96;
+    }
+    let temp = TempPool::with_log(base, RANKS, size, ring);
     let dfs = container(&temp, redundancy, groups);
     let (dir, pool) = (dfs.root(), temp.pool);
     let in_place = redundancy == Redundancy::Replicas(1);
@@ -69,11 +104,20 @@ pub(crate) fn play(seed: u64, count: usize, only: Option<usize>) {
     let mut count_of_calls = CALLS;
     tape::start(&home);
     let failed = base.join(format!("pil4dfs-failed-{}", std::process::id()));
+    // A process of the same number may have been killed.
+    std::fs::remove_dir_all(&failed).unwrap_or_default();
     if losses.below(RUNS_PER_FAILURE) == 0 {
         let before = losses.below(CALLS / 2);
         // Of what was written back a while after everybody had ended, only checksums tell.
         let proven = losses.below(2) == 0;
-        make_calls(&mut calls, before, &mut losses, &home, pool.spec());
+        make_calls(
+            &mut calls,
+            before,
+            &mut losses,
+            &home,
+            pool.spec(),
+            &mut parted,
+        );
         if proven {
             calls.end();
         }
@@ -88,6 +132,7 @@ pub(crate) fn play(seed: u64, count: usize, only: Option<usize>) {
         let names = home.iter().filter_map(|rank| rank.file_name());
         home = names.map(|rank| failed.join(rank)).collect();
         testing::power_failed();
+        parted.iter_mut().for_each(|ranks| ranks.away = None);
         disk = Disk::new(&home);
         tape::start(&home);
         let place = rebuilt(&home, pool.spec(), dir);
@@ -98,7 +143,14 @@ pub(crate) fn play(seed: u64, count: usize, only: Option<usize>) {
         tape::stop().iter().for_each(|event| disk.step(event));
         tape::start(&home);
     }
-    make_calls(&mut calls, count_of_calls, &mut losses, &home, pool.spec());
+    make_calls(
+        &mut calls,
+        count_of_calls,
+        &mut losses,
+        &home,
+        pool.spec(),
+        &mut parted,
+    );
     calls.leave();
     let mut dice = Dice(calls.dice.roll());
     let mut story = Story {
@@ -108,7 +160,7 @@ pub(crate) fn play(seed: u64, count: usize, only: Option<usize>) {
         first: 0,
         images: base.join(format!("pil4dfs-image-{}", std::process::id())),
         seed,
-        repeat: String::new(),
+        repeat: parted.map_or_else(String::new, |_| format!("{PARTED}=1 ")),
     };
     story.cut(disk, count, &mut dice, only);
     std::fs::remove_dir_all(&failed).unwrap_or_default();
@@ -121,11 +173,20 @@ fn make_calls(
     losses: &mut Dice,
     home: &[PathBuf],
     spec: &PoolSpec,
+    parted: &mut Option<Ranks>,
 ) {
+    let each = match parted {
+        Some(_) => CALLS_PER_LOSS / 4,
+        None => CALLS_PER_LOSS,
+    };
     for call in 0..count {
         calls.step();
-        if losses.below(CALLS_PER_LOSS) == 0 {
+        if losses.below(each) == 0 {
+            if parted.is_some() {
+                calls.spread_log();
+            }
             let dir = calls.leave();
+            parted.iter_mut().for_each(|ranks| ranks.change(home));
             calls.go_on(
                 rebuilt(home, spec, dir),
                 &format!("the memory was lost after call {}", call + 1),

@@ -54,14 +54,15 @@ impl PoolDescriptor {
         self.ranks.len() as u32 * u32::from(self.targets_per_rank)
     }
 
+    /// Ranks that are in service.
+    pub fn serving_ranks(&self) -> u32 {
+        let serving = self.ranks.iter().filter(|rank| rank.state.serves());
+        serving.count() as u32
+    }
+
     /// Targets on ranks that are out of service.
     pub fn disabled_targets(&self) -> u32 {
-        let out = self
-            .ranks
-            .iter()
-            .filter(|rank| !rank.state.serves())
-            .count();
-        out as u32 * u32::from(self.targets_per_rank)
+        self.targets() - self.serving_ranks() * u32::from(self.targets_per_rank)
     }
 
     /// Bytes of one rank.

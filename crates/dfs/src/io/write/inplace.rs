@@ -63,7 +63,11 @@ impl<'p> Round<'_, 'p> {
     ) -> Result<Option<InPlace>> {
         let Some(at) = spot.at else { return Ok(None) };
         let mut blocks = 0;
-        while blocks < wanted && self.in_place(self.pointer(at, blocks, 0)?) {
+        while blocks < wanted {
+            let copies = self.file.pointers(self.file.nth(at, blocks as u64))?;
+            if !self.in_place(&copies)? {
+                break;
+            }
             blocks += 1;
         }
         let bytes = len.min((blocks * BLOCK as usize).saturating_sub(head));

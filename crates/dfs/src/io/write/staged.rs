@@ -190,8 +190,7 @@ impl<'p> Round<'_, 'p> {
             for index in 0..run {
                 let old = file.pointers(file.nth(at, index))?;
                 let old = old.get(..file.geo.copies).ok_or(Errno::EIO)?;
-                let first_copy = old.first().copied().unwrap_or_default();
-                let fits = match self.in_place(first_copy) {
+                let fits = match self.in_place(old)? {
                     true => self.start == Start::End && extent.kept.add(block + index),
                     false => freed.add(old),
                 };
@@ -352,7 +351,7 @@ impl<'p> Round<'_, 'p> {
                 let old = old.get(..file.geo.copies).ok_or(Errno::EIO)?;
                 let first = old.first().copied().unwrap_or_default();
                 if extent.kept.contains(block + index) {
-                    if !self.in_place(first) {
+                    if !self.in_place(old)? {
                         return Ok(None);
                     }
                     if first.is_unwritten() {
@@ -366,7 +365,7 @@ impl<'p> Round<'_, 'p> {
                     }
                     continue;
                 }
-                if self.in_place(first) || !freed.add(old) {
+                if self.in_place(old)? || !freed.add(old) {
                     return Ok(None);
                 }
                 new_blocks += u64::from(first.is_hole());
