@@ -134,7 +134,7 @@ impl Pool {
         replay.run(seen.end)?;
         let (proofs, unproven) = (replay.proofs, replay.unproven);
         self.derive_pages(found.complete)?;
-        if self.may_lack_pages()? {
+        if self.may_lack_pages()? || proofs.as_ref().is_some_and(Proofs::is_lacking) {
             return Ok(Rebuilt::Lacking);
         }
         let mut changed = false;
@@ -145,9 +145,9 @@ impl Pool {
             self.store(header::LEFT_UNPROVEN, first + 1)?;
         }
         let mut present = self.data_blocks()?;
-        match self.rehome(seen, &mut present) {
-            Err(full) if full.is_full() => return Ok(Rebuilt::Lacking),
-            rehomed => changed |= rehomed?,
+        match self.rehome(seen, &mut present, trusted)? {
+            Rebuilt::Lacking => return Ok(Rebuilt::Lacking),
+            rehomed => changed |= rehomed == Rebuilt::Changed,
         }
         self.derive_space(&present, base.end < seen.end)?;
         self.doubt_flushes()?;

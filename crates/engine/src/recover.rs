@@ -158,6 +158,11 @@ pub(crate) struct Proofs {
     before: Map<u64, usize>,
     /// What counts instead of a pointer whose data is lost, published last.
     instead: Map<u64, u64>,
+    /// Ranks that are gone, and those of them that nobody has given up.
+    gone: RankSet,
+    missed: RankSet,
+    /// A rank that is missed may have what was dropped, and no other rank has.
+    lacking: bool,
 }
 
 /// What a pointer has replaced.
@@ -215,6 +220,14 @@ impl Pool {
             flushes: seen.flushes.clone(),
             ..Proofs::default()
         };
+        for r in 0..self.rank_count() {
+            if self.is_left_out(r)? {
+                proofs.gone.add(r);
+            }
+        }
+        for r in self.ranks_missed()? {
+            proofs.missed.add(r);
+        }
         proofs.flushes.begins.sort_unstable();
         let from = proofs.flushes.certain();
         let (start, sum) = seen.mark_at(from);
@@ -513,11 +526,14 @@ impl Proofs {
         if position < self.flushes.certain() {
             return;
         }
-        let there = |word: &u64| {
-            let pointer = BlockPtr(*word);
-            !holds_data(pointer) || self.has_data(pointer, position)
-        };
-        if new.iter().all(there) {
+        let mut copies = new.iter().map(|word| BlockPtr(*word));
+        let is_gone = |copy: &BlockPtr| self.gone.has(copy.rank());
+        let there = |copy: &BlockPtr| self.has_data(*copy, position);
+        // What a rank that is gone may lack is stored anew from another copy (`rehome`).
+        let other = copies
+            .clone()
+            .any(|copy| holds_data(copy) && !is_gone(&copy) && there(&copy));
+        if copies.all(|copy| !holds_data(copy) || there(&copy) || other && is_gone(&copy)) {
             for (old, new) in old.iter().zip(new.iter()) {
                 if !BlockPtr(*new).is_hole() && old != new {
                     let earlier = self.before.insert(*new, self.replaced.len());
@@ -530,6 +546,15 @@ impl Proofs {
                 }
             }
             return;
+        }
+        let data = new.iter().map(|word| BlockPtr(*word));
+        let mut data = data.filter(|copy| holds_data(*copy));
+        let only_there = data.clone().all(|copy| is_gone(&copy));
+        if only_there
+            && old != new
+            && data.any(|copy| self.missed.has(copy.rank()) && !there(&copy))
+        {
+            self.lacking = true;
         }
         // All copies or none: they must stay the same.
         let instead = self.kept(position, old, new);
@@ -605,6 +630,11 @@ impl Proofs {
                 }
             }
         }
+    }
+
+    /// Whether a rank that nobody has given up may have data that was dropped, and no other rank has.
+    pub(crate) fn is_lacking(&self) -> bool {
+        self.lacking
     }
 
     /// Whether some data was lost.

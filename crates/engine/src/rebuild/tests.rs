@@ -156,6 +156,41 @@ fn read_blocks(pool: &Pool, off: u64, copies: u16) -> Vec<(u16, u8)> {
 }
 
 #[test]
+fn blocks_that_only_an_absent_rank_may_have_are_waited_for() {
+    let mut temp = Image::new(4);
+    let shared = write_block(&temp, 2, 11);
+    let alone = write_block(&temp, 1, 10);
+    temp.take_away(1);
+    let before = temp.files();
+    let told = temp.refused();
+    assert!(told.contains("lacks rank 1,"), "{told}");
+    assert!(before == temp.files(), "files were changed");
+    temp.bring_back(1);
+    temp.reopen();
+    assert_eq!(read_blocks(temp.pool, alone, 1), [(1, 10)]);
+    // Once it is on its device it waits there.
+    temp.pool.sync().expect("sync");
+    let again = write_block(&temp, 2, 12);
+    temp.take_away(1);
+    temp.reopen();
+    let pointer = BlockPtr(temp.pool.load(alone).expect("pointer"));
+    assert_eq!(pointer.rank(), 1);
+    assert_eq!(BlockPtr(temp.pool.load(shared).expect("pointer")).rank(), 1);
+    // What may not be there is stored from its other copy.
+    let read = read_blocks(temp.pool, again, 2);
+    assert!(
+        read.iter().all(|(rank, now)| *now == 12 && *rank != 1),
+        "{read:?}"
+    );
+    temp.bring_back(1);
+    temp.reopen();
+    assert_eq!(read_blocks(temp.pool, alone, 1), [(1, 10)]);
+    assert_eq!(read_blocks(temp.pool, shared, 2), [(1, 11), (2, 11)]);
+    assert_eq!(read_blocks(temp.pool, again, 2), read);
+    crate::testing::audit_blocks(temp.pool);
+}
+
+#[test]
 fn what_the_log_has_of_an_absent_rank_gets_another_place() {
     for (copies, excluded) in [(1, false), (2, false), (2, true), (1, true)] {
         let mut temp = Image::new(4);

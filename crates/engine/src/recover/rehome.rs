@@ -13,6 +13,7 @@ use crate::layout::{BlockPtr, descriptor, descriptor_at, header};
 use crate::limits::{PAGE, RANK_BLOCKS_MAX, at};
 use crate::log::{RecordKind, as_bytes};
 use crate::pool::Pool;
+use crate::rebuild::Rebuilt;
 use crate::sync::BLOCK_WORDS;
 use std::collections::BTreeMap;
 use sys::{Errno, Result};
@@ -41,15 +42,50 @@ struct Stray {
     pointer: BlockPtr,
 }
 
+/// Pointers to blocks whose content is in the log, by its position and the place.
+type InLog = BTreeMap<(u64, Place), Stray>;
+
 impl Pool {
-    /// Gives blocks on ranks that are gone a place on others; returns whether there were any. `present` are
-    /// the blocks that data files have, `None` of ranks that are gone. `ENOSPC` if there is no room,
-    /// unless the rank was excluded. The arena is its builder's alone, free space is not
-    /// known yet, and a checkpoint has to follow.
-    pub(crate) fn rehome(&self, seen: &Seen, present: &mut [Option<u64>]) -> Result<bool> {
+    /// Gives blocks on ranks that are gone a place on others. `present` are the blocks that data files have,
+    /// `None` of ranks that are gone. Something is lacking if there is no room, or, where every pointer
+    /// counts (`trusted`), if nobody else has a block, unless the rank was excluded. The arena is its
+    /// builder's alone, free space is not known yet, and a checkpoint has to follow a change.
+    pub(crate) fn rehome(
+        &self,
+        seen: &Seen,
+        present: &mut [Option<u64>],
+        trusted: bool,
+    ) -> Result<Rebuilt> {
         let doubtful = self.doubtful(seen)?;
         if doubtful.is_empty() {
-            return Ok(false);
+            return Ok(Rebuilt::AsFound);
+        }
+        let (mut of_others, mut in_log) = (Vec::new(), InLog::new());
+        let mut lacking = false;
+        for page in 1..self.load(header::FRONTIER)? as u32 {
+            self.for_each_pointer(page, &mut |off, pointer| {
+                let Some(block) = doubtful
+                    .get(&place(pointer))
+                    .filter(|_| holds_data(pointer))
+                else {
+                    return Ok(());
+                };
+                let stray = Stray { off, pointer };
+                if self.read_other_copy(stray, block, &mut [0; BLOCK_WORDS])? {
+                    of_others.push(stray);
+                } else if let Some(position) = block.content {
+                    in_log.insert((position, place(pointer)), stray);
+                } else {
+                    lacking |= trusted && !self.spec.excluded.contains(&pointer.rank());
+                }
+                Ok(())
+            })?;
+        }
+        if lacking {
+            return Ok(Rebuilt::Lacking);
+        }
+        if of_others.is_empty() && in_log.is_empty() {
+            return Ok(Rebuilt::AsFound);
         }
         let mut ends = Vec::new();
         for (needed, end) in self.needed()?.iter().zip(present.iter()) {
@@ -60,44 +96,45 @@ impl Pool {
                 end,
             }));
         }
-        let rehomed = self.rehome_behind(seen, &doubtful, &mut ends);
+        let rehomed = self
+            .rehome_copies(&of_others, &doubtful, &mut ends)
+            .and_then(|()| self.rehome_contents(seen, &in_log, &doubtful, &mut ends));
         for (present, end) in present.iter_mut().zip(ends) {
             *present = end.map(|end| end.end).or(*present);
         }
-        rehomed
+        match rehomed {
+            Err(full) if full.is_full() => Ok(Rebuilt::Lacking),
+            other => other.map(|()| Rebuilt::Changed),
+        }
     }
 
-    fn rehome_behind(
+    /// Blocks of which another copy is there.
+    fn rehome_copies(
         &self,
-        seen: &Seen,
+        strays: &[Stray],
         doubtful: &Map<Place, Doubtful>,
         ends: &mut [Option<End>],
-    ) -> Result<bool> {
-        // Those of which there is no other copy, by position and place.
-        let mut in_log = BTreeMap::new();
-        let mut found = false;
-        for page in 1..self.load(header::FRONTIER)? as u32 {
-            self.for_each_pointer(page, &mut |off, pointer| {
-                let Some(block) = doubtful.get(&place(pointer)) else {
-                    return Ok(());
-                };
-                if !holds_data(pointer) {
-                    return Ok(());
-                }
-                let stray = Stray { off, pointer };
-                let mut content = [0; BLOCK_WORDS];
-                if self.read_other_copy(stray, block, &mut content)? {
-                    found = true;
-                    return self.rehome_block(ends, stray, block, &content);
-                }
-                if let Some(position) = block.content {
-                    in_log.insert((position, place(pointer)), stray);
-                }
-                Ok(())
-            })?;
+    ) -> Result<()> {
+        let mut content = [0; BLOCK_WORDS];
+        for stray in strays {
+            let block = doubtful.get(&place(stray.pointer)).ok_or(Errno::EIO)?;
+            if self.read_other_copy(*stray, block, &mut content)? {
+                self.rehome_block(ends, *stray, block, &content)?;
+            }
         }
-        let Some(((first, _), _)) = in_log.first_key_value() else {
-            return Ok(found);
+        Ok(())
+    }
+
+    /// Blocks of which the log has the content.
+    fn rehome_contents(
+        &self,
+        seen: &Seen,
+        strays: &InLog,
+        doubtful: &Map<Place, Doubtful>,
+        ends: &mut [Option<End>],
+    ) -> Result<()> {
+        let Some(((first, _), _)) = strays.first_key_value() else {
+            return Ok(());
         };
         let (from, sum) = seen.mark_at(*first);
         self.each_record(from, sum, seen.end, |found| {
@@ -106,7 +143,7 @@ impl Pool {
             }
             each_content(&found, |copies, content| {
                 for at in copies.iter().map(|copy| place(BlockPtr(*copy))) {
-                    let stray = in_log.get(&(found.position, at));
+                    let stray = strays.get(&(found.position, at));
                     if let (Some(stray), Some(block)) = (stray, doubtful.get(&at)) {
                         self.rehome_block(ends, *stray, block, content)?;
                     }
@@ -114,7 +151,7 @@ impl Pool {
                 Ok(())
             })
         })?;
-        Ok(true)
+        Ok(())
     }
 
     /// Blocks on ranks that are gone that were stored since these were flushed.
