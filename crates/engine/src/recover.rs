@@ -526,14 +526,16 @@ impl Proofs {
         if position < self.flushes.certain() {
             return;
         }
-        let mut copies = new.iter().map(|word| BlockPtr(*word));
+        let copies = new.iter().map(|word| BlockPtr(*word));
         let is_gone = |copy: &BlockPtr| self.gone.has(copy.rank());
         let there = |copy: &BlockPtr| self.has_data(*copy, position);
         // What a rank that is gone may lack is stored anew from another copy (`rehome`).
-        let other = copies
-            .clone()
-            .any(|copy| holds_data(copy) && !is_gone(&copy) && there(&copy));
-        if copies.all(|copy| !holds_data(copy) || there(&copy) || other && is_gone(&copy)) {
+        let mut all = copies.clone();
+        let other = || {
+            let mut others = copies.clone();
+            others.any(|copy| holds_data(copy) && !is_gone(&copy) && there(&copy))
+        };
+        if all.all(|copy| !holds_data(copy) || there(&copy) || is_gone(&copy) && other()) {
             for (old, new) in old.iter().zip(new.iter()) {
                 if !BlockPtr(*new).is_hole() && old != new {
                     let earlier = self.before.insert(*new, self.replaced.len());
