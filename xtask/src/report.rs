@@ -12,6 +12,17 @@ pub(crate) enum Ending {
     Failed(String),
 }
 
+impl Ending {
+    /// Of a case that is one command, which went well if `good`; else the last `lines` of what it said tell why.
+    pub(crate) fn of(done: &Done, good: bool, lines: usize) -> Ending {
+        if good {
+            Ending::Passed
+        } else {
+            Ending::Failed(format!("{}: {}", done.ending(), done.tail(lines)))
+        }
+    }
+}
+
 /// Cases by name, in one place.
 pub(crate) type Cases = BTreeMap<String, Ending>;
 

@@ -707,12 +707,13 @@ impl Pool {
                 other => other?,
             }
         }
-        if !self.ranks_missed()?.is_empty() {
+        let missed = !self.ranks_missed()?.is_empty();
+        if missed {
             // A rank that is gone may have the end of a checkpoint that somebody else's recovery has made, with
             // other decisions than this one's: nothing of that may be newer than what is decided now.
             self.touch_pages(|state| state.replicas > 0)?;
         }
-        if rebuilt == Rebuilt::Changed || parts {
+        if rebuilt == Rebuilt::Changed || parts || missed {
             // What the log says of data does not count any more.
             self.checkpoint()?;
         }

@@ -3,7 +3,8 @@
 //! The log counts up to the first record that is not whole or does not hold the checksum of the one
 //! before. Names and attributes are what the records say, without exception. A block pointer counts
 //! only if its data is there: a later record says that its rank was flushed, or holds the block's
-//! content, or the checksum of what the block holds. Otherwise the words stay as they were, and what they point to is untouched, for it was
+//! content, or the checksum of what the block holds. Of a copy on a rank that is gone this need not be known if it is of
+//! another (`rehome`). Otherwise the words stay as they were, and what they point to is untouched, for it was
 //! kept from reuse. The exception is a block that was taken and given back within one window
 //! (`sync`): then what it had replaced counts.
 //!

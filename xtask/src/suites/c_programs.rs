@@ -162,12 +162,8 @@ fn one(context: &Context, place: &Place, program: &Path, log: &str, limit_s: u64
             let told = cases
                 .values()
                 .any(|ending| matches!(ending, Ending::Failed(_)));
-            let ending = if done.ok() || (told && done.code == 1) {
-                Ending::Passed
-            } else {
-                Ending::Failed(format!("{} {}", done.ending(), done.tail(3)))
-            };
-            cases.insert(format!("{topic}/ends"), ending);
+            let good = done.ok() || (told && done.code == 1);
+            cases.insert(format!("{topic}/ends"), Ending::of(&done, good, 3));
         }
         Err(error) => {
             cases.insert(format!("{topic}/ends"), Ending::Failed(error.to_string()));

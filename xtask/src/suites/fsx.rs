@@ -85,13 +85,6 @@ fn one(
         // Left behind by a failed run, in the directory given with -P.
         std::fs::remove_file(format!("/tmp/{case}.{ending}")).ok();
     }
-    if done.ok() && done.stdout.contains("A-OK") {
-        Ok(Ending::Passed)
-    } else {
-        Ok(Ending::Failed(format!(
-            "{}: {}",
-            done.ending(),
-            done.tail(6)
-        )))
-    }
+    let good = done.ok() && done.stdout.contains("A-OK");
+    Ok(Ending::of(&done, good, 6))
 }

@@ -95,13 +95,5 @@ fn one(place: &Place, module: &str) -> Result<Ending, Failure> {
         .timeout(Duration::from_secs(600))
         .log(&log)
         .run()?;
-    if done.ok() {
-        Ok(Ending::Passed)
-    } else {
-        Ok(Ending::Failed(format!(
-            "{}: {}",
-            done.ending(),
-            done.tail(40)
-        )))
-    }
+    Ok(Ending::of(&done, done.ok(), 40))
 }

@@ -77,6 +77,22 @@ fn pages_that_only_an_absent_rank_holds_are_waited_for() {
 }
 
 #[test]
+fn a_rank_of_which_only_the_log_is_left_is_gone() {
+    let mut temp = Image::new(3);
+    let page = temp.page(4, 2);
+    temp.put(page, 4, 7);
+    temp.pool.checkpoint().expect("checkpoint");
+    let before = len(&temp, "meta");
+    for file in ["data", "meta"] {
+        std::fs::remove_file(temp.spec.ranks[0].join(file)).expect("removed");
+    }
+    temp.reopen();
+    // Whatever else there may be is older: all pages are written anew.
+    assert!(len(&temp, "meta") > before);
+    assert_eq!(temp.pool.load(page.offset()), Ok(7));
+}
+
+#[test]
 fn an_excluded_rank_does_not_come_back() {
     let mut temp = Image::new(3);
     let kept = temp.page(0, 2);

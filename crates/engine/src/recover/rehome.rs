@@ -118,9 +118,11 @@ impl Pool {
         let mut content = [0; BLOCK_WORDS];
         for stray in strays {
             let block = doubtful.get(&place(stray.pointer)).ok_or(Errno::EIO)?;
-            if self.read_other_copy(*stray, block, &mut content)? {
-                self.rehome_block(ends, *stray, block, &content)?;
+            if !self.read_other_copy(*stray, block, &mut content)? {
+                // It was there a moment ago.
+                return Err(Errno::EIO);
             }
+            self.rehome_block(ends, *stray, block, &content)?;
         }
         Ok(())
     }
