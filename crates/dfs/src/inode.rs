@@ -5,7 +5,8 @@
 //!   turns it into an arena offset after checking the tag; what was then read without a lock
 //!   holds only if [`still`] agrees afterwards. Under the lock of [`lock`] nothing moves.
 //! * Words change only in a transaction that holds the inode's target lock (word 24 too: opening
-//!   takes the lock, checks the tag, then counts).
+//!   takes the lock, checks the tag, then counts; only a private description is open without,
+//!   `ofd::private`).
 //! * Words 22..32 are volatile: zero when a record is made and after the arena was rebuilt.
 //!
 //! Life: an inode with `nlink` 0 has no name. It is freed, with all it owns, as soon as its open
@@ -63,8 +64,8 @@ pub(crate) mod word {
     /// First of the volatile words. File: two words, the blocks to bring to the devices
     /// (`io::durable`).
     pub(crate) const DIRTY: u64 = 22;
-    /// `open count:32 | flags:32` ([`super::LINKABLE`]). The open count is that of open
-    /// descriptions in all processes.
+    /// `open count:32 | flags:32` ([`super::LINKABLE`], [`super::DYING`]). The open count is that of
+    /// open descriptions in all processes, but for private ones (`ofd::private`).
     pub(crate) const OPEN: u64 = 24;
     /// Directory: link of the hash table, log2 of its slots in the link's tag; 0 = none.
     /// File: state of shared mappings.
@@ -94,6 +95,10 @@ pub(crate) const INLINE_TARGET: usize = 40;
 
 /// Flag in word [`word::OPEN`]: made by `O_TMPFILE`, so a first name may still be given.
 pub(crate) const LINKABLE: u64 = 1;
+
+/// The other flag there: somebody has looked, or is looking, whether the inode is open, in order to free
+/// it (`ofd::private`). Set under its lock by a store of its own, taken back by who opens it later.
+pub(crate) const DYING: u64 = 2;
 
 /// Type bits of a mode (`inode(7)`).
 pub(crate) const S_IFMT: u32 = 0o170000;

@@ -296,7 +296,7 @@ impl Storm {
             .dfs
             .unlink(&ROOT, container.dfs.root(), b"first")
             .expect("unlink");
-        container.dfs.pool().leave().expect("leave");
+        container.dfs.depart().expect("depart");
         let empty = audit(container.dfs.pool());
         for number in 0..DIRS {
             let name = format!("d{number}");
@@ -366,7 +366,7 @@ impl Storm {
             dfs.rmdir(&ROOT, dfs.root(), name.as_bytes())
                 .expect("rmdir");
         }
-        dfs.pool().leave().expect("leave");
+        dfs.depart().expect("depart");
         assert_eq!(
             audit(dfs.pool()),
             self.empty,

@@ -1,7 +1,7 @@
 //! Words of the arena: header, ranks, targets, owners, page descriptors, links and pointers.
 //! No behaviour beyond packing and unpacking.
 
-use crate::limits::{GRANULE, PAGE, PAGE_REPLICAS_MAX, at};
+use crate::limits::{GRANULE, PAGE, PAGE_REPLICAS_MAX, SHARED_WORDS, at};
 
 /// Kinds of records and pages, the low byte of a tag or descriptor.
 pub mod kind {
@@ -21,6 +21,8 @@ pub mod kind {
     pub const LOCK: u8 = 6;
     /// Open file description (volatile).
     pub const OFD: u8 = 7;
+    /// Open file description that is closed, its record kept for the next one (volatile).
+    pub const OFD_CLOSED: u8 = 8;
     /// Free for the namespace layer.
     pub const MISC: u8 = 9;
     /// Page: leaf of a block map.
@@ -141,7 +143,7 @@ pub const TREE_VERSION: u64 = header::TREE_VERSION;
 /// `DAOSPIL1` in memory order.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"DAOSPIL1");
 /// Version of the arena layout; another version is never attached.
-pub(crate) const ARENA_VERSION: u64 = 8;
+pub(crate) const ARENA_VERSION: u64 = 9;
 /// Version of the rank files' format. A pool keeps the one it was made with.
 pub(crate) const VERSION: u64 = 3;
 /// The oldest that is read and gone on with: its frames hold pages word by word.
@@ -364,6 +366,11 @@ pub(crate) fn process_at(slot: u32) -> u64 {
     at::PROCESSES + u64::from(slot) * at::PROCESS_BYTES
 }
 
+/// Arena offset of the pool's `index`th word for the layer above: zero when shared memory is made.
+pub fn shared_word(index: u64) -> u64 {
+    at::SHARED + index % SHARED_WORDS * 8
+}
+
 /// Size classes of slot records: 64, 256 and 1024 bytes.
 pub(crate) const CLASSES: [u64; 3] = [64, 256, 1024];
 
@@ -383,7 +390,7 @@ const _: () =
     assert!((CLASSES.len() * (PAGE_REPLICAS_MAX + 1)).div_ceil(2) * 8 <= at::TARGET_BYTES as usize);
 
 /// Tag of a slot record: kind and generation.
-pub(crate) fn tag(kind: u8, generation: u32) -> u64 {
+pub fn tag(kind: u8, generation: u32) -> u64 {
     u64::from(kind) | u64::from(generation) << 32
 }
 

@@ -47,15 +47,17 @@ mod usage;
 pub use containers::{BLOB_BYTES_MAX, ContainerInfo};
 pub use error::EngineError;
 pub use layout::{
-    BlockPtr, PageLink, PageState, Rec, Run, TREE_VERSION, kind, tag_generation, tag_kind,
+    BlockPtr, PageLink, PageState, Rec, Run, TREE_VERSION, kind, shared_word, tag, tag_generation,
+    tag_kind,
 };
 pub use limits::{
-    BLOCK, GRANULE, PAGE, RANKS_MAX, RECORDS_MAX, REPLICAS_MAX, TARGETS_MAX, TX_LOCKS_MAX,
+    BLOCK, GRANULE, PAGE, RANKS_MAX, RECORDS_MAX, REPLICAS_MAX, SHARED_WORDS, TARGETS_MAX,
+    TX_LOCKS_MAX,
 };
 pub use pool::{LockId, Pool, PoolSpec};
 pub use shm::crash_point;
 pub use space::{STAGED_MAX, Stage};
 pub use sync::{Contents, RankSet};
-pub use thread::{THREAD_WORDS, vfork, words as thread_words};
+pub use thread::{THREAD_WORDS, Undisturbed, undisturbed, vfork, words as thread_words};
 pub use tx::Tx;
 pub use usage::{RankUsage, Usage};

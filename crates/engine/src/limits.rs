@@ -16,6 +16,8 @@ pub(crate) const OWNERS_MAX: usize = 2048;
 pub(crate) const PROCESSES_MAX: usize = 4096;
 /// Pools one process can attach.
 pub(crate) const POOLS_MAX: usize = 8;
+/// Words of a pool for the layer above: from [`crate::shared_word`] 0 to this.
+pub const SHARED_WORDS: u64 = 2048;
 /// Copies of a record or block.
 pub const REPLICAS_MAX: usize = 8;
 /// Copies of a metadata page; classes with more keep this many.
@@ -66,8 +68,10 @@ pub(crate) mod at {
     pub(crate) const PROCESSES: u64 = OWNERS + OWNERS_MAX as u64 * shm::OWNER_BYTES;
     /// Bytes of a process slot.
     pub(crate) const PROCESS_BYTES: u64 = 256;
+    /// Words of the pool for the layer above.
+    pub(crate) const SHARED: u64 = PROCESSES + PROCESSES_MAX as u64 * PROCESS_BYTES;
     /// End of the part that exists from the start.
-    pub(crate) const FIXED_END: u64 = PROCESSES + PROCESSES_MAX as u64 * PROCESS_BYTES;
+    pub(crate) const FIXED_END: u64 = SHARED + SHARED_WORDS * 8;
     /// Page descriptors.
     pub(crate) const DESCRIPTORS: u64 = 64 << 20;
     /// Bytes of a page descriptor.

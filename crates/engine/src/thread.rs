@@ -8,7 +8,7 @@ pub mod vfork;
 
 use crate::limits::{POOLS_MAX, TX_WORDS_MAX};
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, compiler_fence};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use shm::Robust;
 use sys::{Errno, Result};
@@ -56,6 +56,30 @@ static BLOCKS: AtomicPtr<ThreadBlock> = AtomicPtr::new(core::ptr::null_mut());
 #[inline]
 pub fn words() -> Result<&'static [AtomicU64; THREAD_WORDS]> {
     Ok(&ThreadBlock::current()?.upper)
+}
+
+/// While it lives, operations of the calling thread's signal handlers are refused, as they are while it
+/// is in a transaction.
+pub struct Undisturbed(&'static ThreadBlock);
+
+/// `EDEADLK` in a handler that has interrupted a transaction, or another [`Undisturbed`].
+#[inline]
+pub fn undisturbed() -> Result<Undisturbed> {
+    let block = ThreadBlock::current()?;
+    // Nobody but this thread's handlers sets it, and they set it back.
+    if block.busy.load(Ordering::Relaxed) {
+        return Err(Errno::EDEADLK);
+    }
+    block.busy.store(true, Ordering::Relaxed);
+    compiler_fence(Ordering::SeqCst);
+    Ok(Undisturbed(block))
+}
+
+impl Drop for Undisturbed {
+    fn drop(&mut self) {
+        compiler_fence(Ordering::SeqCst);
+        self.0.busy.store(false, Ordering::Relaxed);
+    }
 }
 
 impl ThreadBlock {

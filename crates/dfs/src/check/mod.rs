@@ -246,7 +246,7 @@ impl Dfs {
         let mut orphans = Vec::new();
         each_inode(self.pool, &mut |ino, offset| {
             let nlink = Guard::read(self.pool, offset)?.nlink;
-            if nlink == 0 && high(self.pool.load(at(offset, word::OPEN))?) == 0 {
+            if nlink == 0 && !self.looks_open(ino, offset)? {
                 orphans.push(ino);
             }
             Ok(())
@@ -341,9 +341,9 @@ impl Check<'_> {
             self.step();
             let guard = Guard::read(self.dfs.pool, offset)?;
             let names = self.names.get(&ino.number).copied().unwrap_or(0);
-            let open = high(self.dfs.pool.load(at(offset, word::OPEN))?);
+            let open = self.dfs.looks_open(ino, offset)?;
             match (names, is_dir(guard.mode)) {
-                (0, _) if open == 0 => {
+                (0, _) if !open => {
                     unnamed.push(ino);
                     continue;
                 }

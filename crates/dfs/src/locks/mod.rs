@@ -73,6 +73,7 @@ impl Dfs {
             LOCK_UN => None,
             _ => return Err(Errno::EINVAL),
         };
+        self.share(&open)?;
         let target = Target::new(self.pool, open.ino)?;
         let owner = Owner::Description(ofd);
         if list::held_whole(&target, owner)? == write && write.is_some() {

@@ -117,6 +117,9 @@ impl Dfs {
             return Err(Errno::EBADF);
         }
         let range = (req.start, req.last()?);
+        if req.ofd_owned {
+            self.share(&open)?;
+        }
         let owner = self.owner(ofd, req.ofd_owned)?;
         let target = Target::new(self.pool, open.ino)?;
         if req.kind == LockKind::Unlock {

@@ -7,7 +7,7 @@
 
 use crate::dir;
 use crate::inode::{
-    self, Guard, at, from_link, high, is_dir, is_file, is_symlink, link_word, locate, low, word,
+    self, Guard, at, from_link, is_dir, is_file, is_symlink, link_word, locate, low, word,
 };
 use crate::{Dfs, Ino};
 use engine::{PageLink, Rec, Tx, crash_point};
@@ -41,7 +41,7 @@ impl Dfs {
         queue: bool,
     ) -> Result<Retired> {
         // As this transaction leaves it: the last close lowers it in the same one.
-        if high(tx.load(at(offset, word::OPEN))?) != 0 {
+        if self.is_open(tx, ino, offset)? {
             super::set_nlink(tx, offset, guard, 0, now)?;
             return Ok(Retired::Kept);
         }
@@ -73,8 +73,7 @@ impl Dfs {
                 return Ok(());
             };
             let guard = Guard::read(self.pool, offset)?;
-            let open = high(tx.load(at(offset, word::OPEN))?);
-            if guard.nlink != 0 || open != 0 {
+            if guard.nlink != 0 || self.is_open(&tx, ino, offset)? {
                 return Ok(());
             }
             if tx.load(at(offset, word::RECLAIM))? != 0 {

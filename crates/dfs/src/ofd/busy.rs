@@ -2,8 +2,9 @@
 //! (`execve(2)`, `open(2)`, `truncate(2)`: `ETXTBSY`).
 //!
 //! Both are descriptions, counted in [`word::BUSY`] of the inode by the transactions that make and
-//! free them, so that death, fork and exec are settled as with any other. That of a program has no
-//! descriptor: the process that execs holds it, and its next image keeps it.
+//! free them, so that death, fork and exec are settled as with any other; private ones that may write
+//! are found by who runs a program (`private`). That of a program has no descriptor: the process that
+//! execs holds it, and its next image keeps it.
 
 use super::dead::TRIES;
 use super::holds::{self, State};
@@ -48,18 +49,24 @@ impl Purpose {
 
     /// Counts a description in the inode at `base`: `ETXTBSY` if one there keeps it out.
     pub(super) fn begin(self, tx: &mut Tx<'_>, base: u64) -> Result<()> {
+        let busy = tx.load(inode::at(base, word::BUSY))?;
+        match self {
+            Purpose::Cut | Purpose::Write if low(busy) != 0 => Err(Errno::ETXTBSY),
+            Purpose::Run if high(busy) != 0 => Err(Errno::ETXTBSY),
+            _ => self.count(tx, base),
+        }
+    }
+
+    /// Counts one that is there already.
+    pub(super) fn count(self, tx: &mut Tx<'_>, base: u64) -> Result<()> {
+        let more = match self {
+            Purpose::Read | Purpose::Cut => return Ok(()),
+            Purpose::Write => pair(1, 0),
+            Purpose::Run => pair(0, 1),
+        };
         let at = inode::at(base, word::BUSY);
         let busy = tx.load(at)?;
-        let (writers, programs) = (high(busy), low(busy));
-        let counted = match self {
-            Purpose::Read => return Ok(()),
-            Purpose::Cut | Purpose::Write if programs != 0 => return Err(Errno::ETXTBSY),
-            Purpose::Run if writers != 0 => return Err(Errno::ETXTBSY),
-            Purpose::Cut => return Ok(()),
-            Purpose::Write => pair(writers + 1, programs),
-            Purpose::Run => pair(writers, programs + 1),
-        };
-        tx.set_volatile(at, counted)
+        tx.set_volatile(at, busy + more)
     }
 
     /// The opposite of [`Purpose::begin`], when the description is freed.

@@ -8,6 +8,7 @@
 //!   what it opens, and before it execs what its new image will find ([`Dfs::exec_prepare`]).
 
 use super::holds::{self, State, for_each, proc, word_at};
+use super::private;
 use crate::inode::high;
 use crate::{Dfs, Ofd};
 use core::sync::atomic::AtomicU32;
@@ -37,13 +38,22 @@ impl Dfs {
             self.count_forks(slot, i64::MIN)?;
         }
         self.count_forks(slot, 1)?;
-        Ok(Some(ForkToken { slot }))
+        let token = ForkToken { slot };
+        match self.share_all(slot) {
+            Ok(()) => Ok(Some(token)),
+            Err(errno) => {
+                self.fork_done(token)?;
+                Err(errno)
+            }
+        }
     }
 
     /// Whether the process in `slot` holds descriptions or has files mapped.
     fn holds_anything(&self, slot: u32) -> Result<bool> {
         let used = self.pool.load(word_at(slot, proc::USED))?;
-        Ok(high(used) != 0 || self.pool.load(word_at(slot, proc::MAPS))? != 0)
+        Ok(high(used) != 0
+            || private::has_any(self.pool, slot)?
+            || self.pool.load(word_at(slot, proc::MAPS))? != 0)
     }
 
     /// Called in the parent when the fork failed.
@@ -161,6 +171,7 @@ impl Dfs {
     pub fn attach_process(&self, found: &[Ofd]) -> Result<()> {
         let slot = self.process_slot()?;
         self.children_have_come(slot)?;
+        self.tidy_places(slot)?;
         crate::mapfile::settle(self, slot)?;
         let mut outcome = Ok(());
         for ofd in found {

@@ -4,7 +4,7 @@
 //! whoever finds the process dead can let go of them. Tables change in the transaction that
 //! changes the description's count, under the lock of the process ([`lock`]).
 
-use super::{Open, field, sent};
+use super::{Open, field, private, sent};
 use crate::inode::{self, Guard, high, low, pair, word};
 use crate::names::orphan::Retired;
 use crate::{Dfs, Ino, Ofd, locks, mapfile};
@@ -224,13 +224,14 @@ fn count_waiting(tx: &mut Tx<'_>, slot: u32, change: i64) -> Result<()> {
     tx.set_volatile(at, count)
 }
 
-/// Calls `each` for every description in the table of `slot`, as far as it can be read without a
+/// Calls `each` for every description of the process in `slot`, as far as that can be read without a
 /// lock.
 pub(super) fn for_each(
     pool: &Pool,
     slot: u32,
     mut each: impl FnMut(Ofd, State) -> Result<()>,
 ) -> Result<()> {
+    private::for_each(pool, slot, |ofd| each(ofd, State::Held))?;
     let link = PageLink(pool.load(word_at(slot, proc::TABLE))?);
     if link.is_none() {
         return Ok(());
@@ -269,6 +270,7 @@ impl Dfs {
     /// if it held it already.
     pub(super) fn hold_in(&self, slot: u32, ofd: Ofd, arrived: bool) -> Result<bool> {
         let open = self.description(ofd)?;
+        self.share(&open)?;
         let own = LockId::Target(self.pool.target_of(inode::record(open.ino)?)?);
         let mut tx = self.pool.tx(&[own, lock(self.pool, slot)])?;
         open.still()?;
@@ -299,6 +301,9 @@ impl Dfs {
         let mut under_way = None;
         // What is found out is true of this description alone, not of the next one with its number.
         let open = self.description(ofd)?;
+        if self.close_private(slot, &open)? {
+            return Ok(());
+        }
         loop {
             match self.try_release(slot, &open, seen, queue, under_way)? {
                 Let::Locked => locks::drop_of_description(self, &open)?,
@@ -325,7 +330,9 @@ impl Dfs {
         } else {
             target
         };
-        let mut tx = pool.tx(&[target, lock(pool, slot), list])?;
+        // Its record may lie elsewhere: it was made for a file it had before.
+        let record = LockId::Target(pool.target_of(Rec(open.ofd.0))?);
+        let mut tx = pool.tx(&[target, lock(pool, slot), list, record])?;
         open.still()?;
         let (entry_at, state) = entry(&tx, slot, open.ofd)?.ok_or(Errno::EBADF)?;
         // Whoever looks through a table may come late: the description is gone, and its number another's.
@@ -372,14 +379,23 @@ impl Dfs {
         let opened = pair(high(opened).saturating_sub(1), low(opened));
         tx.set_volatile(inode::at(base, word::OPEN), opened)?;
         open.purpose().end(&mut tx, base)?;
-        tx.free(Rec(open.ofd.0))?;
-        match self.retire_closed(&mut tx, open.ino, base, queue)? {
-            Retired::NeedsQueue => return Ok(Let::NeedsQueue),
-            Retired::Queued => {
-                tx.commit()?;
-                self.drain_reclaim();
-            }
-            Retired::Kept | Retired::Freed => drop(tx.commit()?),
+        let parked = match seen {
+            None => private::park(&mut tx, slot, open)?,
+            Some(_) => None,
+        };
+        if parked.is_none() {
+            tx.free(Rec(open.ofd.0))?;
+        }
+        let retired = self.retire_closed(&mut tx, open.ino, base, queue)?;
+        if retired == Retired::NeedsQueue {
+            return Ok(Let::NeedsQueue);
+        }
+        tx.commit()?;
+        if let Some(parked) = parked {
+            parked.spare();
+        }
+        if retired == Retired::Queued {
+            self.drain_reclaim();
         }
         Ok(Let::Done)
     }
@@ -394,7 +410,7 @@ impl Dfs {
         queue: bool,
     ) -> Result<Retired> {
         let guard = Guard::read(self.pool, base)?;
-        if guard.nlink != 0 || high(tx.load(inode::at(base, word::OPEN))?) != 0 {
+        if guard.nlink != 0 || self.is_open(tx, ino, base)? {
             return Ok(Retired::Kept);
         }
         self.retire(tx, ino, base, &guard, self.pool.now_ns(), queue)
@@ -409,6 +425,9 @@ impl Dfs {
     /// How the process in `slot` holds a description.
     pub(super) fn hold_of(&self, slot: u32, ofd: Ofd) -> Result<Option<State>> {
         let tx = self.pool.tx(&[lock(self.pool, slot)])?;
+        if private::has(self.pool, slot, ofd)? {
+            return Ok(Some(State::Held));
+        }
         Ok(entry(&tx, slot, ofd)?.map(|(_, state)| state))
     }
 
@@ -492,7 +511,7 @@ impl Dfs {
     }
 
     /// Lets go of everything the process in `slot` held, and of its table; false if messages keep
-    /// some of it.
+    /// some of it, or a thread of the process is at work.
     pub(super) fn settle(&self, slot: u32) -> Result<bool> {
         mapfile::settle(self, slot)?;
         for_each(self.pool, slot, |ofd, state| {
@@ -509,7 +528,8 @@ impl Dfs {
             tx.free_pages(link.with_tag(0), pages)?;
             tx.commit()?;
         }
-        Ok(self.pool.load(word_at(slot, proc::WAITING))? == 0)
+        let emptied = self.empty_places(slot)?;
+        Ok(emptied && self.pool.load(word_at(slot, proc::WAITING))? == 0)
     }
 
     /// [`Dfs::release_in`] of an entry that may have changed meanwhile. One of a description that is

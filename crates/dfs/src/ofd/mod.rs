@@ -2,13 +2,14 @@
 //!
 //! A description is a volatile 64-byte record: inode, flags, offset and the number of processes
 //! that hold it. It lives as long as somebody holds it ([`holds`]); the inode's open count is the
-//! number of its descriptions. The offset moves by compare-and-swap, so that two processes that
+//! number of its descriptions, but for those that only one process has ([`private`]). The offset moves by compare-and-swap, so that two processes that
 //! share it never read or write the same range, and one killed in between blocks nobody.
 
 mod busy;
 mod dead;
 mod handover;
 mod holds;
+mod private;
 mod seek;
 mod sent;
 
@@ -40,6 +41,9 @@ pub(crate) mod field {
     pub(crate) const HINT: u64 = 5;
     /// Inode of the kernel's file behind its descriptors, once it was sent (`sent`).
     pub(crate) const SENT: u64 = 6;
+    /// Where a description is that only one process has: `process slot + 1:32 | place:32`
+    /// (`private`); 0 = it is one like any other.
+    pub(crate) const HOME: u64 = 7;
 }
 
 /// Numbers that a description can have: below this.
@@ -176,6 +180,9 @@ impl Dfs {
         }
         let ino = load(field::INO)?;
         let flags = load(field::FLAGS)?;
+        if load(field::TAG)? != tag {
+            return Err(Errno::EBADF);
+        }
         Ok(Open {
             pool: self.pool,
             ofd,
@@ -224,23 +231,40 @@ impl Dfs {
 
     fn open_checked(&self, cred: &Cred<'_>, ino: Ino, flags: u32, opener: u32) -> Result<Ofd> {
         let purpose = Purpose::new(flags, opener);
+        let opener = opener | if cred.privileged { PRIVILEGED } else { 0 };
+        let kept = pair(opener, flags & !flag::ONCE);
+        let ofd = match self.open_private(ino, kept, purpose)? {
+            Some(ofd) => ofd,
+            None => self.open_shared(ino, kept, purpose)?,
+        };
+        if flags & flag::TRUNC != 0 && flags & flag::PATH == 0 {
+            let cut = File::open(self.pool, ino)
+                .and_then(|file| trunc::set_size(&file, 0, !cred.privileged));
+            if let Err(errno) = cut {
+                self.ofd_release(ofd)?;
+                return Err(errno);
+            }
+        }
+        Ok(ofd)
+    }
+
+    fn open_shared(&self, ino: Ino, flags: u64, purpose: Purpose) -> Result<Ofd> {
         for _ in 0..dead::TRIES {
-            match self.try_open(cred, ino, flags, opener, purpose) {
-                Err(Errno::ETXTBSY) if self.settle_dead_users(ino, purpose)? => {}
+            match self.try_open(ino, flags, purpose) {
+                Ok(ofd) if purpose == Purpose::Run && self.is_written(ino)? => {
+                    self.ofd_release(ofd)?;
+                }
+                Err(Errno::ETXTBSY) => {}
                 outcome => return outcome,
+            }
+            if !self.settle_dead_users(ino, purpose)? {
+                break;
             }
         }
         Err(Errno::ETXTBSY)
     }
 
-    fn try_open(
-        &self,
-        cred: &Cred<'_>,
-        ino: Ino,
-        flags: u32,
-        opener: u32,
-        purpose: Purpose,
-    ) -> Result<Ofd> {
+    fn try_open(&self, ino: Ino, flags: u64, purpose: Purpose) -> Result<Ofd> {
         let pool = self.pool;
         let rec = inode::record(ino)?;
         let target = pool.target_of(rec)?;
@@ -249,30 +273,23 @@ impl Dfs {
         let base = inode::locate(pool, ino)?;
         let opened = pool.load(inode::at(base, word::OPEN))?;
         let nlink = low(pool.load(inode::at(base, word::MODE))?);
-        if nlink == 0 && high(opened) == 0 && low(opened) & inode::LINKABLE as u32 == 0 {
-            return Err(Errno::ENOENT);
+        let linkable = opened & inode::LINKABLE != 0;
+        if nlink == 0 && !linkable && !self.looks_open(ino, base)? {
+            // Its name leads elsewhere by now, or nowhere.
+            return Err(Errno::ESTALE);
         }
         if purpose != Purpose::Read {
             purpose.begin(&mut tx, base)?;
         }
         let record = tx.alloc(kind::OFD, OFD_BYTES, target, 0)?;
-        let opener = opener | if cred.privileged { PRIVILEGED } else { 0 };
-        let kept = flags & !flag::ONCE;
-        let words = [link_word(ino), pair(opener, kept), 0, pair(1, 0), 0, 0, 0];
+        let words = [link_word(ino), flags, 0, pair(1, 0), 0, 0, 0];
         tx.put_volatile(record.offset() + 8, &words)?;
-        tx.set_volatile(inode::at(base, word::OPEN), opened + pair(1, 0))?;
+        // Who wanted to free it has not.
+        let opened = (opened & !inode::DYING) + pair(1, 0);
+        tx.set_volatile(inode::at(base, word::OPEN), opened)?;
         holds::add(&mut tx, slot, Ofd(record.0))?;
         tx.commit()?;
-        let ofd = Ofd(record.0);
-        if flags & flag::TRUNC != 0 && flags & flag::PATH == 0 {
-            let cut =
-                File::open(pool, ino).and_then(|file| trunc::set_size(&file, 0, !cred.privileged));
-            if let Err(errno) = cut {
-                self.ofd_release(ofd)?;
-                return Err(errno);
-            }
-        }
-        Ok(ofd)
+        Ok(Ofd(record.0))
     }
 
     /// File, flags, offset and type of a description.

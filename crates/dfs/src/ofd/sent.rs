@@ -99,6 +99,7 @@ impl Dfs {
     /// it, or nobody can any more.
     pub fn ofd_sent(&self, ofd: Ofd, fd: i32) -> Result<()> {
         let open = self.description(ofd)?;
+        self.share(&open)?;
         // SAFETY: only asked about.
         let file = unsafe { rustix::fd::BorrowedFd::borrow_raw(fd) };
         let inode = match rustix::fs::fstat(file) {
@@ -126,6 +127,7 @@ impl Dfs {
     /// Notes that a description was not sent after all.
     pub fn ofd_unsent(&self, ofd: Ofd) -> Result<()> {
         let open = self.description(ofd)?;
+        self.share(&open)?;
         let own = LockId::Target(self.pool.target_of(inode::record(open.ino)?)?);
         let mut tx = self.pool.tx(&[own])?;
         open.still()?;

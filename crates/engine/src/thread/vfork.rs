@@ -73,6 +73,12 @@ fn slot_in(word: u64, pool: &Pool) -> Option<u32> {
         .checked_sub(1)
 }
 
+/// Whether the caller is a vfork child.
+#[inline]
+pub fn is_child() -> bool {
+    child().is_some()
+}
+
 /// The caller's block if the caller is a vfork child.
 #[inline]
 pub(crate) fn child() -> Option<&'static ThreadBlock> {
