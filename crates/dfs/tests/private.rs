@@ -303,6 +303,58 @@ fn killed_or_stopped_on_the_way() {
     assert_eq!(c.dfs.check().expect("check").problems.len(), 0);
 }
 
+/// A process dies that had a file open, or was about to, and so does who settles its affairs; by then
+/// the file has no name.
+#[test]
+fn whoever_settles_last_frees_what_the_dead_had() {
+    const TEST: &str = "whoever_settles_last_frees_what_the_dead_had";
+    let named = std::env::var("PIL4DFS_TEST_ROLE").unwrap_or_default();
+    // Already mounting settles what the dead have left.
+    if let Some(point) = ["private.closed", "private.settling"]
+        .into_iter()
+        .find(|p| *p == named)
+    {
+        fault::arm(point, Action::Kill, 1);
+    }
+    if let Some((role, dfs)) = role() {
+        match POINTS
+            .into_iter()
+            .find(|point| role == format!("holder {point}"))
+        {
+            Some(point) => reach(&dfs, point, Action::Stop),
+            None => drop(dfs.reap(usize::MAX).expect("reap")),
+        }
+        return;
+    }
+    let c = Container::new(ObjectClass::S1, 64);
+    keep_records(&c.dfs, 1);
+    let (before, blocks) = (records(&c.dfs), used(&c));
+    let cases = [
+        ("private.opened", "private.closed"),
+        ("private.opened", "private.settling"),
+        ("private.noted", "private.settling"),
+        ("private.closing", "private.settling"),
+    ];
+    for (point, burier) in cases {
+        let f = c.file("f", O_WRONLY);
+        assert_eq!(f.write(&[7; BYTES]), Ok(BYTES));
+        drop(f);
+        let mut holder = c.spawn(TEST, &format!("holder {point}"));
+        assert!(wait(&holder).stopped(), "{point}");
+        c.dfs.unlink(&ROOT, c.dfs.root(), b"f").expect("unlink");
+        holder.kill().expect("kill");
+        holder.wait().expect("wait");
+        assert!(c.used() > blocks, "{point}: not kept");
+        let mut burier_process = c.spawn(TEST, burier);
+        let ended = wait(&burier_process);
+        assert_eq!(ended.terminating_signal(), Some(9), "{point} {burier}");
+        burier_process.wait().expect_err("gone");
+        c.dfs.reap(usize::MAX).expect("reap");
+        assert_eq!(used(&c), blocks, "{point} {burier}");
+        assert_eq!(records(&c.dfs), before, "{point} {burier}");
+    }
+}
+
 /// Who frees a file has looked whether it is open, and is about to do it.
 fn free_late(dfs: &Dfs) {
     fault::arm("tx.built", Action::Stop, 1);
@@ -325,23 +377,15 @@ fn open_late(dfs: &Dfs) {
     }
 }
 
-#[test]
-fn what_is_about_to_be_freed_is_not_opened() {
-    const TEST: &str = "what_is_about_to_be_freed_is_not_opened";
-    if let Some((role, dfs)) = role() {
-        return match role.as_str() {
-            "remover" => free_late(&dfs),
-            _ => open_late(&dfs),
-        };
-    }
-    let c = Container::new(ObjectClass::S1, 64);
+fn what_is_about_to_be_freed_is_not_opened(c: &Container, test: &str) {
+    let blocks = used(c);
     drop(c.file("kept", O_RDONLY));
     let f = c.file("f", O_WRONLY);
     assert_eq!(f.write(&[7; BYTES]), Ok(BYTES));
     drop(f);
-    let mut opener = c.spawn(TEST, "opener");
+    let mut opener = c.spawn(test, "opener");
     assert_eq!(heard(&mut opener), "ready");
-    let mut remover = c.spawn(TEST, "remover");
+    let mut remover = c.spawn(test, "remover");
     assert!(wait(&remover).stopped());
     go(&mut opener);
     // As long as it takes to open, if that is possible.
@@ -355,7 +399,7 @@ fn what_is_about_to_be_freed_is_not_opened() {
     }
     assert!(opener.wait().expect("wait").success());
     c.dfs.reap(usize::MAX).expect("reap");
-    assert_eq!(used(&c), 0);
+    assert_eq!(used(c), blocks);
 }
 
 /// Processes open what others replace and remove: whatever they have open is there, whole, and
@@ -364,8 +408,12 @@ fn what_is_about_to_be_freed_is_not_opened() {
 fn opening_races_with_removing() {
     const TEST: &str = "opening_races_with_removing";
     const ROUNDS: usize = 3000;
-    if let Some((_, dfs)) = role() {
-        keep_records(&dfs, 2);
+    if let Some((role, dfs)) = role() {
+        match role.as_str() {
+            "remover" => return free_late(&dfs),
+            "opener" => return open_late(&dfs),
+            _ => keep_records(&dfs, 2),
+        }
         say("ready");
         support::wait_for_go();
         let mut opened = 0;
@@ -389,6 +437,7 @@ fn opening_races_with_removing() {
         return;
     }
     let c = Container::new(ObjectClass::S1, 64);
+    what_is_about_to_be_freed_is_not_opened(&c, TEST);
     let before = used(&c);
     let mut children: Vec<Child> = (0..2).map(|_| c.spawn(TEST, "reader")).collect();
     children

@@ -518,6 +518,13 @@ impl Dfs {
             self.drop_records(slot, ofd)?;
             self.let_go(slot, ofd, Some(state))
         })?;
+        self.free_table(slot)?;
+        let emptied = self.empty_places(slot)?;
+        Ok(emptied && self.pool.load(word_at(slot, proc::WAITING))? == 0)
+    }
+
+    /// Frees the table of the process in `slot`, if it has no entries.
+    fn free_table(&self, slot: u32) -> Result<()> {
         let mut tx = self.pool.tx(&[lock(self.pool, slot)])?;
         let used = tx.load(word_at(slot, proc::USED))?;
         let link = PageLink(tx.load(word_at(slot, proc::TABLE))?);
@@ -528,8 +535,7 @@ impl Dfs {
             tx.free_pages(link.with_tag(0), pages)?;
             tx.commit()?;
         }
-        let emptied = self.empty_places(slot)?;
-        Ok(emptied && self.pool.load(word_at(slot, proc::WAITING))? == 0)
+        Ok(())
     }
 
     /// [`Dfs::release_in`] of an entry that may have changed meanwhile. One of a description that is

@@ -11,7 +11,7 @@
 //!   it that it is found before it reads that flag, so at least one of the two sees the other. Who closes
 //!   reads the flag after it has let go, and frees what was kept for its sake ([`Dfs::reclaim`]).
 //! * In the same way who forks or runs a program tells first, and looks then
-//!   ([`Dfs::share_all`], [`Dfs::is_written_privately`]).
+//!   ([`Dfs::share_all`], [`Dfs::is_written`]).
 //! * Before another process may come to have a description (fork, exec, messages), and before it gets
 //!   locks, it becomes one like any other ([`Dfs::share`]); it never turns back.
 //!
@@ -498,22 +498,27 @@ impl Dfs {
     /// In a new image, before it opens anything: what the image before was about to do when it ended is
     /// undone.
     pub(super) fn tidy_places(&self, slot: u32) -> Result<()> {
+        // What its threads have published is done before that lock is had.
+        drop(self.pool.tx(&[holds::lock(self.pool, slot)])?);
         for place in Place::all(self.pool, slot) {
             let place = place?;
             let entry = place.get();
-            if entry.0 == 0 || entry.state() == state::SPARE || entry.is_had() {
+            if entry.0 == 0 || entry.is_had() {
                 continue;
             }
             let rec = entry.rec();
-            let ino = inode::from_link(self.pool.load(rec.offset() + field::INO * 8)?);
             let generation = tag_generation(self.pool.load(rec.offset())?);
             set_tag(self.pool, rec, kind::OFD_CLOSED, generation)?;
             place.change(entry, Entry::new(state::SPARE, generation, rec));
-            if let Some(ino) = ino {
-                self.reclaim_dying(ino)?;
-            }
+            self.reclaim_of(rec)?;
         }
         Ok(())
+    }
+
+    /// Frees the inode that was open last with a record, if that was still to be done.
+    fn reclaim_of(&self, rec: Rec) -> Result<()> {
+        let link = self.pool.load(rec.offset() + field::INO * 8)?;
+        inode::from_link(link).map_or(Ok(()), |ino| self.reclaim_dying(ino))
     }
 
     /// Frees the records in the places of the process in `slot`, which has nothing open any more: it is
@@ -521,44 +526,41 @@ impl Dfs {
     pub(super) fn empty_places(&self, slot: u32) -> Result<bool> {
         let pool = self.pool;
         let own = process::known_slot(pool) == Some(slot);
-        let mut locks = [LockId::Target(0); PLACES as usize + 1];
-        let mut found = [None; PLACES as usize];
-        for (number, place) in Place::all(pool, slot).enumerate() {
+        for place in Place::all(pool, slot) {
             let place = place?;
-            let mut entry = place.get();
-            locks[number] = holds::lock(pool, slot);
-            if entry.0 == 0 {
-                continue;
-            }
-            if entry.state() == state::SPARE && place.turn(entry, state::PARKED) {
-                entry = entry.to(state::PARKED);
-            }
-            if entry.is_had() || own && entry.state() != state::PARKED {
+            let entry = place.get();
+            let at_work = entry.is_had() || own && entry.is_busy();
+            if at_work || entry.0 != 0 && !place.turn(entry, state::PARKED) {
                 return Ok(false);
             }
-            let ino = pool.load(entry.rec().offset() + field::INO * 8)?;
-            locks[number] = LockId::Target(pool.target_of(entry.rec())?);
-            found[number] = Some((place, entry, inode::from_link(ino)));
         }
-        if found.iter().all(Option::is_none) {
+        crash_point!("private.settling");
+        let mut locks = [holds::lock(pool, slot); PLACES as usize + 1];
+        let mut parked = [Entry(0); PLACES as usize];
+        for ((place, lock), parked) in Place::all(pool, slot).zip(&mut locks).zip(&mut parked) {
+            let entry = place?.get();
+            if entry.0 != 0 {
+                // While the record is there: whoever is killed before it is done is not the last to try.
+                self.reclaim_of(entry.rec())?;
+                *lock = LockId::Target(pool.target_of(entry.rec())?);
+                *parked = entry;
+            }
+        }
+        if parked == [Entry(0); PLACES as usize] {
             return Ok(true);
         }
-        locks[PLACES as usize] = holds::lock(pool, slot);
         let mut tx = pool.tx(&locks)?;
-        for (place, entry, _) in found.iter().flatten() {
-            if place.get() == *entry {
-                tx.free(entry.rec())?;
+        for (place, parked) in Place::all(pool, slot).zip(parked) {
+            let place = place?;
+            if place.get() != parked {
+                return Ok(false);
+            }
+            if parked.0 != 0 {
+                tx.free(parked.rec())?;
                 tx.set_volatile(place.offset, 0)?;
             }
         }
         tx.commit()?;
-        for (_, entry, ino) in found.into_iter().flatten() {
-            if entry.state() != state::PARKED
-                && let Some(ino) = ino
-            {
-                self.reclaim_dying(ino)?;
-            }
-        }
         Ok(true)
     }
 }
