@@ -273,8 +273,8 @@ impl Dfs {
         let base = inode::locate(pool, ino)?;
         let opened = pool.load(inode::at(base, word::OPEN))?;
         let nlink = low(pool.load(inode::at(base, word::MODE))?);
-        let linkable = opened & inode::LINKABLE != 0;
-        if nlink == 0 && !linkable && !self.looks_open(ino, base)? {
+        let stays = nlink != 0 || high(opened) != 0 || opened & inode::LINKABLE != 0;
+        if !stays && !self.is_had_privately(ino)? {
             // Its name leads elsewhere by now, or nowhere.
             return Err(Errno::ESTALE);
         }

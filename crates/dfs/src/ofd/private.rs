@@ -411,6 +411,11 @@ impl Dfs {
         Ok(high(opened) != 0 || is_named(self.pool, ino, |_, _, _| Ok(true))?)
     }
 
+    /// Whether somebody has the inode open privately; not who is only about to, or just lets go.
+    pub(super) fn is_had_privately(&self, ino: Ino) -> Result<bool> {
+        is_named(self.pool, ino, |_, entry, _| Ok(entry.is_had()))
+    }
+
     /// Whether somebody may write to a file of which the caller has counted that a program runs from it.
     pub(super) fn is_written(&self, ino: Ino) -> Result<bool> {
         let _held = self.pool.tx(&[inode::lock(self.pool, ino)?])?;
@@ -641,6 +646,8 @@ mod tests {
             let ofd = dfs.open(&ROOT, ino, 2).expect("open");
             assert!(place.turn(place.get(), left));
             dfs.unlink(&ROOT, dfs.root(), b"f").expect("unlink");
+            // Who has no description yet, or no more, keeps a file without a name open for nobody else.
+            assert_eq!(dfs.open(&ROOT, ino, 0), Err(Errno::ESTALE), "{left}");
             dfs.attach_process(&[]).expect("attach");
             assert_eq!(place.get().state(), state::SPARE, "{left}");
             assert_eq!(dfs.ofd_info(ofd), Err(Errno::EBADF));
