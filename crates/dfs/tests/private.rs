@@ -333,7 +333,6 @@ fn whoever_settles_last_frees_what_the_dead_had() {
         ("private.opened", "private.closed"),
         ("private.opened", "private.settling"),
         ("private.noted", "private.settling"),
-        ("private.closing", "private.settling"),
     ];
     for (point, burier) in cases {
         let f = c.file("f", O_WRONLY);

@@ -181,7 +181,7 @@ impl Dfs {
                 return Ok(false);
             };
             let guard = Guard::read(self.pool, offset)?;
-            if self.is_open(&tx, ino, offset)? {
+            if self.is_open(&mut tx, ino, offset)? {
                 return Ok(false);
             }
             adopt(&mut tx, offset, &guard, to)?;

@@ -73,7 +73,7 @@ impl Dfs {
                 return Ok(());
             };
             let guard = Guard::read(self.pool, offset)?;
-            if guard.nlink != 0 || self.is_open(&tx, ino, offset)? {
+            if guard.nlink != 0 || self.is_open(&mut tx, ino, offset)? {
                 return Ok(());
             }
             if tx.load(at(offset, word::RECLAIM))? != 0 {

@@ -301,7 +301,9 @@ impl Dfs {
         let mut under_way = None;
         // What is found out is true of this description alone, not of the next one with its number.
         let open = self.description(ofd)?;
-        if self.close_private(slot, &open)? {
+        // What waits or is deferred is none: the number may be another's by now.
+        let may_be_private = matches!(seen, None | Some(State::Held));
+        if may_be_private && self.close_private(slot, &open)? {
             return Ok(());
         }
         loop {

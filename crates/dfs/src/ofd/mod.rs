@@ -251,9 +251,13 @@ impl Dfs {
     fn open_shared(&self, ino: Ino, flags: u64, purpose: Purpose) -> Result<Ofd> {
         for _ in 0..dead::TRIES {
             match self.try_open(ino, flags, purpose) {
-                Ok(ofd) if purpose == Purpose::Run && self.is_written(ino)? => {
-                    self.ofd_release(ofd)?;
-                }
+                Ok(ofd) if purpose == Purpose::Run => match self.is_written(ino) {
+                    Ok(false) => return Ok(ofd),
+                    written => {
+                        self.ofd_release(ofd)?;
+                        written?;
+                    }
+                },
                 Err(Errno::ETXTBSY) => {}
                 outcome => return outcome,
             }
@@ -277,6 +281,9 @@ impl Dfs {
         if !stays && !self.is_had_privately(ino)? {
             // Its name leads elsewhere by now, or nowhere.
             return Err(Errno::ESTALE);
+        }
+        if purpose == Purpose::Run && self.has_private_writer(ino)? {
+            return Err(Errno::ETXTBSY);
         }
         if purpose != Purpose::Read {
             purpose.begin(&mut tx, base)?;

@@ -9,7 +9,8 @@
 //!
 //! * Who frees an inode sets [`inode::DYING`] before it looks ([`Dfs::is_open`]), and who opens sees to
 //!   it that it is found before it reads that flag, so at least one of the two sees the other. Who closes
-//!   reads the flag after it has let go, and frees what was kept for its sake ([`Dfs::reclaim`]).
+//!   reads the flag after it has let go, and frees what was kept for its sake ([`Dfs::reclaim`]) before the
+//!   record names another.
 //! * In the same way who forks or runs a program tells first, and looks then
 //!   ([`Dfs::share_all`], [`Dfs::is_written`]).
 //! * Before another process may come to have a description (fork, exec, messages), and before it gets
@@ -38,16 +39,16 @@ const FIRST_WORD: u64 = 11;
 mod state {
     /// The record is of no use yet, or no more.
     pub(super) const PARKED: u64 = 1;
-    /// The record may be used.
+    /// The record may be used. It names no inode.
     pub(super) const SPARE: u64 = 2;
+    /// The process has let go of it, and has yet to look whether the inode is to be freed.
+    pub(super) const LEFT: u64 = 3;
     /// It is being filled in.
-    pub(super) const OPENING: u64 = 3;
+    pub(super) const OPENING: u64 = 4;
     /// The same, but it must not become [`OPEN`]: the process forks.
-    pub(super) const REVOKED: u64 = 4;
+    pub(super) const REVOKED: u64 = 5;
     /// The process has the description.
-    pub(super) const OPEN: u64 = 5;
-    /// The process is letting go of it.
-    pub(super) const CLOSING: u64 = 6;
+    pub(super) const OPEN: u64 = 6;
     /// The process has it, and it is about to become one like any other.
     pub(super) const CLAIMED: u64 = 7;
 }
@@ -84,7 +85,7 @@ impl Entry {
 
     /// Whether somebody may count on the description's inode.
     fn is_busy(self) -> bool {
-        self.state() > state::SPARE
+        self.state() > state::LEFT
     }
 }
 
@@ -189,7 +190,7 @@ pub(super) fn has(pool: &Pool, slot: u32, ofd: Ofd) -> Result<bool> {
     Ok(found)
 }
 
-/// Whether a place names the inode, somebody's who has it open, is about to or was, for which `counts`
+/// Whether a place names the inode, somebody's who has it open or is about to, for which `counts`
 /// holds, given the slot of the process, what the place says and the flags word.
 fn is_named(
     pool: &Pool,
@@ -214,6 +215,11 @@ fn is_named(
         }
     }
     Ok(false)
+}
+
+/// Whether a description with this flags word may write.
+fn writes(flags: u64) -> bool {
+    Purpose::new(low(flags), high(flags)) == Purpose::Write
 }
 
 /// A closed description's record that is about to be kept.
@@ -244,6 +250,7 @@ pub(super) fn park<'p>(tx: &mut Tx<'p>, slot: u32, open: &Open<'_>) -> Result<Op
         let entry = Entry::new(state::PARKED, generation, Rec(open.ofd.0));
         let tag = engine::tag(kind::OFD_CLOSED, generation);
         tx.set_volatile(open.at + field::TAG * 8, tag)?;
+        tx.set_volatile(open.at + field::INO * 8, 0)?;
         tx.set_volatile(place.offset, entry.0)?;
         return Ok(Some(Parked(place, entry)));
     }
@@ -302,23 +309,23 @@ impl Dfs {
             let home = pair(slot + 1, number as u32);
             let opened = self.fill_in(ino, (flags, home), purpose, (place, spare))?;
             drop(undisturbed);
-            if opened.is_none() {
+            return match opened {
+                Ok(ofd) => Ok(Some(ofd)),
                 // Who saw the place meanwhile has kept the inode for its sake.
-                self.reclaim_dying(ino)?;
-            }
-            return Ok(opened);
+                Err(left) => self.tidy_left(ino, place, left).map(|()| None),
+            };
         }
         Ok(None)
     }
 
-    /// Fills a record in and opens; `None`, and all as before, if that is not possible.
+    /// Fills a record in and opens; what the place says, [`state::LEFT`], if that is not possible.
     fn fill_in(
         &self,
         ino: Ino,
         (flags, home): (u64, u64),
         purpose: Purpose,
         (place, spare): (Place<'_>, Entry),
-    ) -> Result<Option<Ofd>> {
+    ) -> Result<core::result::Result<Ofd, Entry>> {
         let pool = self.pool;
         let rec = spare.rec();
         let generation = tag_generation(pool.load(rec.offset())?).wrapping_add(1);
@@ -337,15 +344,15 @@ impl Dfs {
         let may = self.may_open(ino, home, purpose).unwrap_or(false);
         if may && place.change(opening, next) {
             crash_point!("private.opened");
-            return Ok(Some(Ofd(rec.0)));
+            return Ok(Ok(Ofd(rec.0)));
+        }
+        let left = next.to(state::LEFT);
+        if !place.change(opening, left) {
+            place.change(opening.to(state::REVOKED), left);
         }
         set_tag(pool, rec, kind::OFD_CLOSED, generation)?;
-        let spare = next.to(state::SPARE);
-        if !place.change(opening, spare) {
-            place.change(opening.to(state::REVOKED), spare);
-        }
         noted.fetch_sub(1, Ordering::SeqCst);
-        Ok(None)
+        Ok(Err(left))
     }
 
     /// Whether nothing speaks against opening privately, once others can see that it is being done.
@@ -367,7 +374,7 @@ impl Dfs {
             return Ok(false);
         };
         let undisturbed = engine::undisturbed()?;
-        if !home.place.turn(home.open, state::CLOSING) {
+        if !home.place.turn(home.open, state::LEFT) {
             drop(undisturbed);
             // Somebody is sharing it.
             self.share(open)?;
@@ -376,12 +383,23 @@ impl Dfs {
         crash_point!("private.closing");
         let generation = tag_generation(open.tag);
         set_tag(pool, home.open.rec(), kind::OFD_CLOSED, generation)?;
-        home.place.turn(home.open.to(state::CLOSING), state::SPARE);
-        crash_point!("private.closed");
         noted(pool, open.ino)?.fetch_sub(1, Ordering::SeqCst);
+        crash_point!("private.closed");
         drop(undisturbed);
-        self.reclaim_dying(open.ino)?;
+        self.tidy_left(open.ino, home.place, home.open.to(state::LEFT))?;
         Ok(true)
+    }
+
+    /// After the process has let go of a description of the inode: its record may be used again once the
+    /// inode is freed, if that was left to do.
+    #[inline]
+    fn tidy_left(&self, ino: Ino, place: Place<'_>, left: Entry) -> Result<()> {
+        let freed = self.reclaim_dying(ino);
+        put(self.pool, left.rec(), field::INO, 0)?;
+        // Nobody else changes it while this thread lives.
+        let spare = left.to(state::SPARE);
+        place.word.store(spare.0, Ordering::Release);
+        freed
     }
 
     /// Frees an inode that somebody wanted to free meanwhile and has kept.
@@ -396,13 +414,19 @@ impl Dfs {
     }
 
     /// Whether somebody has the inode open. Its lock is held; until that is let go, nobody opens it any more.
-    pub(crate) fn is_open(&self, tx: &Tx<'_>, ino: Ino, base: u64) -> Result<bool> {
+    pub(crate) fn is_open(&self, tx: &mut Tx<'_>, ino: Ino, base: u64) -> Result<bool> {
         let at = inode::at(base, word::OPEN);
         if high(tx.load(at)?) != 0 {
             return Ok(true);
         }
         self.pool.word(at)?.fetch_or(inode::DYING, Ordering::SeqCst);
-        is_named(self.pool, ino, |_, _, _| Ok(true))
+        if !is_named(self.pool, ino, |_, _, _| Ok(true))? {
+            return Ok(false);
+        }
+        // The transaction may have set the word before.
+        let flags = tx.load(at)?;
+        tx.set_volatile(at, flags | inode::DYING)?;
+        Ok(true)
     }
 
     /// The same of an inode that nobody is to free.
@@ -423,14 +447,20 @@ impl Dfs {
         // ORDERING: the count is there before the places are looked at (partner: `may_open`).
         fence(Ordering::SeqCst);
         let counted = high(self.pool.load(inode::at(base, word::BUSY))?) != 0;
-        let writes = |slot, entry: Entry, flags| {
-            let writes = Purpose::new(low(flags), high(flags)) == Purpose::Write;
+        let may_write = |slot, entry: Entry, flags| {
             // One that is about to may have looked before.
             let may_have = entry.is_had()
                 || entry.state() == state::OPENING && !process::is_dead(self.pool, slot)?;
-            Ok(writes && may_have)
+            Ok(may_have && writes(flags))
         };
-        Ok(counted || is_named(self.pool, ino, writes)?)
+        Ok(counted || is_named(self.pool, ino, may_write)?)
+    }
+
+    /// Whether somebody has a private description of the file that may write.
+    pub(super) fn has_private_writer(&self, ino: Ino) -> Result<bool> {
+        is_named(self.pool, ino, |_, entry, flags| {
+            Ok(entry.is_had() && writes(flags))
+        })
     }
 
     /// Makes a description one like any other, if it is not yet. `EBADF` if it is gone.
@@ -449,6 +479,11 @@ impl Dfs {
         // Whoever has claimed it before has died, or could not go on.
         if !home.place.turn(home.open, state::CLAIMED) && home.place.get() != claimed {
             return Err(Errno::EBADF);
+        }
+        // Its generation may have come around.
+        if let Err(errno) = open.still() {
+            home.place.turn(claimed, state::OPEN);
+            return Err(errno);
         }
         crash_point!("private.claimed");
         if let Err(errno) = self.enter_shared(&mut tx, open, &home) {
@@ -514,14 +549,17 @@ impl Dfs {
             let rec = entry.rec();
             let generation = tag_generation(self.pool.load(rec.offset())?);
             set_tag(self.pool, rec, kind::OFD_CLOSED, generation)?;
-            place.change(entry, Entry::new(state::SPARE, generation, rec));
-            self.reclaim_of(rec)?;
+            let parked = Entry::new(state::PARKED, generation, rec);
+            place.change(entry, parked);
+            self.reclaim_left(rec)?;
+            put(self.pool, rec, field::INO, 0)?;
+            place.change(parked, parked.to(state::SPARE));
         }
         Ok(())
     }
 
     /// Frees the inode that was open last with a record, if that was still to be done.
-    fn reclaim_of(&self, rec: Rec) -> Result<()> {
+    fn reclaim_left(&self, rec: Rec) -> Result<()> {
         let link = self.pool.load(rec.offset() + field::INO * 8)?;
         inode::from_link(link).map_or(Ok(()), |ino| self.reclaim_dying(ino))
     }
@@ -534,7 +572,7 @@ impl Dfs {
         for place in Place::all(pool, slot) {
             let place = place?;
             let entry = place.get();
-            let at_work = entry.is_had() || own && entry.is_busy();
+            let at_work = entry.is_had() || own && entry.state() >= state::LEFT;
             if at_work || entry.0 != 0 && !place.turn(entry, state::PARKED) {
                 return Ok(false);
             }
@@ -546,7 +584,7 @@ impl Dfs {
             let entry = place?.get();
             if entry.0 != 0 {
                 // While the record is there: whoever is killed before it is done is not the last to try.
-                self.reclaim_of(entry.rec())?;
+                self.reclaim_left(entry.rec())?;
                 *lock = LockId::Target(pool.target_of(entry.rec())?);
                 *parked = entry;
             }
@@ -625,8 +663,8 @@ mod tests {
         dfs.fork_failed(token).expect("no child");
         let home = (0, pair(slot + 1, 0));
         let opened = dfs.fill_in(dfs.root(), home, Purpose::Read, (place, spare));
-        assert_eq!(opened, Ok(None));
-        assert_eq!(place.get().state(), state::SPARE);
+        let left = opened.expect("filled in").expect_err("opened");
+        assert!(place.get() == left && left.state() == state::LEFT);
         assert!(!has_any(dfs.pool, slot).expect("places"));
     }
 
@@ -635,12 +673,7 @@ mod tests {
     fn a_new_image_undoes_what_was_not_done() {
         let (temp, dfs) = container();
         let (place, _) = first(&dfs);
-        for left in [
-            state::PARKED,
-            state::OPENING,
-            state::REVOKED,
-            state::CLOSING,
-        ] {
+        for left in [state::PARKED, state::OPENING, state::REVOKED, state::LEFT] {
             let made = dfs.create(&ROOT, dfs.root(), b"f", 0o644, true);
             let (ino, _) = made.expect("create");
             let ofd = dfs.open(&ROOT, ino, 2).expect("open");
@@ -654,6 +687,45 @@ mod tests {
             assert_eq!(dfs.stat(ino).map(drop), Err(Errno::ESTALE), "{left}");
         }
         drop(temp);
+    }
+
+    /// What is closed names no inode: nothing is kept for its sake.
+    #[test]
+    fn spare_records_name_nothing() {
+        let (_temp, dfs) = container();
+        let (place, _) = first(&dfs);
+        let named = || dfs.pool.load(place.get().rec().offset() + field::INO * 8);
+        assert_eq!(named(), Ok(0));
+        let ofd = dfs.open(&ROOT, dfs.root(), 0).expect("open");
+        assert_eq!(named(), Ok(link_word(dfs.root())));
+        dfs.ofd_release(ofd).expect("release");
+        assert_eq!((named(), place.get().state()), (Ok(0), state::SPARE));
+    }
+
+    /// Who comes late to let go of what waited, or was deferred, finds the number to be another's.
+    #[test]
+    fn who_comes_late_closes_nothing() {
+        let (_temp, dfs) = container();
+        let (_, slot) = first(&dfs);
+        let ofd = dfs.open(&ROOT, dfs.root(), 0).expect("open");
+        for late in [holds::State::Deferred, holds::State::Waiting] {
+            assert_eq!(dfs.release_in(slot, ofd, Some(late)), Err(Errno::EBADF));
+            assert_eq!(dfs.let_go(slot, ofd, Some(late)), Ok(()));
+        }
+        assert_eq!(dfs.ofd_is_held(ofd), Ok(true));
+        dfs.ofd_release(ofd).expect("release");
+    }
+
+    /// Who is refused a run keeps no writer out meanwhile.
+    #[test]
+    fn a_run_that_is_refused_is_not_counted() {
+        let (_temp, dfs) = container();
+        let made = dfs.create(&ROOT, dfs.root(), b"f", 0o755, true);
+        let (ino, _) = made.expect("create");
+        let ofd = dfs.open(&ROOT, ino, 2).expect("open");
+        let run = dfs.try_open(ino, pair(super::super::PROGRAM, 0), Purpose::Run);
+        assert_eq!(run, Err(Errno::ETXTBSY));
+        dfs.ofd_release(ofd).expect("release");
     }
 
     /// Who was to share a description has died, or could not.
