@@ -17,6 +17,8 @@ mod names;
 mod ofd;
 pub(crate) mod perm;
 mod prefix;
+#[cfg(test)]
+mod testing;
 mod trunc;
 mod types;
 mod walk;

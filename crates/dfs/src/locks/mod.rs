@@ -170,36 +170,13 @@ pub(crate) fn has_of_description(pool: &Pool, ino: Ino, ofd: Ofd) -> Result<bool
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Cred;
-    use daos_types::ObjectClass;
-    use engine::testing::TempPool;
+    use crate::testing::{ROOT, container};
 
     #[test]
     fn locks_of_the_next_description_of_that_number_stay() {
-        let temp = TempPool::new(1, 64);
-        let mut info = engine::ContainerInfo {
-            uuid: uuid::Uuid::new_v4(),
-            label: "test".into(),
-            index: 0,
-            root: (0, 0),
-            file_class: ObjectClass::S1.id(),
-            dir_class: ObjectClass::S1.id(),
-            chunk_size: 1 << 20,
-            blob: Vec::new(),
-        };
-        temp.pool.create_container(&info).expect("container");
-        let root = Dfs::make_root(temp.pool, &info, 0, 0, 0o755).expect("root");
-        info.root = (root.number, root.generation);
-        let dfs = Dfs::mount(temp.pool, &info).expect("mount");
-        let cred = Cred {
-            uid: 0,
-            gid: 0,
-            groups: &[],
-            privileged: true,
-            umask: 0,
-        };
+        let (temp, dfs) = container();
         let locked = || {
-            let ofd = dfs.open(&cred, dfs.root(), 0).expect("open");
+            let ofd = dfs.open(&ROOT, dfs.root(), 0).expect("open");
             dfs.flock(ofd, LOCK_EX | LOCK_NB, &|| false).expect("lock");
             dfs.description(ofd).expect("description")
         };

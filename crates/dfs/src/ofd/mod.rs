@@ -2,8 +2,9 @@
 //!
 //! A description is a volatile 64-byte record: inode, flags, offset and the number of processes
 //! that hold it. It lives as long as somebody holds it ([`holds`]); the inode's open count is the
-//! number of its descriptions, but for those that only one process has ([`private`]). The offset moves by compare-and-swap, so that two processes that
-//! share it never read or write the same range, and one killed in between blocks nobody.
+//! number of its descriptions, but for those that only one process has ([`private`]). The offset moves
+//! by compare-and-swap, so that two processes that share it never read or write the same range, and one
+//! killed in between blocks nobody.
 
 mod busy;
 mod dead;

@@ -35,6 +35,8 @@ const PLACES: u64 = 8;
 /// First of the words of a process that are places: they fill a cache line.
 const FIRST_WORD: u64 = 11;
 
+const _: () = assert!(FIRST_WORD + PLACES <= process::USER_WORDS);
+
 /// States of a place, its highest byte; 0 = it has no record.
 mod state {
     /// The record is of no use yet, or no more.
@@ -359,8 +361,10 @@ impl Dfs {
     fn may_open(&self, ino: Ino, home: u64, purpose: Purpose) -> Result<bool> {
         let pool = self.pool;
         let base = inode::record(ino)?.offset();
-        // Nor one that has no name yet.
-        let stays = !is_dying(pool, base)? && low(look(pool, inode::at(base, word::MODE))?) != 0;
+        let flags = look(pool, inode::at(base, word::OPEN))?;
+        // One that has no name yet is opened as any other.
+        let named = low(look(pool, inode::at(base, word::MODE))?) != 0;
+        let stays = flags & inode::DYING == 0 && named;
         let run = purpose != Purpose::Read && low(look(pool, inode::at(base, word::BUSY))?) != 0;
         let forks = look(pool, word_at(high(home) - 1, holds::proc::FORKING))? != 0;
         Ok(stays && !run && !forks && inode::still(pool, ino, base).is_ok())
@@ -611,35 +615,12 @@ impl Dfs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Cred;
-    use daos_types::ObjectClass;
+    use crate::testing::{self, ROOT};
     use engine::testing::TempPool;
-
-    const ROOT: Cred<'static> = Cred {
-        uid: 0,
-        gid: 0,
-        groups: &[],
-        privileged: true,
-        umask: 0,
-    };
 
     /// A container whose process keeps one record, in its first place.
     fn container() -> (TempPool, Dfs) {
-        let temp = TempPool::new(1, 64);
-        let mut info = engine::ContainerInfo {
-            uuid: uuid::Uuid::new_v4(),
-            label: "test".into(),
-            index: 0,
-            root: (0, 0),
-            file_class: ObjectClass::S1.id(),
-            dir_class: ObjectClass::S1.id(),
-            chunk_size: 1 << 20,
-            blob: Vec::new(),
-        };
-        temp.pool.create_container(&info).expect("container");
-        let root = Dfs::make_root(temp.pool, &info, 0, 0, 0o755).expect("root");
-        info.root = (root.number, root.generation);
-        let dfs = Dfs::mount(temp.pool, &info).expect("mount");
+        let (temp, dfs) = testing::container();
         let first = dfs.open(&ROOT, dfs.root(), 0).expect("open");
         dfs.ofd_release(first).expect("release");
         (temp, dfs)
